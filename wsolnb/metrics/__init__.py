@@ -1,0 +1,1 @@
+"""Scores of maps and boxes, and how sure we are of them."""

@@ -1,0 +1,1 @@
+"""Networks: backbones cut into stages, and what each paper puts on top."""
