@@ -1,0 +1,70 @@
+"""Short names for everything that determines a result, so that a cache never answers for something else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+_SAMPLES = 16
+
+
+def fingerprint(*things: Any) -> str:
+    """Hash whatever determines a result: 16 hexadecimal digits, the same in every process.
+
+    Tensors count by content, modules by structure and weights, mappings and sequences by their parts, data sets by
+    length, description and a fixed sample of items (an in-memory data set: by all of them); anything else by `repr`.
+
+    Example:
+        >>> fingerprint({"lr": 0.1, "epochs": 2}) == fingerprint({"epochs": 2, "lr": 0.1})
+        True
+        >>> fingerprint(torch.zeros(2)) == fingerprint(torch.zeros(3))
+        False
+    """
+    digest = hashlib.sha256()
+    for part in _parts(list(things)):
+        digest.update(part)
+        digest.update(b"\0")
+    return digest.hexdigest()[:16]
+
+
+def _parts(thing: Any) -> Iterator[bytes]:
+    if isinstance(thing, Tensor):
+        tensor = thing.detach().cpu().contiguous()
+        yield f"{tensor.dtype} {tuple(tensor.shape)}".encode()
+        yield tensor.view(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+    elif isinstance(thing, nn.Module):
+        yield repr(thing).encode()
+        yield from _parts(thing.state_dict())
+    elif isinstance(thing, Mapping):
+        for key in sorted(thing, key=str):
+            yield str(key).encode()
+            yield from _parts(thing[key])
+    elif isinstance(thing, list | tuple):
+        yield str(len(thing)).encode()
+        for item in thing:
+            yield from _parts(item)
+    elif isinstance(thing, Dataset):
+        yield from _dataset_parts(thing)
+    else:
+        yield json.dumps(thing, sort_keys=True, default=repr).encode()
+
+
+def _dataset_parts(dataset: Dataset[Any]) -> Iterator[bytes]:
+    tensors = getattr(dataset, "tensors", None)
+    if isinstance(tensors, tuple):
+        yield from _parts(tensors)
+        return
+    length: int = len(dataset)  # type: ignore[arg-type]
+    yield f"{type(dataset).__qualname__} {length}".encode()
+    for name in ("classes", "transform"):
+        yield repr(getattr(dataset, name, None)).encode()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for index in sorted({round(i * (length - 1) / (_SAMPLES - 1)) for i in range(_SAMPLES)} if length else ()):
+            yield from _parts(dataset[index])

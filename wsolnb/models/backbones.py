@@ -1,0 +1,287 @@
+"""Backbones cut into named stages: from an image to the feature map that a localization method reads.
+
+Every network is torchvision's own (and one tiny net for the drawn world), without its pooling and classifier:
+
+    image (B, 3, H, W) in [0, 1] -> stage 1 -> ... -> stage n -> features (B, D, h, w)
+
+Normalisation is part of the backbone, because it belongs to the weights. A paper that reads or changes an inner stage
+names it: `net.stages["layer3"]`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any, Literal
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from wsolnb.models.weights import load_into
+
+Convention = Literal["torchvision", "tensorflow", "caffe"]
+Stages = dict[str, nn.Sequential]
+
+# Scale and shift of an RGB image in [0, 1], and whether the network was trained on BGR.
+_INPUTS: dict[str, tuple[tuple[float, ...], tuple[float, ...], bool]] = {
+    "torchvision": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), False),
+    "tensorflow": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), False),
+    "caffe": ((104 / 255, 117 / 255, 123 / 255), (1 / 255, 1 / 255, 1 / 255), True),
+}
+
+
+class Backbone(nn.Module):
+    """A fully convolutional network as a chain of named stages.
+
+    Args:
+        name: The network's name.
+        stages: Named stages, first to last. Each takes what the one before it gives.
+        mean: Mean of an input channel in [0, 1], subtracted first.
+        std: What the result is divided by.
+        bgr: Whether the channels are reversed first.
+        freeze_norm: Keep the running statistics of batch normalisation as loaded, also in training mode.
+
+    Attributes:
+        channels: Channels `D` that every stage gives.
+        strides: Image pixels per cell of every stage.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        name: str,
+        stages: Stages,
+        *,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        bgr: bool = False,
+        freeze_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.name, self.bgr, self.freeze_norm = name, bgr, freeze_norm
+        self.stages = nn.ModuleDict(stages)
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.channels, self.strides = self._probe()
+
+    @property
+    def out_channels(self) -> int:
+        """Channels `D` of the feature map."""
+        return list(self.channels.values())[-1]
+
+    @property
+    def stride(self) -> int:
+        """Image pixels per cell of the feature map."""
+        return list(self.strides.values())[-1]
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Turn RGB images in [0, 1], `(B, 3, H, W)`, into what the weights were trained on."""
+        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+            raise ValueError(
+                f"{self.name} takes float images (B, 3, H, W) in [0, 1], got {images.dtype} {tuple(images.shape)}"
+            )
+        return ((images.flip(1) if self.bgr else images) - self.mean) / self.std
+
+    def stage_features(self, images: Tensor, *names: str) -> dict[str, Tensor]:
+        """Feature maps after the named stages (all stages if none is named), in the network's order.
+
+        Args:
+            images: RGB in [0, 1], float `(B, 3, H, W)`.
+            names: Stages to keep. Nothing behind the last of them is computed.
+
+        Raises:
+            ValueError: If the network has no stage of that name.
+        """
+        if unknown := [n for n in names if n not in self.stages]:
+            raise ValueError(f"{self.name} has no stage {unknown[0]!r}; its stages are {', '.join(self.stages)}")
+        wanted = set(names or self.stages)
+        features = self.normalise(images)
+        kept: dict[str, Tensor] = {}
+        for name, stage in self.stages.items():
+            if wanted == kept.keys():
+                break
+            features = stage(features)
+            if name in wanted:
+                kept[name] = features
+        return kept
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features `(B, D, h, w)` of RGB images in [0, 1], `(B, 3, H, W)`."""
+        features = self.normalise(images)
+        for stage in self.stages.values():
+            features = stage(features)
+        return features
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Set training mode; frozen batch normalisation stays in evaluation mode."""
+        super().train(mode)
+        if self.freeze_norm:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
+    @torch.no_grad()
+    def _probe(self) -> tuple[dict[str, int], dict[str, int]]:
+        was_training, side = self.training, 128
+        self.eval()
+        found = self.stage_features(torch.zeros(1, 3, side, side))
+        self.train(was_training)
+        strides = {n: 2 ** round(math.log2(side / f.shape[2])) for n, f in found.items()}
+        return {n: f.shape[1] for n, f in found.items()}, strides
+
+
+def backbone(
+    name: str,
+    *,
+    weights: str | None = None,
+    stride: int | None = None,
+    convention: Convention = "torchvision",
+    freeze_norm: bool = False,
+) -> Backbone:
+    """Build a backbone, cut before its pooling, with features at the asked stride.
+
+    A stride of half the network's own is reached as in the field's evaluation code: the last down-sampling
+    convolutions get stride 1, the last pooling is left out (VGG16 without `pool5`).
+
+    Args:
+        name: One of `BACKBONES`.
+        weights: None (random), a name of torchvision's (`IMAGENET1K_V1`, `DEFAULT`), or the path of a
+            `.safetensors`, `.pth` or `.pt` file with torchvision's keys.
+        stride: Image pixels per cell: the network's own (None), 32 or 16 (tiny: 8 or 16).
+        convention: What the weights expect. `torchvision`: ImageNet mean and deviation. `tensorflow`: RGB in
+            [-1, 1], stride-2 3x3 convolutions padded right and below only ("SAME"). `caffe`: BGR, 0 to 255, minus
+            (104, 117, 123).
+        freeze_norm: Keep the running statistics of batch normalisation, for weights with folded statistics and
+            for small training sets.
+
+    Raises:
+        ValueError: For an unknown name, stride or convention, and for weights that do not fit (keys named).
+        FileNotFoundError: If `weights` is a path without a file.
+
+    Example:
+        >>> net = backbone("resnet18", stride=16)
+        >>> net(torch.rand(2, 3, 64, 96)).shape
+        torch.Size([2, 512, 4, 6])
+        >>> list(net.stages)
+        ['stem', 'layer1', 'layer2', 'layer3', 'layer4']
+    """
+    if name not in _BUILDERS:
+        close = get_close_matches(name, _BUILDERS, 1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise ValueError(f"unknown backbone {name!r}{hint}; known: {', '.join(_BUILDERS)}")
+    if convention not in _INPUTS:
+        raise ValueError(f"unknown convention {convention!r}; known: {', '.join(_INPUTS)}")
+    mean, std, bgr = _INPUTS[convention]
+    if name == "googlenet":  # torchvision's GoogLeNet undoes ImageNet's mean and deviation itself
+        mean, std, bgr = _INPUTS["tensorflow"]
+    own, build = _BUILDERS[name]
+    allowed = (own, own // 2) if own == 32 else (own, own * 2)
+    if stride not in (None, *allowed):
+        raise ValueError(f"{name} comes at stride {allowed[0]} or {allowed[1]}, not {stride}")
+    stages = build(weights)
+    if stride == own // 2:
+        _undo_last_stride(stages)
+    elif stride == own * 2:
+        last = next(reversed(stages))
+        stages[last].append(nn.MaxPool2d(3, 2, padding=1))
+    if convention == "tensorflow":
+        _pad_like_tensorflow(stages)
+    return Backbone(name, stages, mean=mean, std=std, bgr=bgr, freeze_norm=freeze_norm)
+
+
+def _undo_last_stride(stages: Stages) -> None:
+    for stage in reversed(stages.values()):
+        strided = False
+        for parent in list(stage.modules()):
+            for key, child in parent.named_children():
+                if isinstance(child, nn.Conv2d) and child.stride == (2, 2):
+                    child.stride, strided = (1, 1), True
+                elif isinstance(child, nn.MaxPool2d) and child.stride == 2:
+                    setattr(parent, key, nn.Identity())
+                    strided = True
+        if strided:
+            return
+
+
+def _pad_like_tensorflow(stages: Stages) -> None:
+    for stage in stages.values():
+        for parent in list(stage.modules()):
+            for key, child in parent.named_children():
+                if isinstance(child, nn.Conv2d) and child.kernel_size == (3, 3) and child.stride == (2, 2):
+                    child.padding = (0, 0)
+                    setattr(parent, key, nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), child))
+
+
+def _torchvision(name: str, weights: str | None, heads: tuple[str, ...], **options: object) -> Any:
+    net: nn.Module = torchvision.models.get_model(name, weights=None, **options)
+    load_into(net, name, weights, heads)
+    return net
+
+
+def _resnet(name: str) -> Callable[[str | None], Stages]:
+    def build(weights: str | None) -> Stages:
+        net = _torchvision(name, weights, ("fc.",))
+        stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
+        return {"stem": stem, **{f"layer{i}": getattr(net, f"layer{i}") for i in (1, 2, 3, 4)}}
+
+    return build
+
+
+def _features(
+    name: str, ends: tuple[int, ...], heads: tuple[str, ...], **options: object
+) -> Callable[[str | None], Stages]:
+    """Cut a network whose `features` are one chain; block `i` ends before layer `ends[i]`."""
+
+    def build(weights: str | None) -> Stages:
+        layers = _torchvision(name, weights, heads, **options).features
+        starts = (0, *ends[:-1])
+        return {f"block{i}": layers[a:b] for i, (a, b) in enumerate(zip(starts, ends, strict=True), start=1)}
+
+    return build
+
+
+def _googlenet(weights: str | None) -> Stages:
+    net = _torchvision("googlenet", weights, ("fc.", "aux1.", "aux2."), aux_logits=False, init_weights=weights is None)
+    return {
+        "stem": nn.Sequential(net.conv1, net.maxpool1, net.conv2, net.conv3, net.maxpool2),
+        "inception3": nn.Sequential(net.inception3a, net.inception3b),
+        "inception4": nn.Sequential(net.maxpool3, *(getattr(net, f"inception4{c}") for c in "abcde")),
+        "inception5": nn.Sequential(net.maxpool4, net.inception5a, net.inception5b),
+    }
+
+
+def _tiny(weights: str | None) -> Stages:
+    """Six 3x3 convolutions in three blocks, 0.2 million weights: enough for the drawn world."""
+    widths = (3, 24, 48, 96)
+    stages = {
+        f"block{i}": nn.Sequential(
+            *_conv_norm_relu(widths[i - 1], widths[i], stride=2),
+            *_conv_norm_relu(widths[i], widths[i], stride=1),
+        )
+        for i in (1, 2, 3)
+    }
+    load_into(nn.ModuleDict(stages), "tiny", weights, ())
+    return stages
+
+
+def _conv_norm_relu(inputs: int, outputs: int, *, stride: int) -> tuple[nn.Module, nn.Module, nn.Module]:
+    conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    return conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+
+
+_BUILDERS: dict[str, tuple[int, Callable[[str | None], Stages]]] = {
+    "tiny": (8, _tiny),
+    "resnet18": (32, _resnet("resnet18")),
+    "resnet50": (32, _resnet("resnet50")),
+    "mobilenet_v2": (32, _features("mobilenet_v2", (2, 4, 7, 14, 19), ("classifier.",))),
+    "vgg16": (32, _features("vgg16", (5, 10, 17, 24, 31), ("classifier.",))),
+    "googlenet": (32, _googlenet),
+    "squeezenet1_0": (16, _features("squeezenet1_0", (2, 6, 11, 13), ("classifier.",))),
+}
+BACKBONES = tuple(_BUILDERS)
