@@ -1,0 +1,320 @@
+"""Class trees: how alike two classes are, and how to prune a graph of concepts to a tree."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+
+import networkx as nx
+import numpy as np
+
+Edge = tuple[str, str]
+
+# The six of VOC's twenty classes that COCO calls by another name.
+VOC_NAMES = {
+    "airplane": "aeroplane",
+    "dining table": "diningtable",
+    "motorcycle": "motorbike",
+    "potted plant": "pottedplant",
+    "couch": "sofa",
+    "tv": "tvmonitor",
+}
+
+
+class Taxonomy:
+    """A tree of classes, and the similarity of any two of its nodes.
+
+    The height of a node is 0 for a leaf and 1 + the largest height of its children otherwise. Two nodes
+    are as dissimilar as the height of their lowest common subsumer, over the height of the whole tree
+    (barz2019 Eq. 1; barz2022 section 4.1):
+
+        s(a, b) = 1 - height(lcs(a, b)) / max_height
+
+    and a node is perfectly similar to itself, an inner node too.
+
+    Attributes:
+        parents: child -> parent, for every node but the root.
+        root: the one node without a parent.
+        heights: node -> height, for every node.
+        max_height: height of the root, over the whole hierarchy given, not only over the classes used.
+
+    Args:
+        parents: child -> parent.
+
+    Raises:
+        ValueError: no edge, a cycle, or several roots; the nodes at fault are named.
+
+    >>> tree = Taxonomy({"cat": "animal", "dog": "animal", "animal": "thing", "cup": "thing"})
+    >>> tree.lowest_common_subsumer("cat", "dog"), tree.max_height
+    ('animal', 2)
+    >>> tree.similarity(["cat", "dog", "cup"]).tolist()
+    [[1.0, 0.5, 0.0], [0.5, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    """
+
+    def __init__(self, parents: Mapping[str, str]) -> None:
+        if not parents:
+            raise ValueError("a class tree needs at least one edge, but the mapping child -> parent is empty")
+        graph = nx.DiGraph((parent, child) for child, parent in parents.items())
+        order = _ordered(graph)
+        self.parents: dict[str, str] = dict(parents)
+        self.root: str = _single_root(graph)
+        self.heights: dict[str, int] = dict.fromkeys(graph, 0)
+        for node in reversed(order):
+            for parent in graph.predecessors(node):
+                self.heights[parent] = max(self.heights[parent], self.heights[node] + 1)
+        self.max_height = self.heights[self.root]
+
+    @classmethod
+    def from_edges(cls, edges: Iterable[Edge]) -> Taxonomy:
+        """A tree from (parent, child) pairs; a pair given twice counts once.
+
+        Raises:
+            ValueError: a node has several parents (node and parents are named), or what `Taxonomy` raises.
+
+        >>> Taxonomy.from_edges([("face", "jack"), ("face", "queen")]).root
+        'face'
+        """
+        parents: dict[str, str] = {}
+        for parent, child in edges:
+            known = parents.setdefault(child, parent)
+            if known != parent:
+                raise ValueError(
+                    f"the class graph is no tree: node {child!r} has the parents {known!r} and {parent!r}; "
+                    "prune the graph with prune_to_tree(edges, leaves) first"
+                )
+        return cls(parents)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Taxonomy:
+        """A tree from a file with one "parent child" per line, as `read_edges` reads it."""
+        edges = read_edges(path)
+        try:
+            return cls.from_edges(edges)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    @classmethod
+    def flat(cls, names: Sequence[str], root: str = "class") -> Taxonomy:
+        """The tree without knowledge: every name hangs on the root, any two classes have similarity 0.
+
+        >>> Taxonomy.flat(["nine", "ten"]).similarity(["nine", "ten"]).tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
+        """
+        return cls(dict.fromkeys(names, root))
+
+    def __len__(self) -> int:
+        return len(self.heights)
+
+    def __contains__(self, node: object) -> bool:
+        return node in self.heights
+
+    def __repr__(self) -> str:
+        return f"Taxonomy({len(self)} nodes, {len(self.leaves)} leaves, height {self.max_height})"
+
+    @property
+    def leaves(self) -> list[str]:
+        """The nodes without children, in the order in which they were given."""
+        return [node for node, height in self.heights.items() if height == 0]
+
+    def path(self, node: str) -> list[str]:
+        """The nodes from the root down to `node`, both included.
+
+        Raises:
+            ValueError: the tree has no such node; the closest names are listed.
+
+        >>> Taxonomy({"cat": "animal", "animal": "thing"}).path("cat")
+        ['thing', 'animal', 'cat']
+        """
+        if node not in self.heights:
+            close = difflib.get_close_matches(node, self.heights, n=3)
+            hint = f"the closest are {close}" if close else f"its leaves begin with {self.leaves[:3]}"
+            raise ValueError(f"class {node!r} has no node in the class tree of {len(self)} nodes; {hint}")
+        path = [node]
+        while path[-1] != self.root:
+            path.append(self.parents[path[-1]])
+        return path[::-1]
+
+    def lowest_common_subsumer(self, a: str, b: str) -> str:
+        """The deepest node that lies above both, or is one of them."""
+        return [x for x, y in zip(self.path(a), self.path(b), strict=False) if x == y][-1]
+
+    def similarity(self, classes: Sequence[str]) -> np.ndarray:
+        """Similarity of every pair of classes, 1 - height(lcs) / max_height.
+
+        Args:
+            classes: C different nodes, leaves or inner ones.
+
+        Returns:
+            (C, C) float64, symmetric, within [0, 1], 1 on the diagonal. It is positive definite, with no
+            eigenvalue below 1 / max_height, because the hierarchy is a tree.
+
+        Raises:
+            ValueError: a class without a node, or named twice.
+        """
+        if repeated := sorted({name for name in classes if list(classes).count(name) > 1}):
+            raise ValueError(f"every class may be named once, but {repeated} come several times")
+        paths = [self.path(name) for name in classes]
+        number = {node: k for k, node in enumerate(self.heights)}
+        ancestors = np.full((len(paths), max(map(len, paths), default=0)), -1)
+        for row, path in zip(ancestors, paths, strict=True):
+            row[: len(path)] = [number[node] for node in path]
+        heights = np.array(list(self.heights.values()), dtype=np.float64)
+        lowest = np.full((len(paths), len(paths)), float(self.max_height))
+        for level in ancestors.T:  # root first: the deepest level on which two paths agree is written last
+            shared = (level[:, None] == level[None, :]) & (level >= 0)
+            lowest = np.where(shared, heights[level], lowest)
+        similarity = 1 - lowest / self.max_height
+        np.fill_diagonal(similarity, 1.0)
+        return similarity
+
+    def renamed(self, names: Mapping[str, str]) -> Taxonomy:
+        """The same tree with other names for some nodes.
+
+        >>> Taxonomy({"tv": "device"}).renamed({"tv": "tvmonitor"}).leaves
+        ['tvmonitor']
+        """
+        return Taxonomy({names.get(c, c): names.get(p, p) for c, p in self.parents.items()})
+
+
+def read_edges(path: str | Path) -> list[Edge]:
+    """Read (parent, child) pairs, one per line: "parent child", or tab-separated if names contain blanks.
+
+    Empty lines and lines that begin with # are skipped.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a line is not two names; file and line are named.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'no edge file {path}: expected text lines "parent child"')
+    edges = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        names = [name.strip() for name in (line.split("\t") if "\t" in line else line.split())]
+        if len(names) != 2 or not all(names):
+            raise ValueError(f'{path}, line {number}: expected "parent child", got {line!r}')
+        edges.append((names[0], names[1]))
+    return edges
+
+
+def prune_to_tree(edges: Iterable[Edge], leaves: Sequence[str]) -> Taxonomy:
+    """Prune the part of a concept graph above some classes to a tree (barz2022 section 4.1).
+
+    The tree starts with the paths of all classes that have exactly one path to the root. The remaining
+    classes are then added in the order given, each by that path among its several root paths that adds the
+    fewest nodes to the tree built so far. The paper does not say what decides between equals: here the path
+    that joins the tree farthest from the root (a dog becomes a canine, not a domestic animal), then the one
+    whose nodes, read from the class upwards, come first in alphabetical order. Where a path meets the tree,
+    the tree's own path goes on from there, so that no node ever gets a second parent.
+
+    Args:
+        edges: (parent, child) pairs, any number of parents per child.
+        leaves: the classes.
+
+    Raises:
+        ValueError: no class, a class without a node, a cycle, or several roots above the classes; all are named.
+
+    >>> edges = [("thing", "tool"), ("thing", "toy"), ("tool", "saw"), ("tool", "disk"), ("toy", "disk")]
+    >>> prune_to_tree(edges, ["saw", "disk"]).parents["disk"]
+    'tool'
+    """
+    graph = nx.DiGraph(edges)
+    if not leaves:
+        raise ValueError("prune_to_tree needs the classes that the tree shall end in, but got none")
+    if missing := [name for name in leaves if name not in graph]:
+        raise ValueError(f"the class graph of {len(graph)} nodes has no node for {missing[:5]}")
+    graph = graph.subgraph(set(leaves).union(*(nx.ancestors(graph, name) for name in leaves)))
+    order = _ordered(graph)
+    root = _single_root(graph)
+    root_paths = {root: 1}
+    for node in order[1:]:
+        root_paths[node] = sum(root_paths[parent] for parent in graph.predecessors(node))
+    upwards = graph.reverse(copy=False)
+    parents: dict[str, str] = {}
+    depth = {root: 0}  # of the nodes that are in the tree
+    for name in sorted(leaves, key=lambda leaf: root_paths[leaf] > 1):  # stable: keeps the order given
+        steps = nx.single_source_shortest_path_length(upwards, name)
+        end_key = {node: (steps[node], -depth[node]) for node in depth if node in steps}
+        best = min(end_key.values())
+        ends = [node for node, key in end_key.items() if key == best]
+        path = min(path for end in ends for path in nx.all_shortest_paths(upwards, name, end))
+        for child, parent in reversed(list(itertools.pairwise(path))):
+            parents[child] = parent
+            depth[child] = depth[parent] + 1
+    return Taxonomy(parents)
+
+
+def coco_taxonomy() -> Taxonomy:
+    """The tree of COCO's 80 classes in WordNet 3.0, pruned as barz2022 section 4.1 describes.
+
+    The classes carry COCO's names, the other nodes WordNet's ("vehicle.n.01"). Two classes are inner nodes,
+    because WordNet has a donut for a cake and a hot dog for a sandwich. The tree is the shipped table
+    `tables/coco_tree.tsv`, which `build_coco_taxonomy` makes from WordNet's edges.
+
+    >>> tree = coco_taxonomy()
+    >>> tree.lowest_common_subsumer("cat", "dog"), tree.parents["hot dog"]
+    ('carnivore.n.01', 'sandwich')
+    """
+    with resources.as_file(resources.files("wsolnb.data") / "tables" / "coco_tree.tsv") as path:
+        return Taxonomy.from_file(path)
+
+
+def voc_taxonomy() -> Taxonomy:
+    """`coco_taxonomy` with VOC's names for its twenty classes, all of which COCO has too.
+
+    >>> "tvmonitor" in voc_taxonomy()
+    True
+    """
+    return coco_taxonomy().renamed(VOC_NAMES)
+
+
+def build_coco_taxonomy(edge_file: str | Path) -> Taxonomy:
+    """Prune WordNet 3.0 to the tree of COCO's classes, as it is shipped.
+
+    Takes the hand-made table `tables/coco_synsets.tsv` (class, synset, offset) and gives every node its
+    readable name. To write the shipped table again:
+
+        write_edges(build_coco_taxonomy("wordnet.parent-child.txt"), "coco_tree.tsv")
+
+    Args:
+        edge_file: WordNet 3.0's noun hypernyms, one "parent child" per line, as offsets like "n02084071".
+    """
+    text = (resources.files("wsolnb.data") / "tables" / "coco_synsets.tsv").read_text(encoding="utf-8")
+    rows = [line.split("\t") for line in text.splitlines() if not line.startswith("#")][1:]
+    classes = {offset: name for name, offset, _ in rows if name}
+    nodes = {offset: name or synset for name, offset, synset in rows}
+    return prune_to_tree(read_edges(edge_file), list(classes)).renamed(nodes)
+
+
+def write_edges(taxonomy: Taxonomy, path: str | Path, notice: str = "") -> None:
+    """Write a tree as tab-separated "parent child" lines that `read_edges` reads, sorted, `notice` on top.
+
+    Args:
+        taxonomy: the tree.
+        path: file to write.
+        notice: text that goes above the edges, line by line after a #.
+    """
+    head = [f"# {line}".rstrip() for line in notice.splitlines()]
+    body = sorted(f"{parent}\t{child}" for child, parent in taxonomy.parents.items())
+    Path(path).write_text("\n".join([*head, *body]) + "\n", encoding="utf-8")
+
+
+def _ordered(graph: nx.DiGraph) -> list[str]:
+    """Nodes from the root downwards; a cycle is refused."""
+    try:
+        return list(nx.topological_sort(graph))
+    except nx.NetworkXUnfeasible:
+        cycle = [parent for parent, _ in nx.find_cycle(graph)]
+        raise ValueError(f"the class graph has a cycle: {' -> '.join([*cycle, cycle[0]])}") from None
+
+
+def _single_root(graph: nx.DiGraph) -> str:
+    roots = [node for node, degree in graph.in_degree() if degree == 0]
+    if len(roots) > 1:
+        raise ValueError(f"a class tree has one root, but {len(roots)} nodes have no parent: {roots[:5]}")
+    return roots[0]
