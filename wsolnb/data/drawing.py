@@ -1,0 +1,256 @@
+"""Fast Pillow drawing for the drawn world: backgrounds, marks, and animals cut to size, turned and pasted.
+
+Everything is drawn on a canvas of twice the size and reduced at the end, by integer arithmetic only, so that edges are
+smooth and the same numbers give the same pixels everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageChops, ImageDraw
+
+from wsolnb.data.bodies import BODIES, INK, Colour, draw_body
+
+SHAPES = ("starred", "ringed", "striped", "spotted", "crossed", "hearted", "crescent", "diamond")
+COLOURS: dict[str, Colour] = {
+    "gold": (255, 200, 20),
+    "red": (226, 30, 44),
+    "blue": (36, 70, 220),
+    "white": (255, 255, 255),
+    "pink": (250, 80, 180),
+    "green": (20, 160, 60),
+    "violet": (120, 40, 180),
+}
+MARKS = len(SHAPES) * len(COLOURS)
+ZOOM = 2  # canvas pixels per image pixel
+_MARK_SIDE = 128
+_GROUND: NDArray[np.int64] = np.array(
+    [(126, 160, 84), (92, 128, 70), (176, 156, 110), (134, 112, 84), (120, 152, 170), (168, 172, 160)]
+)
+_LITTER: NDArray[np.int64] = np.array(
+    [colour for _, colour, _ in BODIES.values()] + [(70, 110, 50), (110, 86, 60), (190, 180, 150), (230, 226, 210)]
+)
+_LEAF = ((-1, 0), (-0.6, 0.72), (0, 1), (0.6, 0.72), (1, 0), (0.6, -0.72), (0, -1), (-0.6, -0.72))
+
+
+@dataclass(frozen=True)
+class Patch:
+    """An animal ready to be pasted: its layers at canvas resolution, and what they cover in image pixels."""
+
+    body: Image.Image
+    mark: Image.Image
+    mark_corner: tuple[int, int]
+    mask: NDArray[np.bool_]
+    mark_mask: NDArray[np.bool_]
+
+
+@lru_cache(maxsize=128)
+def _body(family: str, pose: int, side: int) -> tuple[Image.Image, tuple[float, float]]:
+    """The body cut to its bounding box, `side` pixels for the unit square, and its head relative to the middle."""
+    image, (x, y) = draw_body(family, pose)
+    image = image.reduce(image.width // side)
+    box = image.getbbox()
+    assert box is not None
+    left, top, right, bottom = box
+    return image.crop(box), (x * side - (left + right) / 2, y * side - (top + bottom) / 2)
+
+
+def mark_name(mark: int) -> str:
+    """What a species with this mark is called before the name of its family.
+
+    >>> mark_name(0), mark_name(len(SHAPES))
+    ('starred', 'red-starred')
+    """
+    shape = SHAPES[mark % len(SHAPES)]
+    return shape if mark < len(SHAPES) else f"{list(COLOURS)[mark % len(COLOURS)]}-{shape}"
+
+
+@lru_cache(maxsize=4 * MARKS)
+def draw_mark(mark: int, size: int = _MARK_SIDE) -> Image.Image:
+    """One of the `MARKS` head marks as an RGBA square; neighbours differ in shape and in colour.
+
+    >>> draw_mark(0, 64).size
+    (64, 64)
+    """
+    if size != _MARK_SIDE:
+        return draw_mark(mark).reduce(_MARK_SIDE // size)
+    side = 4 * _MARK_SIDE
+    image = Image.new("L", (side, side))
+    pen = ImageDraw.Draw(image)
+
+    def oval(x: float, y: float, radius: float, fill: int = 255) -> None:
+        middle, half = ((1 + x) * side / 2, (1 + y) * side / 2), radius * side / 2
+        pen.ellipse([round(v) for v in (middle[0] - half, middle[1] - half, middle[0] + half, middle[1] + half)], fill)
+
+    def corners(points: list[tuple[float, float]]) -> None:
+        pen.polygon([(round((1 + x) * side / 2), round((1 + y) * side / 2)) for x, y in points], fill=255)
+
+    shape = SHAPES[mark % len(SHAPES)]
+    if shape == "starred":
+        radii = (0.92, 0.4)
+        turns = [math.pi * (k / 5 - 0.5) for k in range(10)]
+        corners([(radii[k % 2] * math.cos(t), radii[k % 2] * math.sin(t)) for k, t in enumerate(turns)])
+    elif shape == "ringed":
+        oval(0, 0, 0.84)
+        oval(0, 0, 0.44, fill=0)
+    elif shape == "striped":
+        for x in (-0.62, 0.0, 0.62):
+            corners([(x - 0.19, -0.8), (x + 0.19, -0.8), (x + 0.19, 0.8), (x - 0.19, 0.8)])
+    elif shape == "spotted":
+        for x, y in ((-0.44, -0.44), (0.44, -0.44), (-0.44, 0.44), (0.44, 0.44)):
+            oval(x, y, 0.34)
+    elif shape == "crossed":
+        for a, b in ((0.27, 0.84), (0.84, 0.27)):
+            corners([(-a, -b), (a, -b), (a, b), (-a, b)])
+    elif shape == "hearted":
+        oval(-0.4, -0.3, 0.45)
+        oval(0.4, -0.3, 0.45)
+        corners([(-0.79, -0.08), (0, -0.3), (0.79, -0.08), (0, 0.86)])
+    elif shape == "crescent":
+        oval(-0.05, 0, 0.84)
+        oval(0.4, -0.16, 0.66, fill=0)
+    else:
+        corners([(0, -0.9), (0.66, 0), (0, 0.9), (-0.66, 0)])
+    inside = image.reduce(4)
+    outline = Image.new("L", inside.size)
+    for dx, dy in ((-7, 0), (7, 0), (0, -7), (0, 7), (-5, -5), (-5, 5), (5, -5), (5, 5)):
+        outline = ImageChops.lighter(outline, ImageChops.offset(inside, dx, dy))
+    layer = Image.new("RGBA", inside.size, INK)
+    layer.paste(list(COLOURS.values())[mark % len(COLOURS)], (0, 0), inside)
+    layer.putalpha(ImageChops.lighter(outline, inside))
+    return layer
+
+
+def draw_animal(
+    family: str,
+    mark: int,
+    *,
+    length: float,
+    mark_size: float,
+    pose: int,
+    turn: float,
+    flip: bool,
+    light: tuple[float, float, float],
+) -> Patch:
+    """An animal whose bounding box is at most `length` image pixels long on its longer side.
+
+    Args:
+        family: name of the body, a key of `wsolnb.data.bodies.BODIES`.
+        mark: which mark the head carries, below `MARKS`.
+        length: longer side of the box around the turned body, image pixels.
+        mark_size: side of the mark's square as a share of the body's longer side.
+        pose: below `wsolnb.data.bodies.POSES`.
+        turn: clockwise rotation in radians.
+        flip: look to the left.
+        light: gains of red, green and blue, at most 1.
+    """
+    wanted = 1.5 * ZOOM * length
+    side = next((s for s in (128, 256, 512) if s >= wanted), 1024)
+    body, head = _body(family, pose, side)
+    # coarse steps keep the pixels free of the last digits in which processors differ
+    cos, sin = round(math.cos(turn) * 4096) / 4096, round(math.sin(turn) * 4096) / 4096
+    extent = [
+        abs(cos) * body.width + abs(sin) * body.height,
+        abs(sin) * body.width + abs(cos) * body.height,
+    ]
+    scale = round(ZOOM * length / max(extent) * 4096) / 4096
+    width, height = (ZOOM * max(1, math.floor(scale * e / ZOOM)) for e in extent)
+    mirror = -1 if flip else 1
+
+    def turned(layer: Image.Image, size: tuple[int, int], zoom: float) -> Image.Image:
+        a, b, c, d = mirror * cos / zoom, mirror * sin / zoom, -sin / zoom, cos / zoom
+        offset_x = layer.width / 2 - (a * size[0] + b * size[1]) / 2
+        offset_y = layer.height / 2 - (c * size[0] + d * size[1]) / 2
+        return layer.transform(size, Image.Transform.AFFINE, (a, b, offset_x, c, d, offset_y), Image.Resampling.NEAREST)
+
+    tint = (*(min(255, round(255 * gain)) for gain in light), 255)
+
+    def lit(layer: Image.Image) -> Image.Image:
+        return ImageChops.multiply(layer, Image.new("RGBA", layer.size, tint))
+
+    layer = lit(turned(body, (width, height), scale))
+
+    mark_side = max(ZOOM, mark_size * scale * max(body.size))
+    badge_side = 2 * math.ceil(mark_side * (abs(cos) + abs(sin)) / 2)
+    source = draw_mark(mark, next((s for s in (16, 32, 64) if s >= mark_side), _MARK_SIDE))
+    badge = lit(turned(source, (badge_side, badge_side), mark_side / source.width))
+    head_x, head_y = mirror * head[0] * scale, head[1] * scale
+    corner = (
+        round(width / 2 + cos * head_x - sin * head_y - badge_side / 2),
+        round(height / 2 + sin * head_x + cos * head_y - badge_side / 2),
+    )
+    mark_alpha = Image.new("L", layer.size)
+    mark_alpha.paste(badge.getchannel("A"), corner)
+    alpha = ImageChops.lighter(layer.getchannel("A"), mark_alpha)
+    return Patch(layer, badge, corner, covered(alpha), covered(mark_alpha))
+
+
+def draw_ground(rng: np.random.Generator, size: tuple[int, int], unit: float, clutter: float) -> Image.Image:
+    """A cluttered meadow as an RGB canvas: soft patches of colour, strewn with leaves, pebbles and twigs.
+
+    Args:
+        rng: the only source of randomness.
+        size: (height, width) in image pixels; the canvas is `ZOOM` times as large.
+        unit: the length, in image pixels, that patches and litter are measured by.
+        clutter: 0 is a plain colour; 1 strews about 24 things over a square unit, on strong patches.
+    """
+    height, width = size
+    base = _GROUND[rng.integers(len(_GROUND))]
+    rows, columns = (3 + round(6 * side / unit) for side in size)
+    patches = rng.integers(-64, 65, (rows, columns, 1)) + rng.integers(-32, 33, (rows, columns, 3))
+    level = round(clutter * 256)
+    coarse = np.clip(base + (patches * level >> 8), 0, 255).astype(np.uint8)
+    canvas = Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR)
+    canvas = canvas.resize((ZOOM * width, ZOOM * height), Image.Resampling.NEAREST)
+    things = rng.integers(0, 1 + round(48 * clutter * height * width / unit**2))
+    rolls = rng.random((things, 7))
+    colours = _LITTER[(rolls[:, 0] * len(_LITTER)).astype(np.int64)] + rng.integers(-40, 41, (things, 3))
+    fills = [tuple(fill) for fill in np.clip(colours, 0, 255).tolist()]
+    middles = (rolls[:, 1:3] * (ZOOM * width, ZOOM * height)).tolist()
+    lengths = (ZOOM * unit * (0.03 + 0.17 * rolls[:, 3] ** 2)).tolist()
+    pen = ImageDraw.Draw(canvas)
+    for fill, (x, y), length, (kind, turn, slim) in zip(fills, middles, lengths, rolls[:, 4:].tolist(), strict=True):
+        if kind < 0.4:
+            rx, ry = round(length), round(length * (0.5 + 0.5 * slim))
+            pen.ellipse((round(x) - rx, round(y) - ry, round(x) + rx, round(y) + ry), fill)
+        else:
+            pen.polygon(_leaf(x, y, 1.6 * length, turn * math.tau, 0.12 if kind < 0.6 else 0.3 + 0.3 * slim), fill)
+    return canvas
+
+
+def draw_cover(
+    canvas: Image.Image, box: tuple[int, int, int, int], rolls: NDArray[np.float64], share: float
+) -> Image.Image:
+    """Lets a leaf grow over part of a box of the canvas; returns its alpha channel, of the canvas's size.
+
+    Args:
+        canvas: drawn upon.
+        box: left, top, right, bottom, canvas pixels.
+        rolls: (3,) numbers in [0, 1): where the leaf stands, how it leans, its shade.
+        share: the leaf's width as a share of the box's width; its length is that of the box.
+    """
+    left, top, right, bottom = box
+    x = left + float(rolls[0]) * (right - left)
+    lean = math.pi / 2 + (float(rolls[1]) - 0.5) * 0.8
+    leaf = _leaf(x, (top + bottom) / 2, (bottom - top) * 0.62, lean, share * (right - left) / (1.24 * (bottom - top)))
+    shade = 80 + round(80 * float(rolls[2]))
+    ImageDraw.Draw(canvas).polygon(leaf, (shade // 2, shade, shade // 3))
+    alpha = Image.new("L", canvas.size)
+    ImageDraw.Draw(alpha).polygon(leaf, 255)
+    return alpha
+
+
+def _leaf(x: float, y: float, half: float, turn: float, slim: float) -> list[tuple[int, int]]:
+    """Corners of a pointed leaf with the middle (x, y), half as long as `half` says, `slim` times as wide as long."""
+    cos, sin = math.cos(turn) * half, math.sin(turn) * half
+    return [(round(x + cos * u - sin * v * slim), round(y + sin * u + cos * v * slim)) for u, v in _LEAF]
+
+
+def covered(alpha: Image.Image) -> NDArray[np.bool_]:
+    """Image pixels of which at least half is covered, from a canvas-resolution alpha channel."""
+    return np.asarray(alpha.reduce(ZOOM)) >= 128
