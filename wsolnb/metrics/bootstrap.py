@@ -1,0 +1,153 @@
+"""How sure a score is: the bootstrap over test images, paired where two methods are compared.
+
+Everything here works on *statistics*: vectorised functions of image weights. A statistic takes ``weights`` of shape
+``(draws, n)``, in which row ``d`` says how often each of the ``n`` images stands in the ``d``-th resampled data set,
+and gives one score per row. Metrics offer theirs as ``metric.statistic(...)``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Statistic = Callable[[Tensor], Tensor]
+
+_BATCH_ELEMENTS = 2**22
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A score with its percentile bootstrap interval.
+
+    Attributes:
+        value: The score of the data set as it is.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        level: Share of the draws between the two ends.
+
+    Example:
+        >>> Interval(value=0.12, low=0.05, high=0.2).excludes_zero
+        True
+    """
+
+    value: float
+    low: float
+    high: float
+    level: float = 0.95
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether zero lies strictly outside of the interval."""
+        return self.low > 0 or self.high < 0
+
+
+def image_weights(n: int, draws: int = 1000, seed: int = 0) -> Tensor:
+    """Draw resampled data sets of ``n`` images with replacement, as counts per image.
+
+    Args:
+        n: Number of images.
+        draws: Number of resampled data sets.
+        seed: The same seed gives the same draws on every machine.
+
+    Returns:
+        Multinomial counts, float64 of shape ``(draws, n)``; every row sums to ``n``.
+
+    Raises:
+        ValueError: If there is no image or no draw.
+
+    Example:
+        >>> image_weights(4, draws=2).sum(dim=1)
+        tensor([4., 4.], dtype=torch.float64)
+    """
+    return torch.cat(list(_weight_batches(n, draws, seed)))
+
+
+def interval(statistic: Statistic, n: int, *, draws: int = 1000, seed: int = 0, level: float = 0.95) -> Interval:
+    """Bootstrap one statistic over images.
+
+    Args:
+        statistic: Maps weights ``(draws, n)`` to scores ``(draws,)``.
+        n: Number of images.
+        draws: Number of resampled data sets; they are drawn and scored in batches, so memory stays bounded.
+        seed: Seed of the draws.
+        level: Share of the draws that the interval holds.
+
+    Returns:
+        The score at unit weights between the two percentiles. Draws in which the score is undefined (NaN, say
+        because no positive was drawn) are left out.
+
+    Raises:
+        ValueError: If ``n``, ``draws`` or ``level`` make no sense, if the statistic does not give one number per
+            draw, or if it is undefined in every draw.
+
+    Example:
+        >>> scores = torch.tensor([0.0, 1.0, 1.0, 1.0], dtype=torch.float64)
+        >>> result = interval(lambda weights: weights @ scores / weights.sum(dim=1), 4)
+        >>> result.value, result.low < 0.75 < result.high
+        (0.75, True)
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, not {level}")
+    values = torch.cat([_scored(statistic, weights) for weights in _weight_batches(n, draws, seed)])
+    values = values[~values.isnan()]
+    if not len(values):
+        raise ValueError(f"the statistic is NaN in all of {draws} draws: the data set has nothing to score")
+    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+    low, high = torch.quantile(values, tails).tolist()
+    value = float(_scored(statistic, torch.ones(1, n, dtype=torch.float64)))
+    return Interval(value=value, low=low, high=high, level=level)
+
+
+def difference(
+    a: Statistic, b: Statistic, n: int, *, draws: int = 1000, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """Bootstrap the difference ``a - b`` of two methods scored on the same images.
+
+    Both see the same draws, so what is hard about an image counts for both (a paired bootstrap).
+
+    Args:
+        a: Statistic of the first method.
+        b: Statistic of the second method, over the same images in the same order.
+        n: Number of images.
+        draws: Number of resampled data sets.
+        seed: Seed of the draws.
+        level: Share of the draws that the interval holds.
+
+    Returns:
+        The difference at unit weights with its interval; ``excludes_zero`` is the verdict.
+
+    Raises:
+        ValueError: As :func:`interval`.
+
+    Example:
+        >>> first = torch.tensor([1.0, 1.0, 1.0, 0.0], dtype=torch.float64)
+        >>> mean = lambda hits: (lambda weights: weights @ hits / weights.sum(dim=1))
+        >>> difference(mean(first), mean(first - 0.5), 4)
+        Interval(value=0.5, low=0.5, high=0.5, level=0.95)
+    """
+    return interval(lambda weights: _scored(a, weights) - _scored(b, weights), n, draws=draws, seed=seed, level=level)
+
+
+def _scored(statistic: Statistic, weights: Tensor) -> Tensor:
+    values = torch.as_tensor(statistic(weights)).to(device="cpu", dtype=torch.float64)
+    if values.shape != weights.shape[:1]:
+        raise ValueError(
+            f"a statistic must give one number per draw: expected shape {tuple(weights.shape[:1])} for weights of "
+            f"shape {tuple(weights.shape)}, got {tuple(values.shape)}"
+        )
+    return values
+
+
+def _weight_batches(n: int, draws: int, seed: int) -> Iterator[Tensor]:
+    if n < 1 or draws < 1:
+        raise ValueError(f"a bootstrap needs at least one image and one draw, got n={n}, draws={draws}")
+    generator = torch.Generator().manual_seed(seed)
+    rows = max(1, _BATCH_ELEMENTS // n)
+    for batch in range(math.ceil(draws / rows)):
+        shape = (min(rows, draws - batch * rows), n)
+        picks = torch.randint(n, shape, generator=generator)
+        yield torch.zeros(shape, dtype=torch.float64).scatter_add_(1, picks, torch.ones(shape, dtype=torch.float64))
