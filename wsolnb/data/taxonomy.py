@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -154,7 +155,7 @@ class Taxonomy:
         Raises:
             ValueError: a class without a node, or named twice.
         """
-        if repeated := sorted({name for name in classes if list(classes).count(name) > 1}):
+        if repeated := [name for name, count in Counter(classes).items() if count > 1]:
             raise ValueError(f"every class may be named once, but {repeated} come several times")
         paths = [self.path(name) for name in classes]
         number = {node: k for k, node in enumerate(self.heights)}
@@ -254,7 +255,7 @@ def coco_taxonomy() -> Taxonomy:
 
     The classes carry COCO's names, the other nodes WordNet's ("vehicle.n.01"). Two classes are inner nodes,
     because WordNet has a donut for a cake and a hot dog for a sandwich. The tree is the shipped table
-    `tables/coco_tree.tsv`, which `build_coco_taxonomy` makes from WordNet's edges.
+    `tables/coco_tree.tsv`, which `wsolnb.data.wordnet.build_coco_taxonomy` makes from WordNet's edges.
 
     >>> tree = coco_taxonomy()
     >>> tree.lowest_common_subsumer("cat", "dog"), tree.parents["hot dog"]
@@ -271,37 +272,6 @@ def voc_taxonomy() -> Taxonomy:
     True
     """
     return coco_taxonomy().renamed(VOC_NAMES)
-
-
-def build_coco_taxonomy(edge_file: str | Path) -> Taxonomy:
-    """Prune WordNet 3.0 to the tree of COCO's classes, as it is shipped.
-
-    Takes the hand-made table `tables/coco_synsets.tsv` (class, synset, offset) and gives every node its
-    readable name. To write the shipped table again:
-
-        write_edges(build_coco_taxonomy("wordnet.parent-child.txt"), "coco_tree.tsv")
-
-    Args:
-        edge_file: WordNet 3.0's noun hypernyms, one "parent child" per line, as offsets like "n02084071".
-    """
-    text = (resources.files("wsolnb.data") / "tables" / "coco_synsets.tsv").read_text(encoding="utf-8")
-    rows = [line.split("\t") for line in text.splitlines() if not line.startswith("#")][1:]
-    classes = {offset: name for name, offset, _ in rows if name}
-    nodes = {offset: name or synset for name, offset, synset in rows}
-    return prune_to_tree(read_edges(edge_file), list(classes)).renamed(nodes)
-
-
-def write_edges(taxonomy: Taxonomy, path: str | Path, notice: str = "") -> None:
-    """Write a tree as tab-separated "parent child" lines that `read_edges` reads, sorted, `notice` on top.
-
-    Args:
-        taxonomy: the tree.
-        path: file to write.
-        notice: text that goes above the edges, line by line after a #.
-    """
-    head = [f"# {line}".rstrip() for line in notice.splitlines()]
-    body = sorted(f"{parent}\t{child}" for child, parent in taxonomy.parents.items())
-    Path(path).write_text("\n".join([*head, *body]) + "\n", encoding="utf-8")
 
 
 def _ordered(graph: nx.DiGraph) -> list[str]:
