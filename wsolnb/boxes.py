@@ -1,0 +1,313 @@
+"""From maps to boxes: one rule object, with a preset for every convention of the field.
+
+Papers that report "localization accuracy" cut their maps in at least seven incompatible ways. A `BoxRule` names each
+choice; `BoxRule.preset` holds the known combinations. Boxes leave a rule in the package's one convention: float32
+``xyxy`` in pixels of the original image, far corner exclusive. Code that reads its far corners as inclusive has its
+boxes converted (one is added), so that the plain IoU of the result equals the IoU which that code computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from wsolnb import components
+from wsolnb.quantise import cubehelix_grey, minmax, quantise, require_finite
+
+CHUNK = 1 << 25  # pixels resized at once, whatever the number of classes
+
+
+@dataclass(frozen=True)
+class BoxRule:
+    """How a map becomes boxes.
+
+    A pixel is foreground if its value exceeds ``threshold`` times the reference. A map whose maximum is not positive
+    has no foreground under a relative reference: a fraction of a negative number means nothing.
+
+    Attributes:
+        threshold: Fraction of the reference, or the value itself for an absolute reference.
+        reference: What the threshold refers to: the map's ``"maximum"``, a ``"percentile"`` of it (bae2020 Eq. 6), or
+            nothing (``"absolute"``).
+        percentile: Which percentile, 0 to 100; ignored for other references.
+        strict: True for "greater than", False for "at least".
+        resize: How the map is brought to the image's size before the cut. None cuts at the map's own resolution and
+            scales the corners of the cells.
+        normalise: Stretch each map to [0, 1] ``"before"`` or ``"after"`` the resize, or leave it as it is (None). A
+            constant map becomes zero.
+        quantise: Cut values to uint8 (truncated ``255 v``) and the threshold to an integer, as code with OpenCV does.
+        colour_map: Quantise through a colour map and back to grey, as the code of ADL does; needs ``quantise``.
+        component: ``"largest"`` by pixels, ``"largest_contour"`` by the area of OpenCV's polygon, ``"all"``,
+            ``"all_contours"`` (also one box per hole), or ``"extent"`` of all foreground. Among equally large ones, the
+            first in raster order counts, the last one for contours (OpenCV lists them from the bottom up).
+        connectivity: 8 or 4 neighbours.
+        far_corner: ``"exclusive"``: right. ``"padded"``: x + w, read as inclusive, so boxes are a pixel too large;
+            ``"padded_clamped"``: the same, within the image. ``"last"``: the last pixel's own coordinate times the
+            scale, up to a cell short (the bug of ORNet's code).
+        empty: What a map without foreground gives: ``"none"`` (a row of NaN), ``"image"``, or a fixed box.
+
+    Example:
+        >>> rule = BoxRule.preset("dcm", threshold=0.5)
+        >>> rule(torch.eye(3)[None, None], (30, 60))
+        tensor([[[ 0.,  0., 60., 30.]]])
+    """
+
+    threshold: float = 0.2
+    reference: Literal["maximum", "percentile", "absolute"] = "maximum"
+    percentile: float = 90.0
+    strict: bool = True
+    resize: Literal["bicubic", "bilinear", "nearest"] | None = None
+    normalise: Literal["before", "after"] | None = None
+    quantise: bool = False
+    colour_map: bool = False
+    component: Literal["largest", "largest_contour", "all", "all_contours", "extent"] = "largest"
+    connectivity: Literal[4, 8] = 8
+    far_corner: Literal["exclusive", "padded", "padded_clamped", "last"] = "exclusive"
+    empty: Literal["none", "image"] | tuple[float, float, float, float] = "none"
+
+    def __post_init__(self) -> None:
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"BoxRule has no {name} {getattr(self, name)!r}; choose one of {allowed}")
+        if not isinstance(self.empty, tuple) and self.empty not in ("none", "image"):
+            raise ValueError(f"empty must be 'none', 'image' or a box of four numbers, not {self.empty!r}")
+        if not 0 <= self.percentile <= 100:
+            raise ValueError(f"percentile {self.percentile} is not between 0 and 100")
+        if self.reference != "absolute" and self.threshold < 0:
+            raise ValueError(f"threshold {self.threshold} is negative; a fraction of the {self.reference} cannot be")
+        if "contour" in self.component and self.connectivity != 8:
+            raise ValueError(f"component {self.component!r} follows 8-connected contours; connectivity must be 8")
+        if self.colour_map and not self.quantise:
+            raise ValueError("colour_map works on quantised values; set quantise=True")
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> BoxRule:
+        """A known rule, with any field replaced.
+
+        ``cam`` (20 % of the maximum, largest component), ``dcm`` (barz2022: the same idea, cut at the cells; threshold
+        0.06 on ImageNet, 0.3 one-hot and 0.75 semantic on COCO), ``wsoleval`` and ``wsoleval_multi`` (the field's
+        evaluator, whose threshold is an oracle: 0.2 is only a place to start), ``rethinking`` (bae2020), ``ornet``
+        (xie2021; the threshold is one of i / 20, there chosen on the test set), ``adl``.
+
+        Two bugs of released code are off: ORNet's boxes end at the last cell's near edge
+        (``far_corner="last"`` brings that back), and the IoU of Rethinking CAM lets two negative overlaps multiply to a
+        positive one (`iou` with ``clamped=False``).
+
+        Args:
+            name: Key of `PRESETS`.
+            **changes: Fields to replace, as for `dataclasses.replace`.
+
+        Raises:
+            ValueError: No such preset.
+
+        Example:
+            >>> BoxRule.preset("dcm", threshold=0.3).threshold
+            0.3
+        """
+        if name not in PRESETS:
+            raise ValueError(f"no box rule {name!r}; the presets are {', '.join(PRESETS)}")
+        return replace(PRESETS[name], **changes)
+
+    def __call__(self, maps: Tensor, sizes: Tensor | tuple[int, int]) -> Tensor:
+        """One box per map.
+
+        Args:
+            maps: Float ``(B, K, h, w)``, on any device.
+            sizes: Height and width of the images: one pair, or ``(B, 2)``.
+
+        Returns:
+            float32 ``(B, K, 4)`` on the maps' device; rows of NaN where the rule finds no box.
+
+        Raises:
+            ValueError: The rule gives several boxes, or the arguments do not fit (see the message).
+        """
+        if self.component not in _CHOICE:
+            raise ValueError(f"a rule with component {self.component!r} gives several boxes per map; call rule.every")
+        batch, frames = _checked(maps, sizes)
+        boxes = np.full((*maps.shape[:2], 4), np.nan, np.float32)
+        flat = boxes.reshape(-1, 4)
+        for index, size, masks in self._masks(batch, frames):
+            found = np.empty((len(masks), 4), np.int32)
+            settings = (masks, self.connectivity == 8, _CHOICE[self.component])
+            components.in_threads(components.one_box, len(masks), *settings, found)
+            flat[index] = self._convert(found, masks.shape[1:], size)
+        return torch.from_numpy(boxes).to(maps.device)
+
+    def every(self, maps: Tensor, sizes: Tensor | tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+        """All boxes of all maps, in the order of the maps.
+
+        A rule for one box gives that one; maps without any box give none.
+
+        Args:
+            maps: Float ``(B, K, h, w)``, on any device.
+            sizes: Height and width of the images: one pair, or ``(B, 2)``.
+
+        Returns:
+            Boxes float32 ``(N, 4)``, and int64 ``(N,)`` each: index of the image and of the class.
+
+        Raises:
+            ValueError: The arguments do not fit (see the message).
+        """
+        if self.component in _CHOICE:
+            single = self(maps, sizes)
+            image, klass = (~single[..., 0].isnan()).nonzero(as_tuple=True)
+            return single[image, klass], image, klass
+        batch, frames = _checked(maps, sizes)
+        holes, parts, origins = self.component == "all_contours", [], []
+        for index, size, masks in self._masks(batch, frames):
+            counts = np.empty(len(masks), np.int64)
+            settings = (masks, self.connectivity == 8, holes)
+            components.in_threads(components.count_boxes, len(masks), *settings, counts)
+            rows = counts if self.empty == "none" else np.maximum(counts, 1)
+            starts = np.cumsum(rows) - rows
+            found = np.full((int(rows.sum()), 4), -1, np.int32)
+            components.in_threads(components.every_box, len(masks), *settings, starts, found)
+            parts.append(self._convert(found, masks.shape[1:], size))
+            origins.append(np.repeat(index, rows))
+        origin = np.concatenate(origins) if origins else np.empty(0, np.int64)
+        order = np.argsort(origin, kind="stable")
+        boxes = np.concatenate(parts)[order] if parts else np.empty((0, 4), np.float32)
+        places = np.divmod(origin[order], max(maps.shape[1], 1))
+        where = [torch.from_numpy(place).to(maps.device) for place in places]
+        return torch.from_numpy(boxes).to(maps.device), where[0], where[1]
+
+    def _masks(self, maps: Tensor, frames: Tensor) -> Iterator[tuple[np.ndarray, tuple[int, int], np.ndarray]]:
+        """Foreground of maps ``(B, K, h, w)``, one image size at a time: positions, size, bool ``(n, H, W)``."""
+        classes = maps.shape[1]
+        for size in frames.unique(dim=0).tolist():
+            images = (frames == frames.new_tensor(size)).all(dim=1).nonzero()[:, 0]
+            index = (images[:, None] * classes + torch.arange(classes)).flatten()
+            flat = maps[images.to(maps.device)].flatten(0, 1)
+            step = max(1, CHUNK // (flat.shape[1] * flat.shape[2] if self.resize is None else size[0] * size[1]))
+            for start in range(0, len(flat), step):
+                mask = self._foreground(flat[start : start + step], size)
+                yield index[start : start + step].numpy(), tuple(size), mask.cpu().numpy()
+
+    def _foreground(self, maps: Tensor, size: list[int]) -> Tensor:
+        """The cut itself: maps ``(n, h, w)`` to bool ``(n, H, W)`` on the same device."""
+        if self.normalise == "before":
+            maps = minmax(maps)
+        if self.resize is not None:
+            corners = {} if self.resize == "nearest" else {"align_corners": False}
+            maps = functional.interpolate(maps[:, None], size, mode=self.resize, **corners)[:, 0]
+        if self.normalise == "after":
+            maps = minmax(maps)
+        if self.quantise:
+            maps = cubehelix_grey(maps) if self.colour_map else quantise(maps)
+        highest = maps.amax(dim=(1, 2))
+        if self.reference == "absolute":
+            limit = highest.new_full(highest.shape, self.threshold * (255 if self.quantise else 1), dtype=torch.float64)
+        else:
+            basis = highest if self.reference == "maximum" else _percentile(maps, self.percentile)
+            limit = self.threshold * basis.cpu().double()
+        if self.quantise:
+            limit = limit.floor()
+        limit = limit.to(maps.device, torch.int16 if self.quantise else maps.dtype)[:, None, None]
+        mask = maps > limit if self.strict else maps >= limit
+        if self.reference != "absolute":
+            mask &= (highest > 0)[:, None, None]
+        return mask
+
+    def _convert(self, found: np.ndarray, grid: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
+        """Integer boxes on the grid of the cut to float32 boxes in the image, in the rule's convention."""
+        height, width = size
+        scale = np.array([width / grid[1], height / grid[0]] * 2)
+        boxes, missing = found.astype(np.float64), found[:, 0] < 0
+        if self.far_corner == "last":
+            boxes[:, 2:] -= 1
+        boxes *= scale
+        if self.empty == "image":
+            boxes[missing] = (0, 0, width, height)
+        if self.far_corner == "padded_clamped":
+            boxes[:, 2:] = np.minimum(boxes[:, 2:], np.array([width - 1, height - 1]))
+        if self.far_corner.startswith("padded"):
+            boxes[:, 2:] += 1
+        if self.empty != "image":
+            boxes[missing] = np.nan if self.empty == "none" else self.empty
+        return boxes.astype(np.float32)
+
+
+_CHOICE = {
+    "largest": components.LARGEST,
+    "largest_contour": components.LARGEST_CONTOUR,
+    "extent": components.EXTENT,
+}
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "reference": ("maximum", "percentile", "absolute"),
+    "resize": ("bicubic", "bilinear", "nearest", None),
+    "normalise": ("before", "after", None),
+    "component": (*_CHOICE, "all", "all_contours"),
+    "connectivity": (4, 8),
+    "far_corner": ("exclusive", "padded", "padded_clamped", "last"),
+}
+_OPENCV = BoxRule(resize="bicubic", normalise="after", quantise=True, component="largest_contour", far_corner="padded")
+PRESETS: dict[str, BoxRule] = {
+    "cam": BoxRule(0.2, resize="bilinear"),
+    "dcm": BoxRule(0.06),
+    "wsoleval": replace(_OPENCV, far_corner="padded_clamped", empty=(0, 0, 1, 1)),
+    "wsoleval_multi": replace(_OPENCV, component="all_contours", far_corner="padded_clamped", empty=(0, 0, 1, 1)),
+    "rethinking": replace(_OPENCV, threshold=0.35, reference="percentile", empty="image"),
+    "ornet": BoxRule(0.5, reference="absolute", component="extent", empty="image"),
+    "adl": replace(_OPENCV, resize="bilinear", colour_map=True, empty=(0, 0, 2, 2)),
+}
+
+
+def iou(boxes: Tensor, truth: Tensor, *, clamped: bool = True) -> Tensor:
+    """IoU of every box with every ground truth, both with far corners exclusive.
+
+    Equals the inclusive IoU of the field's evaluators for boxes with integer corners to which one was added (as every
+    rule here does): computed in float64, a union that is not positive gives 0.
+
+    Args:
+        boxes: ``(n, 4)``.
+        truth: ``(m, 4)``.
+        clamped: False lets negative overlaps through, as the released code of Rethinking CAM does: boxes apart on both
+            axes then get a positive, meaningless value.
+
+    Returns:
+        float64 ``(n, m)``, on the CPU.
+
+    Example:
+        >>> iou(torch.tensor([[0, 0, 20, 20]]), torch.tensor([[45, 45, 65, 65]])).item()
+        0.0
+        >>> iou(torch.tensor([[0, 0, 20, 20]]), torch.tensor([[45, 45, 65, 65]]), clamped=False).item()
+        3.571...
+    """
+    a, b = boxes.detach().cpu().double()[:, None], truth.detach().cpu().double()[None]
+    overlap = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
+    shared = (overlap.clamp(min=0) if clamped else overlap).prod(dim=-1)
+    union = (a[..., 2:] - a[..., :2]).prod(dim=-1) + (b[..., 2:] - b[..., :2]).prod(dim=-1) - shared
+    return torch.where(union <= 0, 0.0, shared / union) if clamped else shared / union
+
+
+def _percentile(maps: Tensor, percent: float) -> Tensor:
+    """NumPy's linear percentile of each map ``(n, h, w)``, float64 ``(n,)`` on the CPU."""
+    ordered = maps.flatten(1).sort(dim=1).values
+    place = percent / 100 * (ordered.shape[1] - 1)
+    below, part = int(place), place - int(place)
+    low = ordered[:, below].cpu().double()
+    high = ordered[:, min(below + 1, ordered.shape[1] - 1)].cpu().double()
+    return low + (high - low) * part if part < 0.5 else high - (high - low) * (1 - part)
+
+
+def _checked(maps: Tensor, sizes: Tensor | tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Maps in a dtype that can be resized, and sizes as int64 ``(B, 2)`` on the CPU."""
+    if maps.ndim != 4 or 0 in maps.shape[2:]:
+        raise ValueError(f"maps must be (images, classes, height, width), not {tuple(maps.shape)}")
+    if not maps.is_floating_point():
+        raise TypeError(f"maps must be floating point, not {maps.dtype}")
+    frames = torch.as_tensor(sizes).cpu()
+    if frames.shape == (2,):
+        frames = frames.expand(len(maps), 2)
+    if frames.shape != (len(maps), 2):
+        wanted = f"one (height, width) or a ({len(maps)}, 2) tensor"
+        raise ValueError(f"{len(maps)} images need {wanted}, not sizes of shape {tuple(frames.shape)}")
+    if len(frames) and frames.min() < 1:
+        raise ValueError(f"image sizes must be positive, not {frames[(frames < 1).any(dim=1)][0].tolist()}")
+    require_finite(maps)
+    return maps.detach().to(torch.promote_types(maps.dtype, torch.float32)), frames.long()
