@@ -1,0 +1,96 @@
+"""Progress of a notebook that runs headless: its cells, and what they print, as they come."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import nbformat
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+_COLUMNS = (SpinnerColumn, BarColumn, MofNCompleteColumn, TimeElapsedColumn)
+
+
+def count_cells(notebook: Path) -> int:
+    """Number of code cells of a notebook that hold code."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    return sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in cells)
+
+
+class CellProgress:
+    """A bar over the cells on a terminal, one plain line per cell elsewhere; what cells print goes above or between.
+
+    It takes nbclient's hooks (``on_cell_start``, ``on_cell_execute``) and stands in for the file that papermill writes
+    the cells' output streams to.
+
+    Args:
+        total: Number of code cells.
+
+    Attributes:
+        cell: The running cell in words, such as ``cell 3 (Training)``; empty before the first.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.cell = ""
+        self._total = total
+        self._done = 0
+        self._section = ""
+        self._line = ""
+        self._bar: Progress | None = None
+        if sys.stdout.isatty():
+            columns = [column() for column in _COLUMNS]
+            self._bar = Progress(*columns, TextColumn("{task.description}"), console=Console(), transient=True)
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.start()
+            self._bar.add_task("starting the kernel", total=self._total)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end_line()
+        if self._bar:
+            self._bar.stop()
+
+    def reach(self, cell: Any, cell_index: int) -> None:
+        """Note the section that a cell of any kind belongs to."""
+        heading = re.match(r"#+ +(.*)", cell.source.lstrip()) if cell.cell_type == "markdown" else None
+        if heading:
+            self._section = heading[1].strip()
+
+    def start(self, cell: Any, cell_index: int) -> None:
+        """Show that a code cell starts."""
+        self._end_line()
+        self._done += 1
+        self.cell = f"cell {self._done}" + (f" ({self._section})" if self._section else "")
+        if self._bar:
+            self._bar.update(self._bar.task_ids[0], completed=self._done - 1, description=self._section)
+        else:
+            print(f"[{self._done:>{len(str(self._total))}}/{self._total}] {self._section}".rstrip(), flush=True)
+
+    def write(self, text: str) -> None:
+        """Take a piece of what a cell prints; show whole lines, and of one rewritten in place its last state."""
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            self._show(line)
+
+    def flush(self) -> None:
+        """Nothing to do: a line is shown when it ends."""
+
+    def _end_line(self) -> None:
+        if self._line:
+            self._show(self._line)
+        self._line = ""
+
+    def _show(self, line: str) -> None:
+        line = line.rstrip("\r").rpartition("\r")[2]
+        if self._bar:
+            self._bar.console.print(line, markup=False, highlight=False)
+        else:
+            print(line, flush=True)

@@ -1,0 +1,155 @@
+"""Run a notebook from end to end with papermill: checked parameters, live progress, outputs together in one folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import papermill
+import yaml
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+from wsolnb.live import CellProgress, count_cells
+from wsolnb.papers import Paper
+from wsolnb.parameters import checked, known_parameters, read_recipe
+
+NOTEBOOK = "notebook.ipynb"
+
+
+class RunFailed(RuntimeError):
+    """A notebook did not reach its end.
+
+    Attributes:
+        notebook: The notebook as far as it came, with the error in it.
+    """
+
+    def __init__(self, message: str, notebook: Path) -> None:
+        super().__init__(message)
+        self.notebook = notebook
+
+
+class _Kernel(AsyncKernelManager):
+    """Starts the kernel of this very interpreter, whatever kernels the user has registered as ``python3``."""
+
+    def _kernel_spec_manager_default(self) -> KernelSpecManager:
+        return KernelSpecManager(parent=self, kernel_dirs=[])
+
+    def start_kernel(self, **options: Any) -> Any:
+        return super().start_kernel(env={**os.environ, "WSOLNB_HEADLESS": "1"}, **options)
+
+
+def run(
+    source: str | Path,
+    parameters: Mapping[str, object] | None = None,
+    *,
+    recipe: str | None = None,
+    name: str | None = None,
+    root: str | Path = "runs",
+) -> Path:
+    """Run a paper's notebook, or any other, in a folder of its own.
+
+    The folder ``<root>/<key>/<name>/`` gets ``parameters.yaml`` before the run, ``notebook.ipynb`` cell by cell, and
+    what the notebook writes to its parameter ``out``, if it has one: ``metrics.json``, ``metrics.csv``, ``figures/``.
+    Nothing that exists is overwritten.
+
+    Args:
+        source: Key of a paper, or path of a notebook; then its stem is the key.
+        parameters: Values, or text, by name; they go before those of the recipe.
+        recipe: Name of a recipe of the paper, or path of a YAML file of parameters.
+        name: Name of the folder. Without one it is the recipe's name, or ``default``, with a number behind it if that
+            exists already.
+        root: Where the runs are kept.
+
+    Returns:
+        The folder of the run.
+
+    Raises:
+        ValueError: If paper, recipe or a parameter is not known, a value does not fit its type, or ``name`` is no name.
+        FileNotFoundError: If the notebook or the recipe does not exist.
+        FileExistsError: If a folder of the given ``name`` exists.
+        RunFailed: If a cell raises or the kernel dies; the notebook is kept.
+    """
+    key, notebook, layer = _resolve_source(str(source), recipe)
+    known = known_parameters(notebook)
+    given = checked(known, {**layer, **(parameters or {})}, notebook.name)
+    if "out" in given:
+        raise ValueError("parameter out is set by the run itself: choose its folder by name and root")
+    folder = _claim_folder(Path(root) / key, name, Path(recipe).stem if recipe else "default")
+    resolved = {parameter.name: parameter.default for parameter in known.values()} | given
+    resolved.pop("out", None)
+    text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
+    (folder / "parameters.yaml").write_text(text, encoding="utf-8")
+    _execute(notebook, folder, given | ({"out": str(folder.resolve())} if "out" in known else {}))
+    return folder
+
+
+def _resolve_source(source: str, recipe: str | None) -> tuple[str, Path, dict[str, Any]]:
+    if source.endswith(".ipynb"):
+        return Path(source).stem, Path(source), read_recipe(recipe) if recipe else {}
+    paper = Paper(source)
+    if recipe is None:
+        return paper.key, paper.notebook, {}
+    layer = read_recipe(recipe) if recipe.endswith((".yaml", ".yml")) else paper.recipe(recipe)
+    return paper.key, paper.notebook, layer
+
+
+def _claim_folder(parent: Path, name: str | None, fallback: str) -> Path:
+    if name is not None and not re.fullmatch(r"\w[\w.+-]*", name):
+        raise ValueError(f"{name!r} is no name for a run: use letters, digits and . + - _")
+    parent.mkdir(parents=True, exist_ok=True)
+    for number in range(1, 10_000):
+        folder = parent / (name or (fallback if number == 1 else f"{fallback}-{number}"))
+        try:
+            folder.mkdir()  # the one step that decides between two runs that start at once
+        except FileExistsError:
+            if name is not None:
+                raise FileExistsError(f"{folder} exists already: choose another name or delete it") from None
+        else:
+            return folder
+    raise FileExistsError(f"{parent} holds too many runs named {fallback}: delete some")
+
+
+def _execute(notebook: Path, folder: Path, values: dict[str, Any]) -> None:
+    target = folder / NOTEBOOK
+    for attempt in (1, 2):
+        progress = CellProgress(count_cells(notebook) + bool(values))
+        try:
+            with progress:
+                papermill.execute_notebook(
+                    notebook,
+                    target,
+                    values,
+                    kernel_name="python3",
+                    language="python",
+                    progress_bar=False,
+                    kernel_manager_class=_Kernel,
+                    extra_arguments=["--IPKernelApp.log_level=ERROR"],
+                    on_cell_start=progress.reach,
+                    on_cell_execute=progress.start,
+                    stdout_file=progress,
+                    stderr_file=progress,
+                )
+        except PapermillExecutionError as error:
+            raise RunFailed(_cell_message(error, progress.cell), target) from None
+        except RuntimeError as error:
+            if progress.cell or isinstance(error, DeadKernelError):
+                said = f"the kernel died in {progress.cell}: out of memory, or killed from outside"
+                raise RunFailed(said, target) from error
+            if attempt == 2:
+                raise RunFailed(f"the kernel did not start, tried twice: {error}", target) from error
+        else:
+            return
+
+
+def _cell_message(error: PapermillExecutionError, cell: str) -> str:
+    """The error of a cell, its message first, with the line of the cell that raised it."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))
+    arrow = re.search(r"^-+> *\d+ +(.*\S)", plain, re.MULTILINE)
+    line = f", at: {arrow[1]}" if arrow else ""
+    return f"{error.ename}: {error.evalue}\nin {cell}{line}"

@@ -1,0 +1,170 @@
+"""Verdicts: a paper's claims put to the test on the results of one run, with a paired bootstrap over test images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import pandas as pd
+import torch
+
+from wsolnb.metrics.bootstrap import Interval, Statistic, difference, interval
+from wsolnb.papers import Claim, Paper
+
+_SIGNS = {"greater": ">", "less": "<", "equal": "="}
+
+Evidence = Mapping[str, Mapping[str, Statistic]]
+"""Statistics of a run by method and metric: ``evidence["cam"]["ap25"]``."""
+
+
+def measure(
+    evidence: Evidence, n: int | Mapping[str, int], *, draws: int = 1000, seed: int = 0
+) -> dict[str, dict[str, Interval]]:
+    """Score every method with every metric, with 95 % intervals.
+
+    Args:
+        evidence: Statistics by method and metric; each maps image weights ``(draws, n)`` to scores ``(draws,)``.
+        n: Number of test images; by metric where metrics are taken over different images.
+        draws: Number of resampled data sets.
+        seed: Seed of the draws.
+
+    Returns:
+        Intervals by method and metric; NaN where nothing can be scored.
+
+    Example:
+        >>> hits = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64)
+        >>> scores = measure({"cam": {"top1": lambda weights: weights @ hits / weights.sum(dim=1)}}, 4)
+        >>> scores["cam"]["top1"].value
+        0.75
+    """
+    return {
+        method: {metric: _interval(statistic, _images(n, metric), draws, seed) for metric, statistic in row.items()}
+        for method, row in evidence.items()
+    }
+
+
+def _interval(statistic: Statistic, n: int, draws: int, seed: int) -> Interval:
+    if math.isnan(_score(statistic, n)):
+        return Interval(value=math.nan, low=math.nan, high=math.nan)
+    return interval(statistic, n, draws=draws, seed=seed)
+
+
+def _score(statistic: Statistic, n: int) -> float:
+    return float(statistic(torch.ones(1, n, dtype=torch.float64)))
+
+
+def _images(n: int | Mapping[str, int], metric: str) -> int:
+    return n if isinstance(n, int) else n[metric]
+
+
+def verdicts(
+    paper: Paper, evidence: Evidence, n: int | Mapping[str, int], *, draws: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Test every claim of a paper on the results of a run.
+
+    A claim that one result is greater (or less) than another is *reproduced* if the measured difference has that
+    direction and its 95 % interval excludes zero, *same direction* if the interval includes zero, else *not
+    reproduced*. A claim that two results are equal is *reproduced* if the whole interval lies within the claim's
+    margin, *same direction* if only the difference itself does, else *not reproduced*. What the run did not measure is
+    *not tested*.
+
+    Args:
+        paper: The paper with its claims.
+        evidence: Statistics by method and metric, all over the same test images in the same order.
+        n: Number of test images; by metric where metrics are taken over different images.
+        draws: Number of resampled data sets, the same ones for both results of a claim.
+        seed: Seed of the draws.
+
+    Returns:
+        One row per claim: ``claim``, ``says``, ``where``, ``kind``, ``metric``, ``first``, ``second``, ``unit``,
+        ``reported_first``, ``reported_second``, ``measured_first``, ``measured_second``, ``difference`` (first minus
+        second) with ``low`` and ``high``, ``verdict`` and ``note``. Measured numbers stand in the unit of the claim.
+    """
+    return pd.DataFrame([_verdict(claim, evidence, n, draws, seed) for claim in paper.claims()])
+
+
+def _verdict(claim: Claim, evidence: Evidence, n: int | Mapping[str, int], draws: int, seed: int) -> dict[str, object]:
+    record: dict[str, object] = {
+        "claim": claim.id,
+        "says": claim.says,
+        "where": claim.where,
+        "kind": claim.kind,
+        "metric": claim.metric,
+        "first": claim.first,
+        "second": claim.second,
+        "unit": claim.unit,
+        "reported_first": claim.reported[0],
+        "reported_second": claim.reported[1],
+        **dict.fromkeys(("measured_first", "measured_second", "difference", "low", "high"), math.nan),
+        "verdict": "not tested",
+        "note": "",
+    }
+    missing = [method for method in (claim.first, claim.second) if claim.metric not in evidence.get(method, {})]
+    if missing:
+        return record | {"note": f"the run has no {claim.metric} of {' and '.join(missing)}"}
+    first, second = evidence[claim.first][claim.metric], evidence[claim.second][claim.metric]
+    images = _images(n, claim.metric)
+    measured = _score(first, images), _score(second, images)
+    record |= {"measured_first": claim.scale * measured[0], "measured_second": claim.scale * measured[1]}
+    if math.isnan(measured[0]) or math.isnan(measured[1]):
+        return record | {"note": f"{claim.metric} is not defined on these images"}
+    gap = difference(first, second, images, draws=draws, seed=seed)
+    value, low, high = (claim.scale * end for end in (gap.value, gap.low, gap.high))
+    return record | {"difference": value, "low": low, "high": high, "verdict": judge(claim, value, low, high)}
+
+
+def judge(claim: Claim, value: float, low: float, high: float) -> str:
+    """Turn a measured difference into a verdict.
+
+    Args:
+        claim: The claim.
+        value: First minus second, in the unit of the claim.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+
+    Returns:
+        ``reproduced``, ``same direction`` or ``not reproduced``.
+
+    Example:
+        >>> claim = Paper("barz2022").claims()[0]
+        >>> judge(claim, 4.6, 3.9, 5.3), judge(claim, 0.4, -0.3, 1.1), judge(claim, -1.0, -2.0, 0.1)
+        ('reproduced', 'same direction', 'not reproduced')
+    """
+    if claim.kind == "equal":
+        holds, sure = abs(value) <= claim.margin, max(abs(low), abs(high)) <= claim.margin
+    else:
+        sign = 1 if claim.kind == "greater" else -1
+        holds, sure = sign * value > 0, min(sign * low, sign * high) > 0
+    return "reproduced" if holds and sure else "same direction" if holds else "not reproduced"
+
+
+def verdict_table(tested: pd.DataFrame) -> pd.DataFrame:
+    """Format verdicts for reading.
+
+    Args:
+        tested: What :func:`verdicts` returned.
+
+    Returns:
+        Text columns ``claim``, ``says``, ``reported``, ``measured``, ``difference`` (with its 95 % interval) and
+        ``verdict``.
+    """
+    rows = [
+        {
+            "claim": row["claim"],
+            "says": row["says"],
+            "reported": _text("{:g} {sign} {:g} {unit}", row, "reported_first", "reported_second"),
+            "measured": _text("{:.1f} : {:.1f} {unit}", row, "measured_first", "measured_second"),
+            "difference": _text("{:+.1f} [{:+.1f}, {:+.1f}]", row, "difference", "low", "high"),
+            "verdict": row["verdict"] + (f" ({row['note']})" if row["note"] else ""),
+        }
+        for row in tested.to_dict("records")
+    ]
+    return pd.DataFrame(rows)
+
+
+def _text(template: str, row: Mapping[Hashable, Any], *names: str) -> str:
+    numbers = [row[name] for name in names]
+    if any(math.isnan(number) for number in numbers):
+        return ""
+    return template.format(*numbers, unit=row["unit"], sign=_SIGNS[row["kind"]]).strip()
