@@ -5,14 +5,14 @@ question "which part carries the class?" are one argument away:
 
 - `World()`: body and mark, both are needed. Every family wears the same few marks, so a species is a pair of both.
 - `World(shared_marks=False, body_tells=0.0)`: the mark alone. Every species has a mark of its own, bodies are random.
-- `World(shared_marks=False, body_tells=0.8)`: between. The mark alone suffices, and the body is right four times in five.
+- `World(shared_marks=False, body_tells=0.8)`: between. The mark suffices; the body is right four times in five.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -136,7 +136,7 @@ class World:
     @cached_property
     def taxonomy(self) -> Taxonomy:
         """The class tree: animal, group (insect, vertebrate, mollusc), family, species."""
-        parents = {}
+        parents: dict[str, str] = {}
         for label, name in enumerate(self.classes):
             family = self.family(label)
             parents |= {name: family, family: BODIES[family][0], BODIES[family][0]: "animal"}
@@ -209,7 +209,7 @@ class Critters(Dataset[tuple[tv_tensors.Image, Target]]):
             raise IndexError(f"image {index} of {self.n}")
         index %= self.n
         pixels, boxes, labels, masks, marks = self._draw(index)
-        image = tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1).contiguous())
+        image = tv_tensors.Image(torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))))
         target: Target = {
             "boxes": tv_tensors.BoundingBoxes(
                 torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
@@ -271,9 +271,12 @@ class Critters(Dataset[tuple[tv_tensors.Image, Target]]):
                 masks &= ~covered(draw_cover(canvas, box, rolls[k, 9:], world.occlusion_extent))
         pixels = np.array(canvas.reduce(ZOOM))
         if world.noise:
-            reach = round(world.noise * 255 * math.sqrt(3))  # the half width of a uniform distribution
-            grain = rng.integers(-reach, reach + 1, pixels.shape, dtype=np.int16)
-            pixels = np.clip(grain + pixels, 0, 255).astype(np.uint8)
+            reach = world.noise * 255 * math.sqrt(3)  # half the width of a uniform distribution
+            raw = rng.bit_generator.random_raw(-(-pixels.size // 8)).astype("<u8").view(np.uint8)
+            grain = raw[: pixels.size].reshape(pixels.shape) * np.float32(reach / 127.5)
+            grain += pixels
+            grain -= np.float32(reach - 0.5)
+            pixels = np.clip(grain, 0, 255, out=grain).astype(np.uint8)
         boxes = [_box(mask) for mask in masks[0]]
         seen = [k for k, box in enumerate(boxes) if box is not None]
         return pixels, [boxes[k] or [] for k in seen], [labels[k] for k in seen], masks[0, seen], masks[1, seen]

@@ -35,7 +35,9 @@ _GROUND: NDArray[np.int64] = np.array(
 _LITTER: NDArray[np.int64] = np.array(
     [colour for _, colour, _ in BODIES.values()] + [(70, 110, 50), (110, 86, 60), (190, 180, 150), (230, 226, 210)]
 )
-_LEAF = ((-1, 0), (-0.6, 0.72), (0, 1), (0.6, 0.72), (1, 0), (0.6, -0.72), (0, -1), (-0.6, -0.72))
+_LEAF: NDArray[np.float64] = np.array(
+    [(-1, 0), (-0.6, 0.72), (0, 1), (0.6, 0.72), (1, 0), (0.6, -0.72), (0, -1), (-0.6, -0.72)]
+)
 
 
 @dataclass(frozen=True)
@@ -209,17 +211,20 @@ def draw_ground(rng: np.random.Generator, size: tuple[int, int], unit: float, cl
     canvas = canvas.resize((ZOOM * width, ZOOM * height), Image.Resampling.NEAREST)
     things = rng.integers(0, 1 + round(48 * clutter * height * width / unit**2))
     rolls = rng.random((things, 7))
+    kinds = rolls[:, 4]
     colours = _LITTER[(rolls[:, 0] * len(_LITTER)).astype(np.int64)] + rng.integers(-40, 41, (things, 3))
-    fills = [tuple(fill) for fill in np.clip(colours, 0, 255).tolist()]
-    middles = (rolls[:, 1:3] * (ZOOM * width, ZOOM * height)).tolist()
-    lengths = (ZOOM * unit * (0.03 + 0.17 * rolls[:, 3] ** 2)).tolist()
+    middles = rolls[:, 1:3] * (ZOOM * width, ZOOM * height)
+    halves = ZOOM * unit * (0.03 + 0.17 * rolls[:, 3] ** 2)
+    slim = np.where(kinds < 0.6, 0.12, 0.3 + 0.3 * rolls[:, 6])
+    leaves = _leaves(middles, 1.6 * halves, rolls[:, 5] * math.tau, slim).tolist()
+    radii = halves[:, None] * np.stack([np.ones(things), 0.5 + 0.5 * rolls[:, 6]], axis=1)
+    pebbles = np.rint(np.hstack([middles - radii, middles + radii])).astype(np.int64).tolist()
     pen = ImageDraw.Draw(canvas)
-    for fill, (x, y), length, (kind, turn, slim) in zip(fills, middles, lengths, rolls[:, 4:].tolist(), strict=True):
+    for fill, kind, pebble, leaf in zip(np.clip(colours, 0, 255).tolist(), kinds, pebbles, leaves, strict=True):
         if kind < 0.4:
-            rx, ry = round(length), round(length * (0.5 + 0.5 * slim))
-            pen.ellipse((round(x) - rx, round(y) - ry, round(x) + rx, round(y) + ry), fill)
+            pen.ellipse(pebble, tuple(fill))
         else:
-            pen.polygon(_leaf(x, y, 1.6 * length, turn * math.tau, 0.12 if kind < 0.6 else 0.3 + 0.3 * slim), fill)
+            pen.polygon(leaf, tuple(fill))
     return canvas
 
 
@@ -235,9 +240,10 @@ def draw_cover(
         share: the leaf's width as a share of the box's width; its length is that of the box.
     """
     left, top, right, bottom = box
-    x = left + float(rolls[0]) * (right - left)
-    lean = math.pi / 2 + (float(rolls[1]) - 0.5) * 0.8
-    leaf = _leaf(x, (top + bottom) / 2, (bottom - top) * 0.62, lean, share * (right - left) / (1.24 * (bottom - top)))
+    middle = np.array([[left + rolls[0] * (right - left), (top + bottom) / 2]])
+    half = 0.62 * (bottom - top)
+    slim = np.array([share * (right - left) / (2 * half)])
+    leaf = _leaves(middle, np.array([half]), math.pi / 2 + (rolls[1:2] - 0.5) * 0.8, slim)[0].tolist()
     shade = 80 + round(80 * float(rolls[2]))
     ImageDraw.Draw(canvas).polygon(leaf, (shade // 2, shade, shade // 3))
     alpha = Image.new("L", canvas.size)
@@ -245,10 +251,14 @@ def draw_cover(
     return alpha
 
 
-def _leaf(x: float, y: float, half: float, turn: float, slim: float) -> list[tuple[int, int]]:
-    """Corners of a pointed leaf with the middle (x, y), half as long as `half` says, `slim` times as wide as long."""
-    cos, sin = math.cos(turn) * half, math.sin(turn) * half
-    return [(round(x + cos * u - sin * v * slim), round(y + sin * u + cos * v * slim)) for u, v in _LEAF]
+def _leaves(
+    middles: NDArray[np.float64], halves: NDArray[np.float64], turns: NDArray[np.float64], slim: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Corners x, y, x, y, ... of pointed leaves, from their middles, half lengths, turns, and width over length."""
+    cos, sin = (halves * np.cos(turns))[:, None], (halves * np.sin(turns))[:, None]
+    along, across = _LEAF[:, 0], slim[:, None] * _LEAF[:, 1]
+    corners = np.stack([cos * along - sin * across, sin * along + cos * across], axis=2) + middles[:, None]
+    return np.rint(corners).astype(np.int64).reshape(len(middles), _LEAF.size)
 
 
 def covered(alpha: Image.Image) -> NDArray[np.bool_]:
