@@ -1,0 +1,34 @@
+"""Every paper's notebook runs from end to end, with few images and steps."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from wsolnb.papers import Paper, paper_keys
+from wsolnb.runs import NOTEBOOK, run
+
+BUDGET = 15.0  # seconds on two cores
+BUSY = 4.0  # how much slower a machine may be that does other things too
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", paper_keys())
+def test_smoke_run(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paper = Paper(key)
+    if not paper.notebook.exists():
+        pytest.skip(f"{paper.notebook.name} is not written yet")
+    monkeypatch.setenv("WSOLNB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
+    folder = run(key, recipe="smoke", root=tmp_path / "runs")
+
+    record = json.loads((folder / "metrics.json").read_text())
+    assert set(paper.methods) <= set(record["metrics"])
+    assert [verdict["claim"] for verdict in record["verdicts"]] == [claim.id for claim in paper.claims()]
+    assert paper.recipe("smoke").items() <= record["parameters"].items()
+    assert list((folder / "figures").glob("*.png"))
+    assert nbformat.read(folder / NOTEBOOK, as_version=4).metadata.papermill.duration < BUDGET * BUSY
