@@ -103,3 +103,11 @@ def _columns(side: str, **parts: list[Tensor]) -> dict[str, Tensor]:
     columns = {f"{side}_{name}": torch.cat(rows) for name, rows in parts.items() if rows}
     counts = torch.tensor([len(rows) for rows in parts["boxes"]], dtype=torch.int64)
     return columns | {f"{side}_count": counts}
+
+
+def first_of_each(keys: Tensor) -> Tensor:
+    """Where each distinct key first appears, in rising order of the keys."""
+    order = torch.argsort(keys, stable=True)
+    first = torch.ones_like(keys, dtype=torch.bool)
+    first[1:] = keys[order].diff() != 0
+    return order[first]

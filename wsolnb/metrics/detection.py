@@ -13,7 +13,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
 from wsolnb.metrics._images import ColumnMetric, image_order
-from wsolnb.metrics._tables import check_predictions, check_targets
+from wsolnb.metrics._tables import check_predictions, check_targets, first_of_each
 from wsolnb.metrics.bootstrap import Statistic
 from wsolnb.metrics.ranking import COCO_RECALLS, Interpolation, Ranking
 
@@ -181,7 +181,7 @@ def _one_per_pair(
     """Indices of each pair's best-scored box, and of the instance that it overlaps most (crowds are all kept)."""
     pair = predicted[:, 0] * classes + predicted[:, 1]
     order = torch.argsort(scores, descending=True, stable=True)
-    best = order[_first_of_each(pair[order])]
+    best = order[first_of_each(pair[order])]
     instance = torch.nonzero(~crowd).squeeze(1)
     true_pair = true[instance, 0] * classes + true[instance, 1]
     overlap = torch.zeros(len(instance), dtype=torch.float64)
@@ -190,16 +190,8 @@ def _one_per_pair(
         matched = pair[best][partner] == true_pair
         overlap = _iou(boxes[best[partner]], truth[instance]).where(matched, 0.0)
     order = torch.argsort(overlap, descending=True, stable=True)
-    instance = instance[order[_first_of_each(true_pair[order])]]
+    instance = instance[order[first_of_each(true_pair[order])]]
     return best, torch.cat([instance, torch.nonzero(crowd).squeeze(1)])
-
-
-def _first_of_each(keys: Tensor) -> Tensor:
-    """Where each distinct key first appears, in rising order of the keys."""
-    order = torch.argsort(keys, stable=True)
-    first = torch.ones_like(keys, dtype=torch.bool)
-    first[1:] = keys[order].diff() != 0
-    return order[first]
 
 
 def _iou(a: Tensor, b: Tensor) -> Tensor:

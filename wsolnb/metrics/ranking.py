@@ -75,8 +75,8 @@ class Ranking:
         order = torch.argsort(image, stable=True)
         order = order[torch.argsort(score[order], descending=True, stable=True)]
         order = order[torch.argsort(klass[order], stable=True)]
-        judged = (column[order] for column in (score, right, ignored, image, klass))
-        return cls(*judged, positive_image, positive_class, images, classes)
+        score, right, ignored = score[order], right[order], ignored[order]
+        return cls(score, right, ignored, image[order], klass[order], positive_image, positive_class, images, classes)
 
     def pooled(self) -> Ranking:
         """Throw all classes into one ranking, as a single precision-recall curve of a method needs.

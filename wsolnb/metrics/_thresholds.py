@@ -1,0 +1,140 @@
+"""Counts of right images at every threshold: what all localization metrics of this package are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wsolnb.boxes import BoxRule
+from wsolnb.metrics._images import ColumnMetric
+from wsolnb.metrics._maps import check_maps, threshold_grid, threshold_index
+from wsolnb.metrics._sweeps import Convention, best_ious, padded_truth
+from wsolnb.metrics.bootstrap import Statistic
+
+_BITS = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8)
+
+
+class ThresholdCounts(ColumnMetric):
+    """Right images at ``T`` thresholds, for ``D`` IoUs and ``G`` groups of images.
+
+    A group has members (its denominator), and of these some are eligible: only they can be right. The state is whole
+    numbers of fixed size; with ``per_image`` a bit per image, IoU and threshold is kept as well.
+
+    Args:
+        iou_thresholds: Smallest IoUs that count, each in (0, 1].
+        groups: Number of groups.
+        rule: How maps become boxes, all but the threshold; maps are cut as they are, at their own size.
+        gt_convention: Whether far corners of the ground truth are exclusive or inclusive.
+        thresholds: Number of thresholds ``i / thresholds``.
+        per_image: Keep what the bootstrap needs.
+        **kwargs: Passed to ``torchmetrics.Metric``.
+    """
+
+    right: Tensor
+    members: Tensor
+    seen: Tensor
+
+    def __init__(
+        self,
+        *,
+        iou_thresholds: Sequence[float],
+        groups: int,
+        rule: BoxRule,
+        gt_convention: Convention,
+        thresholds: int,
+        per_image: bool,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if gt_convention not in ("exclusive", "inclusive"):
+            raise ValueError(f"gt_convention must be 'exclusive' or 'inclusive', not {gt_convention!r}")
+        if not all(0 < iou <= 1 for iou in iou_thresholds):
+            raise ValueError(f"IoU thresholds must lie in (0, 1], got {tuple(iou_thresholds)}")
+        self.iou_thresholds = tuple(float(iou) for iou in iou_thresholds)
+        self.rule = replace(rule, resize=None, normalise=None)
+        self.gt_convention: Convention = gt_convention
+        self.thresholds = threshold_grid(thresholds)
+        self.per_image = per_image
+        shape = (groups, len(self.iou_thresholds), thresholds)
+        self.add_state("right", torch.zeros(shape, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("members", torch.zeros(groups, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("seen", torch.tensor(0), dist_reduce_fx="sum")
+        if per_image:
+            self.add_column("bits", torch.uint8, len(self.iou_thresholds), -(-thresholds // 8))
+            self.add_column("member", torch.uint8, groups)
+            self.add_column("eligible", torch.uint8, groups)
+
+    def count(self, maps: Tensor, boxes: Sequence[Tensor], member: Tensor, eligible: Tensor) -> None:
+        """Add a batch; ``member`` and ``eligible`` are bool ``(B, G)``."""
+        check_maps(maps, seen=int(self.seen))
+        truth = padded_truth(boxes, len(maps), self.gt_convention)
+        best = best_ious(maps, truth, self.rule, self.thresholds)
+        hit = best.unsqueeze(1) >= torch.tensor(self.iou_thresholds, dtype=torch.float64)[:, None]
+        member, eligible = member.cpu(), (eligible & member).cpu()
+        right = torch.einsum("bg,bdt->gdt", eligible.double(), hit.double()).long()
+        self.right += right.to(self.right.device)
+        self.members += member.sum(dim=0).to(self.members.device)
+        self.seen += len(maps)
+        if self.per_image:
+            octets = torch.nn.functional.pad(hit, (0, -hit.shape[-1] % 8)).unflatten(-1, (-1, 8))
+            self.append("bits", (octets * _BITS).sum(dim=-1))
+            self.append("member", member)
+            self.append("eligible", eligible)
+
+    def collect(self) -> Tensor:
+        """Accuracies, float64 ``(G, D, T)`` on the CPU; NaN for groups without members. Call it in ``compute``."""
+        if self.per_image:
+            self._rows = {name: self.column(name).cpu() for name in ("bits", "member", "eligible")}
+        self._accuracy = self.right.cpu().double() / self.members.cpu()[:, None, None]
+        return self._accuracy
+
+    def accuracy(self) -> Tensor:
+        """Accuracies of all images so far, float64 ``(G, D, T)``."""
+        self.compute()
+        return self._accuracy
+
+    def index_of(self, threshold: float) -> int:
+        """Index of a threshold on the metric's grid."""
+        return threshold_index(self.thresholds, threshold)
+
+    def resampled(self, groups: Sequence[int], weights: Tensor, threshold: float | None) -> Tensor:
+        """Accuracies as a function of image weights, float64 ``(draws, groups, D, T)``; T is 1 at a fixed threshold."""
+        weights = weights.cpu()
+        packed = self._rows["bits"]
+        chosen = slice(0, len(self.thresholds)) if threshold is None else slice(self.index_of(threshold), None)
+        last = chosen.stop or chosen.start + 1
+        parts = []
+        for group in groups:
+            total = torch.zeros(len(weights), len(self.iou_thresholds) * (last - chosen.start), dtype=torch.float64)
+            for rows in self._rows["eligible"][:, group].nonzero().squeeze(1).split(2048):
+                hit = ((packed[rows].unsqueeze(-1) & _BITS) > 0).flatten(-2)[..., chosen.start : last]
+                total += weights[:, rows].float() @ hit.flatten(1).float()
+            members = (weights.double() @ self._rows["member"][:, group].double()).unsqueeze(1)
+            parts.append((total / members).unflatten(1, (len(self.iou_thresholds), -1)))
+        return torch.stack(parts, dim=1)
+
+    def require_images(self) -> None:
+        """Refuse a bootstrap of counts.
+
+        Raises:
+            ValueError: If the metric was made without ``per_image=True``.
+        """
+        if not self.per_image:
+            name = type(self).__name__
+            raise ValueError(f"{name} keeps counts only: make it with per_image=True to bootstrap it")
+        self.compute()
+
+
+def mean_of_best(accuracy: Tensor) -> Tensor:
+    """Accuracies ``(..., D, T)`` at each IoU's own best threshold, averaged over the IoUs."""
+    return accuracy.amax(dim=-1).mean(dim=-1)
+
+
+def oracle_statistic(metric: ThresholdCounts, group: int, threshold: float | None) -> Statistic:
+    """One group's accuracy as a function of image weights: at a fixed threshold, or at each draw's best."""
+    metric.require_images()
+    return lambda weights: mean_of_best(metric.resampled([group], weights, threshold))[:, 0]

@@ -1,0 +1,118 @@
+"""Localization by a point: is the place of the strongest response inside an object? No box threshold is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wsolnb.metrics._images import ColumnMetric, image_order
+from wsolnb.metrics._maps import require_shape
+from wsolnb.metrics._tables import check_targets
+from wsolnb.metrics.bootstrap import Statistic
+from wsolnb.metrics.ranking import Interpolation, Ranking
+
+
+class PointAP(ColumnMetric):
+    """Average precision of points (bency2016 Table 2): every class of every image is scored and points at one place.
+
+    A prediction is right if the centre of the map's strongest cell lies in a box of its class, or within ``tolerance``
+    pixels of one. An image that shows the class is one positive; pointing beside the object is a false positive there.
+    Pairs of image and class that show the class only as a crowd are left out.
+
+    Args:
+        classes: Number of classes.
+        tolerance: Pixels of the image by which every box is widened (Oquab et al. allow 18).
+        interpolation: ``"area"``, ``"voc07"`` or ``"coco"``.
+        **kwargs: Passed to ``torchmetrics.Metric``.
+
+    Example:
+        >>> metric = PointAP(classes=1)
+        >>> maps = torch.tensor([[[[0.1, 0.9, 0.2]]]])
+        >>> metric.update(
+        ...     maps,
+        ...     torch.tensor([[0.8]]),
+        ...     [{"boxes": torch.tensor([[20.0, 0.0, 40.0, 30.0]]), "labels": torch.tensor([0])}],
+        ...     torch.tensor([[30, 60]]),
+        ... )
+        >>> metric.compute()["mAP"]
+        tensor(1., dtype=torch.float64)
+    """
+
+    def __init__(
+        self, classes: int, tolerance: float = 0.0, interpolation: Interpolation = "area", **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.classes = classes
+        self.tolerance = tolerance
+        self.interpolation: Interpolation = interpolation
+        self.add_column("scores", torch.float32, classes)
+        self.add_column("verdict", torch.uint8, classes)
+        self.add_column("image_id", torch.int64)
+
+    def update(self, maps: Tensor, scores: Tensor, targets: Sequence[Mapping[str, Any]], sizes: Tensor) -> None:
+        """Add a batch of images.
+
+        Args:
+            maps: ``(B, C, h, w)`` at any resolution; only the place of each maximum counts (the first in raster order).
+            scores: Scores by which the images of a class are ranked, ``(B, C)``.
+            targets: One per image, as for :meth:`wsolnb.metrics.DetectionAP.update`.
+            sizes: Height and width of the images in pixels, ``(B, 2)``.
+
+        Raises:
+            ValueError: If counts or shapes differ, a map or score is not finite, or a target is malformed.
+        """
+        require_shape(maps, (len(targets), self.classes, None, None), "maps")
+        require_shape(scores, (len(targets), self.classes), "scores")
+        require_shape(sizes, (len(targets), 2), "sizes")
+        for what, values in (("map", maps), ("score", scores)):
+            bad = ~values.isfinite().flatten(1).all(dim=1)
+            if bool(bad.any()):
+                raise ValueError(f"a {what} of image {int(bad.nonzero()[0])} of this batch is not finite")
+        truth = check_targets(targets, self.classes)
+        height, width = maps.shape[2:]
+        peak = maps.flatten(2).argmax(dim=2).cpu()
+        cell = torch.stack([peak % width, peak // width], dim=2).double() + 0.5
+        point = cell * (sizes.cpu().double().flip(1) / torch.tensor([width, height])).unsqueeze(1)
+        verdict = torch.zeros(len(targets), self.classes, dtype=torch.uint8)
+        if truth["true_count"].any():
+            image = torch.arange(len(targets)).repeat_interleave(truth["true_count"].cpu())
+            label, boxes = truth["true_labels"].cpu(), truth["true_boxes"].cpu().double()
+            at = point[image, label]
+            inside = (at >= boxes[:, :2] - self.tolerance) & (at < boxes[:, 2:] + self.tolerance)
+            judged = torch.where(truth["true_crowd"].cpu().bool(), _CROWD, _BESIDE + inside.all(dim=1).to(torch.uint8))
+            cells = image * self.classes + label
+            verdict.view(-1).scatter_reduce_(0, cells, judged.to(torch.uint8), "amax")
+        self.append("scores", scores)
+        self.append("verdict", verdict)
+        self.append("image_id", truth["image_id"])
+
+    def compute(self) -> dict[str, Tensor]:
+        """``mAP`` (scalar) and ``AP`` ``(classes,)``, float64 fractions on the CPU; NaN without positives."""
+        order = image_order(self.column("image_id"))
+        scores, verdict = self.column("scores")[order].cpu(), self.column("verdict")[order].cpu()
+        image, klass = (x.flatten() for x in torch.meshgrid(*map(torch.arange, scores.shape), indexing="ij"))
+        there = (verdict >= _BESIDE).flatten()
+        self._ranking = Ranking.of(
+            scores.double().flatten(),
+            (verdict == _INSIDE).flatten(),
+            (verdict == _CROWD).flatten(),
+            image,
+            klass,
+            image[there],
+            klass[there],
+            images=len(scores),
+            classes=self.classes,
+        )
+        each = self._ranking.average_precision(self.interpolation)[0]
+        return {"mAP": each.nanmean(), "AP": each}
+
+    def statistic(self) -> Statistic:
+        """Mean average precision as a function of image weights, images sorted by ``image_id``."""
+        self.compute()
+        return self._ranking.statistic(self.interpolation)
+
+
+_CROWD, _BESIDE, _INSIDE = 1, 2, 3

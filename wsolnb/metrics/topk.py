@@ -1,0 +1,278 @@
+"""Localization together with classification: Top-1 and Top-5 localization, and CorLoc."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from wsolnb.boxes import BoxRule
+from wsolnb.metrics._sweeps import Convention
+from wsolnb.metrics._tables import check_labels
+from wsolnb.metrics._thresholds import ThresholdCounts, oracle_statistic
+from wsolnb.metrics.bootstrap import Statistic
+
+
+def read_maps(maps: Tensor, scores: Tensor, labels: Tensor, reading: Literal["predicted", "true"]) -> Tensor:
+    """The map of one class per image: the best-scored one's, or the ground truth's.
+
+    Papers differ here. For Top-1 the two readings agree, because an image whose predicted class is wrong is wrong
+    anyway. For Top-5 they do not: with ``"predicted"`` one box, the best class's, has to fit; with ``"true"`` the
+    ground-truth class, if among the five, brings its own box.
+
+    Args:
+        maps: ``(B, C, h, w)``.
+        scores: ``(B, C)``.
+        labels: Ground-truth classes, int ``(B,)``.
+        reading: Which map.
+
+    Returns:
+        ``(B, h, w)``.
+
+    Raises:
+        ValueError: If the reading is unknown, counts differ or a label is out of range.
+
+    Example:
+        >>> maps = torch.arange(2.0).reshape(1, 2, 1, 1)
+        >>> read_maps(maps, torch.tensor([[0.9, 0.1]]), torch.tensor([1]), "true").item()
+        1.0
+    """
+    _check_scores(scores, labels, len(maps), maps.shape[1])
+    if reading not in ("predicted", "true"):
+        raise ValueError(f"unknown reading {reading!r}: choose 'predicted' or 'true'")
+    klass = scores.argmax(dim=1) if reading == "predicted" else labels
+    return maps[torch.arange(len(maps), device=maps.device), klass.to(maps.device)]
+
+
+class TopLocalization(ThresholdCounts):
+    """GT-known localization and Top-k localization error in one pass, oracle and fixed numbers side by side.
+
+    An image counts for Top-k if its class is among the k best-scored classes and the box of its map overlaps a
+    ground-truth box. Whose map that is (the reading) is decided by :func:`read_maps`. GT-known asks for the box alone;
+    it means what its name says only for maps of the ground-truth class.
+
+    Args:
+        threshold: A fixed threshold to report beside the oracle, chosen elsewhere; None for the oracle alone.
+        ks: The values of k.
+        iou_threshold: Smallest IoU that counts.
+        gt_convention: Whether far corners of the ground truth are exclusive or inclusive.
+        rule: How maps become boxes; its threshold, resize and normalisation are not used.
+        thresholds: Number of thresholds ``i / thresholds``.
+        per_image: Keep what :meth:`statistic` needs.
+        **kwargs: Passed to ``torchmetrics.Metric``.
+
+    Example:
+        >>> metric = TopLocalization(threshold=0.5, ks=(1, 2), thresholds=10)
+        >>> maps = torch.zeros(1, 8, 12)
+        >>> maps[0, 2:4, 5:9] = 1
+        >>> metric.update(maps, [torch.tensor([[5.0, 2.0, 9.0, 4.0]])], torch.tensor([[0.3, 0.7]]), torch.tensor([0]))
+        >>> {name: value.item() for name, value in metric.compute().items() if "error@" in name}
+        {'top1_error@best': 1.0, 'top1_error@0.5': 1.0, 'top2_error@best': 0.0, 'top2_error@0.5': 0.0}
+    """
+
+    named: Tensor
+
+    def __init__(
+        self,
+        threshold: float | None = None,
+        ks: Sequence[int] = (1, 5),
+        iou_threshold: float = 0.5,
+        gt_convention: Convention = "exclusive",
+        *,
+        rule: BoxRule | None = None,
+        thresholds: int = 1000,
+        per_image: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            iou_thresholds=(iou_threshold,),
+            groups=1 + len(ks),
+            rule=rule or BoxRule.preset("wsoleval"),
+            gt_convention=gt_convention,
+            thresholds=thresholds,
+            per_image=per_image,
+            **kwargs,
+        )
+        if any(k < 1 for k in ks):
+            raise ValueError(f"ks must be at least 1, got {tuple(ks)}")
+        self.ks = tuple(ks)
+        self.threshold = threshold
+        if threshold is not None:
+            self.index_of(threshold)
+        self.add_state("named", torch.zeros(len(ks), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, maps: Tensor, boxes: Sequence[Tensor], scores: Tensor, labels: Tensor) -> None:
+        """Add a batch of images.
+
+        Args:
+            maps: Float ``(B, H, W)`` in [0, 1], one class's map per image.
+            boxes: Ground truth of each image, ``(n_i, 4)`` xyxy in pixels of the map.
+            scores: Class scores ``(B, C)``.
+            labels: Ground-truth classes, int ``(B,)``.
+
+        Raises:
+            ValueError: As :meth:`wsolnb.metrics.MaxBoxAccV2.update`, and if a label is out of range.
+        """
+        _check_scores(scores, labels, len(maps), None)
+        own = scores.gather(1, labels.to(scores.device).unsqueeze(1))
+        earlier = torch.arange(scores.shape[1], device=scores.device) < labels.to(scores.device).unsqueeze(1)
+        rank = ((scores > own) | ((scores == own) & earlier)).sum(dim=1)
+        named = torch.stack([rank < k for k in self.ks], dim=1).cpu()
+        everyone = torch.ones(len(maps), 1 + len(self.ks), dtype=torch.bool)
+        self.count(maps, boxes, everyone, torch.cat([everyone[:, :1], named], dim=1))
+        self.named += named.sum(dim=0).to(self.named.device)
+
+    def compute(self) -> dict[str, Tensor]:
+        """All numbers, float64 fractions on the CPU.
+
+        Returns:
+            ``gt_known@best`` (accuracy) and ``topk_error@best`` at the threshold that is best for each (oracle); the
+            same with ``@threshold`` if one was given; ``topk_classification_error``.
+        """
+        accuracy = self.collect()[:, 0]
+        result = {}
+        for row, name in enumerate(self._names()):
+            numbers = {"best": accuracy[row].max()}
+            if self.threshold is not None:
+                numbers[f"{self.threshold:g}"] = accuracy[row, self.index_of(self.threshold)]
+            for label, value in numbers.items():
+                result[f"{name}@{label}"] = value if row == 0 else 1 - value
+        for k, named in zip(self.ks, self.named.cpu().double() / self.seen.cpu(), strict=True):
+            result[f"top{k}_classification_error"] = 1 - named
+        return result
+
+    def at(self, threshold: float) -> dict[str, Tensor]:
+        """``gt_known`` and ``topk_error`` at a fixed threshold.
+
+        Raises:
+            ValueError: If the threshold is not among the metric's.
+        """
+        pairs = zip(self._names(), self.accuracy()[:, 0, self.index_of(threshold)], strict=True)
+        return {name: value if row == 0 else 1 - value for row, (name, value) in enumerate(pairs)}
+
+    def best_threshold(self, of: str = "gt_known") -> float:
+        """The best threshold for one of the numbers, to be handed to :meth:`at` of another split's metric."""
+        return float(self.thresholds[self.accuracy()[self._row(of), 0].argmax()])
+
+    def statistic(self, of: str = "gt_known", threshold: float | None = None) -> Statistic:
+        """One of the numbers as a function of image weights; the best threshold of every draw if none is given.
+
+        Raises:
+            ValueError: If there is no such number, or the metric was made without ``per_image=True``.
+        """
+        row = self._row(of)
+        accuracy = oracle_statistic(self, row, threshold)
+        return accuracy if row == 0 else lambda weights: 1 - accuracy(weights)
+
+    def _names(self) -> list[str]:
+        return ["gt_known", *(f"top{k}_error" for k in self.ks)]
+
+    def _row(self, of: str) -> int:
+        if of not in self._names():
+            raise ValueError(f"no number {of!r}: choose one of {', '.join(self._names())}")
+        return self._names().index(of)
+
+
+class CorLoc(ThresholdCounts):
+    """CorLoc: share of the images of a class in which its box is right, averaged over classes.
+
+    Args:
+        classes: Number of classes.
+        threshold: A fixed threshold to report beside the oracle, chosen elsewhere; None for the oracle alone.
+        iou_threshold: Smallest IoU that counts.
+        gt_convention: Whether far corners of the ground truth are exclusive or inclusive.
+        rule: How maps become boxes; its threshold, resize and normalisation are not used.
+        thresholds: Number of thresholds ``i / thresholds``.
+        per_image: Keep what :meth:`statistic` needs.
+        **kwargs: Passed to ``torchmetrics.Metric``.
+
+    Example:
+        >>> metric = CorLoc(classes=3, thresholds=10)
+        >>> maps = torch.zeros(2, 8, 12)
+        >>> maps[:, 2:4, 5:9] = 1
+        >>> boxes = [torch.tensor([[5.0, 2.0, 9.0, 4.0]]), torch.tensor([[0.0, 0.0, 2.0, 2.0]])]
+        >>> metric.update(maps, boxes, torch.tensor([0, 2]))
+        >>> metric.compute()
+        {'corloc@best': tensor(0.5000, dtype=torch.float64)}
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        threshold: float | None = None,
+        iou_threshold: float = 0.5,
+        gt_convention: Convention = "exclusive",
+        *,
+        rule: BoxRule | None = None,
+        thresholds: int = 1000,
+        per_image: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            iou_thresholds=(iou_threshold,),
+            groups=classes,
+            rule=rule or BoxRule.preset("wsoleval"),
+            gt_convention=gt_convention,
+            thresholds=thresholds,
+            per_image=per_image,
+            **kwargs,
+        )
+        self.classes = classes
+        self.threshold = threshold
+        if threshold is not None:
+            self.index_of(threshold)
+
+    def update(self, maps: Tensor, boxes: Sequence[Tensor], labels: Tensor) -> None:
+        """Add a batch of pairs of an image and a class that it shows.
+
+        Args:
+            maps: Float ``(B, H, W)`` in [0, 1]: each pair's map.
+            boxes: The boxes of that class in that image, ``(n_i, 4)`` xyxy in pixels of the map.
+            labels: The classes, int ``(B,)``.
+
+        Raises:
+            ValueError: As :meth:`wsolnb.metrics.MaxBoxAccV2.update`, and if a label is out of range.
+        """
+        labels = check_labels(labels, len(maps), self.classes, "labels of this batch").cpu()
+        member = torch.nn.functional.one_hot(labels, self.classes).bool()
+        self.count(maps, boxes, member, member)
+
+    def compute(self) -> dict[str, Tensor]:
+        """``corloc@best`` (one threshold for all classes, an oracle) and ``corloc@threshold`` if one was given."""
+        mean = self.collect()[:, 0].nanmean(dim=0)
+        fixed = {} if self.threshold is None else {f"corloc@{self.threshold:g}": mean[self.index_of(self.threshold)]}
+        return {"corloc@best": mean.max(), **fixed}
+
+    def per_class(self, threshold: float) -> Tensor:
+        """CorLoc of each class at a fixed threshold, float64 ``(classes,)``; NaN for classes without images."""
+        return self.accuracy()[:, 0, self.index_of(threshold)]
+
+    def at(self, threshold: float) -> Tensor:
+        """CorLoc at a fixed threshold, a float64 fraction on the CPU."""
+        return self.per_class(threshold).nanmean()
+
+    def best_threshold(self) -> float:
+        """The threshold of ``corloc@best``, to be handed to :meth:`at` of another split's metric."""
+        return float(self.thresholds[self.accuracy()[:, 0].nanmean(dim=0).argmax()])
+
+    def statistic(self, threshold: float | None = None) -> Statistic:
+        """CorLoc as a function of the pairs' weights; the best threshold of every draw if none is given.
+
+        Raises:
+            ValueError: If the metric was made without ``per_image=True``.
+        """
+        self.require_images()
+        every = range(self.classes)
+        return lambda weights: self.resampled(every, weights, threshold)[:, :, 0].nanmean(dim=1).amax(dim=-1)
+
+
+def _check_scores(scores: Tensor, labels: Tensor, images: int, classes: int | None) -> None:
+    if scores.ndim != 2 or len(scores) != images or classes not in (None, scores.shape[1]):
+        wanted = f"({images}, {'classes' if classes is None else classes})"
+        raise ValueError(f"class scores must have shape {wanted} for {images} maps, got {tuple(scores.shape)}")
+    if not bool(scores.isfinite().all()):
+        image = int((~scores.isfinite()).any(dim=1).nonzero()[0])
+        raise ValueError(f"class scores of image {image} of this batch are not finite")
+    check_labels(labels, images, scores.shape[1], "labels of this batch")
