@@ -61,12 +61,14 @@ class VocScenes(Scenes):
         for k, xml in enumerate(xml_files):
             root = _parse(xml)
             files.append(_image_of(xml, root, image_folder, images_by_stem))
-            sizes.append(_size(root, files[-1]))
+            sizes.append(_size(xml, root, files[-1]))
             found = _objects(xml, root)
             entries += found
             where += [k] * len(found)
         names = sorted({name for name, _, _ in entries}) if classes is None else list(classes)
-        check_names(names, names, f"{folder}")
+        if not names:
+            raise ValueError(f"no classes: {len(xml_files)} XML files in {folder} have no object, and none is given")
+        check_names(names, names, "the list of classes")
         label = {name: k for k, name in enumerate(names)}
         for k, (name, _, _) in zip(where, entries, strict=True):
             if name not in label:
@@ -145,11 +147,15 @@ def _image_of(xml: Path, root: ElementTree.Element, folder: Path, by_stem: dict[
     raise FileNotFoundError(f"{xml}: no image {xml.stem}.* in {folder}, nor {stated!r}, which the file states")
 
 
-def _size(root: ElementTree.Element, image: Path) -> tuple[int, int]:
+def _size(xml: Path, root: ElementTree.Element, image: Path) -> tuple[int, int]:
     """Height and width as stated, or, where a tool left them out or 0, from the image's header."""
-    stated = int(root.findtext("size/height") or 0), int(root.findtext("size/width") or 0)
-    if all(stated):
-        return stated
+    texts = [root.findtext(f"size/{side}") or "0" for side in ("height", "width")]
+    try:
+        height, width = (int(float(text)) for text in texts)
+    except ValueError:
+        raise ValueError(f"{xml}: the image's height and width are {texts}, expected 2 numbers") from None
+    if height > 0 and width > 0:
+        return height, width
     try:
         with Image.open(image) as file:
             return file.height, file.width

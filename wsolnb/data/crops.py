@@ -1,0 +1,210 @@
+"""Training images of one object each, cut out of scenes (barz2022 section 4.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from tqdm.auto import tqdm
+
+from wsolnb.data.scenes import Target, Transform, scene_transform
+
+__all__ = ["InstanceCrops", "RandomErase", "SquareCrop", "crop_transform", "eval_crop_transform", "scene_transform"]
+
+
+class InstanceCrops(Dataset[tuple[Tensor, Target]]):
+    """Every object of a set of scenes as an image of its own, cut out along its box.
+
+    Objects smaller than `min_size` in both dimensions are dropped, and so are crowds. The cut is widened to whole
+    pixels, at least one. `crops[k]` is `(image, target)`: image uint8 (3, h, w); target has "labels" (int64 (1,)),
+    "image_id" (int) and "boxes" ((1, 4), the object's box in pixels of the crop).
+
+    Attributes:
+        classes: names, as in the scenes.
+        taxonomy: the scenes' tree, or None.
+        labels: int64 (len,), the class of every crop.
+        indices: int64 (len,), the index in `scenes` of the image it comes from.
+
+    Args:
+        scenes: a dataset of (image, target) with `classes` and without a transform.
+        min_size: pixels; an object must be that large in at least one dimension.
+        transform: torchvision v2 transform, called as `transform(image, target)`; see `crop_transform`.
+        cache_side: keep all crops in memory as uint8, those with a longer short side shrunk to this many pixels
+            first: 480 loses nothing that `crop_transform`'s default would keep. Every image is then decoded once,
+            when the dataset is made. None decodes the scene for every crop, for sets that do not fit.
+
+    Raises:
+        ValueError: no crop is left; the scenes have a transform; `cache_side` is no positive number.
+    """
+
+    def __init__(
+        self,
+        scenes: Any,
+        *,
+        min_size: float = 32,
+        transform: Transform | None = None,
+        cache_side: int | None = None,
+    ) -> None:
+        if getattr(scenes, "transform", None) is not None:
+            raise ValueError("crops are cut from the original images: give the scenes no transform, but the crops")
+        if cache_side is not None and cache_side < 1:
+            raise ValueError(f"cache_side must be a positive number of pixels, got {cache_side}")
+        self.scenes = scenes
+        self.classes: list[str] = scenes.classes
+        self.taxonomy = getattr(scenes, "taxonomy", None)
+        self.transform = transform
+        truth = [scenes.target(i) if hasattr(scenes, "target") else scenes[i][1] for i in range(len(scenes))]
+        boxes = torch.cat([t["boxes"].as_subclass(Tensor) for t in truth]) if truth else torch.zeros(0, 4)
+        counts = torch.tensor([len(t["boxes"]) for t in truth], dtype=torch.int64)
+        crowd = [t.get("crowd", torch.zeros(len(t["boxes"]), dtype=torch.bool)) for t in truth]
+        large = (boxes[:, 2:] - boxes[:, :2] >= min_size).any(1)
+        kept = large & ~torch.cat(crowd) if truth else large
+        if not kept.any():
+            raise ValueError(
+                f"no crops left: none of the {len(boxes)} objects in {len(truth)} images is at least {min_size} px "
+                "in one dimension and no crowd"
+            )
+        self.indices = torch.repeat_interleave(torch.arange(len(truth)), counts)[kept]
+        self.labels = torch.cat([t["labels"] for t in truth])[kept]
+        self._boxes = boxes[kept]
+        self._image_ids = [truth[i]["image_id"] for i in self.indices.tolist()]
+        self._cache = None if cache_side is None else self._cut_all(cache_side)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        return f"InstanceCrops({len(self)} crops, {len(self.classes)} classes)"
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Target]:
+        index = range(len(self))[index]
+        if self._cache is None:
+            image, boxes = _cut(self._scene(int(self.indices[index])), self._boxes[index])
+        else:
+            image, boxes = self._cache[index]
+        target = {"boxes": boxes, "labels": self.labels[index, None], "image_id": self._image_ids[index]}
+        return (image, target) if self.transform is None else self.transform(image, target)
+
+    def _scene(self, index: int) -> Tensor:
+        return self.scenes.image(index) if hasattr(self.scenes, "image") else self.scenes[index][0]
+
+    def _cut_all(self, side: int) -> list[tuple[Tensor, Tensor]]:
+        crops: list[tuple[Tensor, Tensor]] = []
+        last, scene = -1, torch.empty(0)
+        rows = zip(self.indices.tolist(), self._boxes, strict=True)  # the crops of an image follow one another
+        for index, box in tqdm(rows, total=len(self), desc="cutting", unit="crop", delay=2, leave=False):
+            if index != last:
+                last, scene = index, self._scene(index)
+            image, boxes = _cut(scene, box)
+            if min(image.shape[1:]) > side:
+                image, boxes = v2.functional.resize(image, [side]), v2.functional.resize(boxes, [side])
+            crops.append((tv_tensors.Image(image.clone()), boxes))
+        return crops
+
+
+class SquareCrop(v2.Transform):
+    """A square of `size` px out of an image whose short side has first been resized, in one step.
+
+    Equals resizing the short side to s px, s drawn uniformly from `short_side` with both ends, and cropping
+    `size` x `size` at random. But the square is chosen before anything is resized: only what is kept costs work,
+    and a crop of 600 x 6 px never becomes one of 25600 x 256.
+
+    Args:
+        size: side of the result, pixels.
+        short_side: least and greatest s, pixels, at least `size`.
+        random: False takes the middle of the image.
+    """
+
+    def __init__(self, size: int, short_side: tuple[int, int], *, random: bool = True) -> None:
+        super().__init__()
+        if not 1 <= size <= short_side[0] <= short_side[1]:
+            raise ValueError(
+                f"the short side is resized to {short_side[0]} to {short_side[1]} px, a square of {size} px must fit"
+            )
+        self.size, self.short_side, self.random = size, short_side, random
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the square, in pixels of the image as it comes."""
+        height, width = v2.functional.get_size(next(x for x in flat_inputs if not isinstance(x, _TRUTH)))
+        low, high = self.short_side
+        short = int(torch.randint(low, high + 1, ())) if self.random else low
+        side = max(1, round(self.size * min(height, width) / short))
+        room = torch.tensor([height - side, width - side])
+        top, left = ((room + 1) * torch.rand(2)).long().tolist() if self.random else (room // 2).tolist()
+        return {"top": top, "left": left, "height": side, "width": side}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Cut the square and resize it; boxes and masks travel along."""
+        return v2.functional.resized_crop(inpt, **params, size=[self.size, self.size])
+
+
+class RandomErase(v2.RandomErasing):
+    """Random erasing with uniform noise in [0, 1] (zhong2017), for float images; boxes and masks are left alone.
+
+    torchvision fills with normal noise, which is meant for images that are normalised already.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__(p, scale=(0.02, 0.4), ratio=(0.3, 1 / 0.3), value="random")
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the rectangle and its filling."""
+        params = super().make_params(flat_inputs)
+        return params | {"v": None if params["v"] is None else torch.rand_like(params["v"])}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Erase the rectangle from images."""
+        return inpt if isinstance(inpt, _TRUTH) else super().transform(inpt, params)
+
+
+_TRUTH = (tv_tensors.BoundingBoxes, tv_tensors.Mask)
+
+
+def crop_transform(size: int = 224, short_side: tuple[int, int] = (256, 480), *, erase: float = 0.5) -> v2.Transform:
+    """Augmentation for training on single objects (barz2022 section 4.2).
+
+    The short side is resized to a random length in `short_side`, a square of `size` is cropped at random, flipped
+    with probability 0.5, and with probability `erase` a rectangle of it (2 to 40 % of the area, sides 3:10 to
+    10:3) is filled with noise. The paper does not say how often it erases; 0.5 is zhong2017's choice.
+
+    Returns:
+        A transform of `(image, target)`; image uint8 (3, h, w) becomes float32 (3, size, size) in [0, 1].
+
+    >>> image, target = crop_transform(32, (36, 64))(tv_tensors.Image(torch.zeros(3, 90, 40)), {})
+    >>> tuple(image.shape), image.dtype
+    ((3, 32, 32), torch.float32)
+    """
+    return v2.Compose(
+        [
+            SquareCrop(size, short_side),
+            v2.RandomHorizontalFlip(0.5),
+            v2.ToDtype(torch.float32, scale=True),
+            RandomErase(erase),
+        ]
+    )
+
+
+def eval_crop_transform(size: int = 224, short_side: int = 256) -> v2.Transform:
+    """The middle square of an object, with nothing left to chance: short side resized to `short_side`, `size` kept.
+
+    >>> image, target = eval_crop_transform()(tv_tensors.Image(torch.zeros(3, 90, 40)), {})
+    >>> tuple(image.shape)
+    (3, 224, 224)
+    """
+    return v2.Compose([SquareCrop(size, (short_side, short_side), random=False), v2.ToDtype(torch.float32, scale=True)])
+
+
+def _cut(image: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
+    """The pixels that a box touches, and the box in their frame."""
+    height, width = image.shape[-2:]
+    left, top = (int(x) for x in box[:2].floor().minimum(torch.tensor([width - 1, height - 1])))
+    right, bottom = (int(x) for x in box[2:].ceil().maximum(torch.tensor([left + 1, top + 1])))
+    inside = (box - torch.tensor([left, top, left, top]))[None]
+    crop = tv_tensors.Image(image[..., top:bottom, left:right])
+    return crop, tv_tensors.BoundingBoxes(
+        inside, format=tv_tensors.BoundingBoxFormat.XYXY, canvas_size=(bottom - top, right - left)
+    )
