@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,10 +17,23 @@ from typer.core import TyperCommand, TyperGroup
 from wsolnb import __version__
 
 _RUN_OPTIONS = ("-p", "--parameter")
+_ELSEWHERE = {"eval": "wsolnb.evaluate:eval_command"} if find_spec("wsolnb.evaluate") else {}
+"""Subcommands that live beside their subject; imported when asked for, because they bring torch with them."""
 
 
 class _Group(TyperGroup):
     """Shows what went wrong as one line: errors that name a value or a file are meant for the person who typed it."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*super().list_commands(ctx), *_ELSEWHERE]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in _ELSEWHERE:
+            return super().get_command(ctx, cmd_name)
+        module, _, function = _ELSEWHERE[cmd_name].partition(":")
+        lone = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
+        lone.command(cmd_name)(getattr(importlib.import_module(module), function))
+        return typer.main.get_command(lone)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -91,6 +107,10 @@ def run_command(
         typer.secho(f"error: {failure}", fg="red", err=True)
         typer.secho(f"the notebook with the error: {failure.notebook}", err=True)
         raise typer.Exit(1) from None
+    except KeyboardInterrupt as stop:
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it would report the kernel that we just stopped
+        typer.secho("\n".join(["stopped", *getattr(stop, "__notes__", [])]), fg="red", err=True)
+        raise typer.Exit(130) from None
     typer.secho(f"done in {time.monotonic() - started:.0f} s", fg="green")
     for label, path in (
         ("notebook", folder / NOTEBOOK),

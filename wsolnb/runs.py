@@ -135,6 +135,9 @@ def _execute(notebook: Path, folder: Path, values: dict[str, Any]) -> None:
                     stdout_file=progress,
                     stderr_file=progress,
                 )
+        except KeyboardInterrupt as stop:
+            stop.add_note(f"the notebook so far: {target}")
+            raise
         except PapermillExecutionError as error:
             raise RunFailed(_cell_message(error, progress.cell), target) from None
         except RuntimeError as error:

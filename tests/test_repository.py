@@ -1,0 +1,140 @@
+"""The repository as others find it: its commands, its environment, its style, and what must not be in it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.main import get_command
+
+from wsolnb.cli import app
+from wsolnb.papers import Paper
+
+ALLOWED_AT_THE_TOP = {
+    "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "environment.yml", "notebooks", "papers",
+    "pyproject.toml", "tests", "wsolnb",
+}  # fmt: skip
+TEXT = {".py", ".md", ".toml", ".yml", ".yaml", ".csv", ".cfg", ".txt", ".ipynb", ".js", ".css", ""}
+
+
+@pytest.fixture(scope="module")
+def tracked(repo: Path) -> list[Path]:
+    if not (repo / ".git").exists():
+        pytest.skip("not a git checkout")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=repo, capture_output=True, text=True, check=True).stdout
+    return [repo / name for name in listed.split("\0") if name and (repo / name).exists()]
+
+
+@pytest.fixture(scope="module")
+def project(repo: Path) -> dict:
+    return tomllib.loads((repo / "pyproject.toml").read_text())["project"]
+
+
+def commands(repo: Path) -> list[str]:
+    """The one-line commands that the README gives as 'Run it' and 'Check it'."""
+    readme = (repo / "README.md").read_text(encoding="utf-8")
+    return [
+        re.search(rf"^## {title}\n.*?```sh\n(.*?)\n```", readme, re.MULTILINE | re.DOTALL)[1]  # type: ignore[index]
+        for title in ("Run it", "Check it")
+    ]
+
+
+def test_the_first_command_names_things_that_exist(repo: Path, project: dict) -> None:
+    make, install, run = (shlex.split(part) for part in commands(repo)[0].split("&&"))
+    assert make == ["python3", "-m", "venv", ".venv"]
+    assert install == [".venv/bin/pip", "install", "-e", "."]
+    program, subcommand, key = run
+    assert program == ".venv/bin/wsolnb"
+    assert project["scripts"] == {"wsolnb": "wsolnb.cli:app"}
+    assert entry_points(group="console_scripts", name="wsolnb")["wsolnb"].load() is app
+    assert subcommand in get_command(app).commands  # type: ignore[attr-defined]
+    assert Paper(key).notebook.exists()
+
+
+def test_ci_runs_the_second_command_as_it_stands(repo: Path, project: dict, tmp_path: Path) -> None:
+    command = commands(repo)[1]
+    make, install, check = (shlex.split(part) for part in command.split("&&"))
+    assert make == ["python3", "-m", "venv", "--clear", ".venv-test"]
+    extras = re.fullmatch(r"\.\[(.*)\]", install[-1])
+    assert extras is not None
+    assert set(extras[1].split(",")) <= set(project["optional-dependencies"])
+    assert check[:2] == [".venv-test/bin/pytest", "--nbval-lax"]
+
+    (tmp_path / ".ci").mkdir()
+    (tmp_path / ".ci" / "run").write_bytes((repo / ".ci" / "run").read_bytes())
+    (tmp_path / "README.md").write_bytes((repo / "README.md").read_bytes())
+    (tmp_path / "bin").mkdir()
+    fake = tmp_path / "bin" / "python3"  # stands in for the first program of the line, and fails
+    fake.write_text('#!/bin/sh\necho "$@"\nexit 7\n')
+    fake.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(["bash", ".ci/run"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout.splitlines() == [f"+ {command}", "-m venv --clear .venv-test"]
+    assert done.returncode == 7
+
+    (tmp_path / "README.md").write_text("## Check it\n\nnothing here\n")
+    done = subprocess.run(["bash", ".ci/run"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "no command found" in done.stderr
+
+
+def test_the_workflow_runs_the_same_script(repo: Path) -> None:
+    steps = yaml.safe_load((repo / ".github" / "workflows" / "ci.yml").read_text())["jobs"]["test"]["steps"]
+    assert [step["run"] for step in steps if "run" in step] == [".ci/run"]
+    assert any("upload-artifact" in step.get("uses", "") for step in steps)
+    assert os.access(repo / ".ci" / "run", os.X_OK)
+
+
+def test_environment_and_pyproject_ask_for_the_same(repo: Path, project: dict) -> None:
+    environment = yaml.safe_load((repo / "environment.yml").read_text())
+    python, _, pip = environment["dependencies"]
+    assert python == f"python {project['requires-python']}"
+    extras = project["optional-dependencies"]
+    assert pip["pip"] == [*project["dependencies"], *extras["test"], *extras["lint"], "--editable ."]
+
+
+def test_dependencies_have_lower_bounds_only(project: dict) -> None:
+    wanted = [
+        *project["dependencies"],
+        *(name for extra in project["optional-dependencies"].values() for name in extra),
+    ]
+    assert [name for name in wanted if not re.fullmatch(r"[A-Za-z0-9_.-]+>=[0-9.]+", name)] == []
+
+
+def test_the_top_level_is_as_planned(repo: Path, tracked: list[Path]) -> None:
+    top = {path.relative_to(repo).parts[0] for path in tracked}
+    assert {name for name in top if not name.startswith(".")} <= ALLOWED_AT_THE_TOP
+
+
+def test_no_folder_of_a_machine_and_no_package_index_is_named(repo: Path, tracked: list[Path]) -> None:
+    machine = re.compile(r"(?<![\w.:/~-])/(?:home|root|work|Users)/\w|index[-]url|/simple[/]")
+    found = []
+    for path in tracked:
+        if path.suffix in TEXT:
+            lines = path.read_text(encoding="utf-8").splitlines()
+            found += [f"{path.relative_to(repo)}:{i}" for i, line in enumerate(lines, 1) if machine.search(line)]
+    assert found == []
+
+
+def test_files_of_the_package_stay_short(tracked: list[Path], repo: Path) -> None:
+    lengths = {path: path.read_text(encoding="utf-8").count("\n") for path in tracked if path.suffix == ".py"}
+    assert {str(path): n for path, n in lengths.items() if repo / "wsolnb" in path.parents and n > 350} == {}
+
+
+def test_contributing_fits_a_page(repo: Path) -> None:
+    assert len((repo / "CONTRIBUTING.md").read_text().splitlines()) <= 50
+
+
+@pytest.mark.parametrize("tool", [["ruff", "check", "."], ["mypy"]], ids=lambda tool: tool[0])
+def test_linter_and_type_checker_are_content(repo: Path, tool: list[str]) -> None:
+    pytest.importorskip(tool[0], reason="install the extra 'lint'")
+    done = subprocess.run([sys.executable, "-m", *tool], cwd=repo, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
