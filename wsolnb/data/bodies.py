@@ -265,7 +265,7 @@ def _cat(pen: Pen, sway: float, colour: Colour) -> Point:
 
 
 def _butterfly(pen: Pen, sway: float, colour: Colour) -> Point:
-    spread = 1 - 0.12 * abs(sway)
+    spread = 0.94 - 0.06 * sway
     for side in (-1, 1):
 
         def wing(points: Sequence[Point], fill: Colour, side: int = side, outline: bool = True) -> None:

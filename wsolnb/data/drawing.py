@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw
+from scipy.spatial import ConvexHull
 
 from wsolnb.data.bodies import BODIES, INK, Colour, draw_body
 
@@ -52,14 +53,22 @@ class Patch:
 
 
 @lru_cache(maxsize=128)
-def _body(family: str, pose: int, side: int) -> tuple[Image.Image, tuple[float, float]]:
-    """The body cut to its bounding box, `side` pixels for the unit square, and its head relative to the middle."""
+def _body(family: str, pose: int, side: int) -> tuple[Image.Image, NDArray[np.float64]]:
+    """The body cut to its bounding box, `side` pixels for the unit square.
+
+    Also (n, 2) points relative to the middle of that image: the middle of the head, then the corners of the hull.
+    """
     image, (x, y) = draw_body(family, pose)
     image = image.reduce(image.width // side)
-    box = image.getbbox()
-    assert box is not None
-    left, top, right, bottom = box
-    return image.crop(box), (x * side - (left + right) / 2, y * side - (top + bottom) / 2)
+    inside = np.asarray(image.getchannel("A")) >= 128
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    left, top, right, bottom = (int(v) for v in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
+    y_in, x_in = np.nonzero(inside)
+    pixels = np.stack([x_in, y_in], axis=1)
+    edges = np.concatenate([pixels + corner for corner in ((0, 0), (0, 1), (1, 0), (1, 1))])
+    hull = edges[ConvexHull(edges).vertices]
+    points = np.vstack([[x * side, y * side], hull]) - ((left + right) / 2, (top + bottom) / 2)
+    return image.crop((left, top, right, bottom)), points
 
 
 def mark_name(mark: int) -> str:
@@ -153,38 +162,35 @@ def draw_animal(
     """
     wanted = 1.5 * ZOOM * length
     side = next((s for s in (128, 256, 512) if s >= wanted), 1024)
-    body, head = _body(family, pose, side)
+    body, points = _body(family, pose, side)
     # coarse steps keep the pixels free of the last digits in which processors differ
     cos, sin = round(math.cos(turn) * 4096) / 4096, round(math.sin(turn) * 4096) / 4096
-    extent = [
-        abs(cos) * body.width + abs(sin) * body.height,
-        abs(sin) * body.width + abs(cos) * body.height,
-    ]
-    scale = round(ZOOM * length / max(extent) * 4096) / 4096
-    width, height = (ZOOM * max(1, math.floor(scale * e / ZOOM)) for e in extent)
     mirror = -1 if flip else 1
+    across, down = mirror * cos * points[:, 0] - sin * points[:, 1], mirror * sin * points[:, 0] + cos * points[:, 1]
+    left, right, top, bottom = (float(v) for v in (across.min(), across.max(), down.min(), down.max()))
+    scale = round(ZOOM * length / max(right - left, bottom - top) * 4096) / 4096
+    width, height = (ZOOM * max(1, round(scale * e / ZOOM)) for e in (right - left, bottom - top))
 
-    def turned(layer: Image.Image, size: tuple[int, int], zoom: float) -> Image.Image:
+    def turned(layer: Image.Image, size: tuple[int, int], zoom: float, middle: tuple[float, float]) -> Image.Image:
         a, b, c, d = mirror * cos / zoom, mirror * sin / zoom, -sin / zoom, cos / zoom
-        offset_x = layer.width / 2 - (a * size[0] + b * size[1]) / 2
-        offset_y = layer.height / 2 - (c * size[0] + d * size[1]) / 2
-        return layer.transform(size, Image.Transform.AFFINE, (a, b, offset_x, c, d, offset_y), Image.Resampling.NEAREST)
+        x, y = size[0] / 2 - middle[0] * zoom, size[1] / 2 - middle[1] * zoom
+        matrix = (a, b, layer.width / 2 - a * x - b * y, c, d, layer.height / 2 - c * x - d * y)
+        return layer.transform(size, Image.Transform.AFFINE, matrix, Image.Resampling.NEAREST)
 
     tint = (*(min(255, round(255 * gain)) for gain in light), 255)
 
     def lit(layer: Image.Image) -> Image.Image:
         return ImageChops.multiply(layer, Image.new("RGBA", layer.size, tint))
 
-    layer = lit(turned(body, (width, height), scale))
-
+    middle = ((left + right) / 2, (top + bottom) / 2)
+    layer = lit(turned(body, (width, height), scale, middle))
     mark_side = max(ZOOM, mark_size * scale * max(body.size))
     badge_side = 2 * math.ceil(mark_side * (abs(cos) + abs(sin)) / 2)
     source = draw_mark(mark, next((s for s in (16, 32, 64) if s >= mark_side), _MARK_SIDE))
-    badge = lit(turned(source, (badge_side, badge_side), mark_side / source.width))
-    head_x, head_y = mirror * head[0] * scale, head[1] * scale
+    badge = lit(turned(source, (badge_side, badge_side), mark_side / source.width, (0, 0)))
     corner = (
-        round(width / 2 + cos * head_x - sin * head_y - badge_side / 2),
-        round(height / 2 + sin * head_x + cos * head_y - badge_side / 2),
+        round(width / 2 + (float(across[0]) - middle[0]) * scale - badge_side / 2),
+        round(height / 2 + (float(down[0]) - middle[1]) * scale - badge_side / 2),
     )
     mark_alpha = Image.new("L", layer.size)
     mark_alpha.paste(badge.getchannel("A"), corner)
