@@ -3,6 +3,7 @@ from __future__ import annotations
 import cv2
 import hypothesis.extra.numpy as hnp
 import numpy as np
+import protocol_oracle as oracle
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,7 +12,6 @@ from scipy import ndimage
 from torch.nn import functional
 from torchvision.ops import box_iou
 
-import protocol_oracle as oracle
 from wsolnb.boxes import PRESETS, BoxRule, iou
 from wsolnb.quantise import cubehelix_grey, minmax, quantise
 

@@ -18,7 +18,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from wsolnb import components
-from wsolnb.quantise import cubehelix_grey, minmax, quantise, require_finite
+from wsolnb.overlap import iou
+from wsolnb.quantise import cubehelix_grey, minmax, percentile, quantise, require_finite
+
+__all__ = ["PRESETS", "BoxRule", "iou"]
 
 CHUNK = 1 << 25  # pixels resized at once, whatever the number of classes
 
@@ -135,7 +138,7 @@ class BoxRule:
             found = np.empty((len(masks), 4), np.int32)
             settings = (masks, self.connectivity == 8, _CHOICE[self.component])
             components.in_threads(components.one_box, len(masks), *settings, found)
-            flat[index] = self._convert(found, masks.shape[1:], size)
+            flat[index] = self.convert(found, (masks.shape[1], masks.shape[2]), size)
         return torch.from_numpy(boxes).to(maps.device)
 
     def every(self, maps: Tensor, sizes: Tensor | tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -167,7 +170,7 @@ class BoxRule:
             starts = np.cumsum(rows) - rows
             found = np.full((int(rows.sum()), 4), -1, np.int32)
             components.in_threads(components.every_box, len(masks), *settings, starts, found)
-            parts.append(self._convert(found, masks.shape[1:], size))
+            parts.append(self.convert(found, (masks.shape[1], masks.shape[2]), size))
             origins.append(np.repeat(index, rows))
         origin = np.concatenate(origins) if origins else np.empty(0, np.int64)
         order = np.argsort(origin, kind="stable")
@@ -203,7 +206,7 @@ class BoxRule:
         if self.reference == "absolute":
             limit = highest.new_full(highest.shape, self.threshold * (255 if self.quantise else 1), dtype=torch.float64)
         else:
-            basis = highest if self.reference == "maximum" else _percentile(maps, self.percentile)
+            basis = highest if self.reference == "maximum" else percentile(maps, self.percentile)
             limit = self.threshold * basis.cpu().double()
         if self.quantise:
             limit = limit.floor()
@@ -213,8 +216,17 @@ class BoxRule:
             mask &= (highest > 0)[:, None, None]
         return mask
 
-    def _convert(self, found: np.ndarray, grid: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
-        """Integer boxes on the grid of the cut to float32 boxes in the image, in the rule's convention."""
+    def convert(self, found: np.ndarray, grid: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+        """Boxes on the grid of the cut, as boxes in the image in the rule's convention.
+
+        Args:
+            found: int ``(n, 4)`` xyxy cells, far corner exclusive; rows of -1 stand for no box.
+            grid: Height and width of the grid.
+            size: Height and width of the image.
+
+        Returns:
+            float32 ``(n, 4)``.
+        """
         height, width = size
         scale = np.array([width / grid[1], height / grid[0]] * 2)
         boxes, missing = found.astype(np.float64), found[:, 0] < 0
@@ -255,44 +267,6 @@ PRESETS: dict[str, BoxRule] = {
     "ornet": BoxRule(0.5, reference="absolute", component="extent", empty="image"),
     "adl": replace(_OPENCV, resize="bilinear", colour_map=True, empty=(0, 0, 2, 2)),
 }
-
-
-def iou(boxes: Tensor, truth: Tensor, *, clamped: bool = True) -> Tensor:
-    """IoU of every box with every ground truth, both with far corners exclusive.
-
-    Equals the inclusive IoU of the field's evaluators for boxes with integer corners to which one was added (as every
-    rule here does): computed in float64, a union that is not positive gives 0.
-
-    Args:
-        boxes: ``(n, 4)``.
-        truth: ``(m, 4)``.
-        clamped: False lets negative overlaps through, as the released code of Rethinking CAM does: boxes apart on both
-            axes then get a positive, meaningless value.
-
-    Returns:
-        float64 ``(n, m)``, on the CPU.
-
-    Example:
-        >>> iou(torch.tensor([[0, 0, 20, 20]]), torch.tensor([[45, 45, 65, 65]])).item()
-        0.0
-        >>> iou(torch.tensor([[0, 0, 20, 20]]), torch.tensor([[45, 45, 65, 65]]), clamped=False).item()
-        3.571...
-    """
-    a, b = boxes.detach().cpu().double()[:, None], truth.detach().cpu().double()[None]
-    overlap = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
-    shared = (overlap.clamp(min=0) if clamped else overlap).prod(dim=-1)
-    union = (a[..., 2:] - a[..., :2]).prod(dim=-1) + (b[..., 2:] - b[..., :2]).prod(dim=-1) - shared
-    return torch.where(union <= 0, 0.0, shared / union) if clamped else shared / union
-
-
-def _percentile(maps: Tensor, percent: float) -> Tensor:
-    """NumPy's linear percentile of each map ``(n, h, w)``, float64 ``(n,)`` on the CPU."""
-    ordered = maps.flatten(1).sort(dim=1).values
-    place = percent / 100 * (ordered.shape[1] - 1)
-    below, part = int(place), place - int(place)
-    low = ordered[:, below].cpu().double()
-    high = ordered[:, min(below + 1, ordered.shape[1] - 1)].cpu().double()
-    return low + (high - low) * part if part < 0.5 else high - (high - low) * (1 - part)
 
 
 def _checked(maps: Tensor, sizes: Tensor | tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -91,6 +91,28 @@ def cubehelix_grey(maps: Tensor) -> Tensor:
     return grey.to(torch.uint8)[index.cpu()].to(maps.device)
 
 
+def percentile(maps: Tensor, percent: float) -> Tensor:
+    """A percentile of each map, linear between ranks as NumPy computes it.
+
+    Args:
+        maps: ``(N, H, W)``.
+        percent: 0 to 100.
+
+    Returns:
+        float64 ``(N,)`` on the CPU.
+
+    Example:
+        >>> percentile(torch.tensor([[[0, 10], [20, 30]]], dtype=torch.uint8), 50)
+        tensor([15.], dtype=torch.float64)
+    """
+    ordered = maps.flatten(1).sort(dim=1).values
+    place = percent / 100 * (ordered.shape[1] - 1)
+    below, part = int(place), place - int(place)
+    low = ordered[:, below].cpu().double()
+    high = ordered[:, min(below + 1, ordered.shape[1] - 1)].cpu().double()
+    return low + (high - low) * part if part < 0.5 else high - (high - low) * (1 - part)
+
+
 def _double(maps: Tensor) -> Tensor:
     """The maps in float64, on the CPU where the device has none."""
     return maps.cpu().double() if maps.device.type == "mps" else maps.double()
