@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 
-def check_maps(maps: Tensor, *, seen: int) -> None:
+def check_maps(maps: Tensor, *, seen: int, grey_allowed: bool = False) -> None:
     """Check score maps ``(B, H, W)``: floating point, finite, in [0, 1].
 
     Args:
         maps: The maps of a batch.
         seen: Number of images before this batch, to name the image at fault.
+        grey_allowed: Whether uint8 will do as well.
 
     Raises:
         TypeError: If the maps are no floats.
@@ -20,6 +21,8 @@ def check_maps(maps: Tensor, *, seen: int) -> None:
     """
     if maps.ndim != 3 or 0 in maps.shape[1:]:
         raise ValueError(f"maps must have shape (images, height, width), got {tuple(maps.shape)}")
+    if grey_allowed and maps.dtype == torch.uint8:
+        return
     if not maps.is_floating_point():
         raise TypeError(f"maps must be floating point, not {maps.dtype}")
     if not len(maps):

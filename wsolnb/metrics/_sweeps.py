@@ -9,14 +9,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from wsolnb.boxes import BoxRule
+from wsolnb.boxes import BoxRule, iou
 from wsolnb.metrics._tables import check_boxes
+from wsolnb.quantise import cubehelix_grey, quantise
+from wsolnb.sweep import levels, sweep_ious
 
 Convention = Literal["exclusive", "inclusive"]
 
 
-def padded_truth(boxes: Sequence[Tensor], images: int, convention: Convention) -> Tensor:
-    """Ground truth as one tensor ``(B, G, 4)``, far corners exclusive; rows are filled up with an image's first box.
+def exclusive_truth(boxes: Sequence[Tensor], images: int, convention: Convention) -> list[Tensor]:
+    """Ground truth with far corners exclusive, float64 ``(n_i, 4)`` per image on the CPU.
 
     Raises:
         ValueError: If the counts differ, a box is malformed, or an image has none.
@@ -27,35 +29,38 @@ def padded_truth(boxes: Sequence[Tensor], images: int, convention: Convention) -
     for index, row in enumerate(rows):
         if not len(row):
             raise ValueError(f"image {index} of this batch has no ground-truth box: there is nothing to localize in it")
-    most = max(map(len, rows), default=1)
-    filled = [row.cpu()[torch.arange(most).clamp(max=len(row) - 1)] for row in rows]
-    truth = torch.stack(filled).double() if filled else torch.empty(0, 1, 4, dtype=torch.float64)
-    return truth + torch.tensor([0.0, 0.0, 1.0, 1.0]) if convention == "inclusive" else truth
+    further = torch.tensor([0.0, 0.0, 1.0, 1.0] if convention == "inclusive" else [0.0] * 4, dtype=torch.float64)
+    return [row.cpu().double() + further for row in rows]
 
 
-def best_ious(maps: Tensor, truth: Tensor, rule: BoxRule, thresholds: Tensor) -> Tensor:
-    """Best IoU of any box of a map with any ground truth of its image.
+def best_ious(maps: Tensor, truth: Sequence[Tensor], rule: BoxRule, thresholds: Tensor) -> Tensor:
+    """Best IoU of any box of a map with any ground truth of its image, boxes cut at the map's own size.
+
+    Rules that quantise are swept over all levels at once; others are applied threshold by threshold.
 
     Args:
-        maps: Float ``(B, H, W)``; boxes are cut at this size.
-        truth: ``(B, G, 4)`` from :func:`padded_truth`.
+        maps: Float ``(B, H, W)`` in [0, 1], or uint8 as the rule would quantise them; any device.
+        truth: Boxes of each image, ``(n_i, 4)``, far corners exclusive.
         rule: Everything about the boxes but the threshold.
         thresholds: ``(T,)``.
 
     Returns:
         float64 ``(B, T)`` on the CPU; 0 where a rule gives no box.
+
+    Raises:
+        TypeError: If the maps are uint8 and the rule does not quantise.
     """
+    if rule.quantise and rule.strict:
+        grey = maps if maps.dtype == torch.uint8 else (cubehelix_grey if rule.colour_map else quantise)(maps)
+        return sweep_ious(grey, truth, rule).gather(1, levels(grey, thresholds, rule))
+    if maps.dtype == torch.uint8:
+        raise TypeError("maps are uint8 but the box rule does not quantise: give floats in [0, 1]")
     best = torch.zeros(len(maps), len(thresholds), dtype=torch.float64)
     for index, threshold in enumerate(thresholds.tolist()):
-        boxes, image, _ = replace(rule, threshold=threshold).every(maps.unsqueeze(1), (maps.shape[1], maps.shape[2]))
-        found = _iou(boxes.cpu().double().unsqueeze(1), truth[image.cpu()]).amax(dim=1)
-        best[:, index].scatter_reduce_(0, image.cpu(), found, "amax")
+        size = (maps.shape[1], maps.shape[2])
+        boxes, image, _ = replace(rule, threshold=threshold).every(maps.unsqueeze(1), size)
+        counts = image.bincount(minlength=len(maps)).tolist()
+        for number, (each, true) in enumerate(zip(boxes.split(counts), truth, strict=True)):
+            if len(each):
+                best[number, index] = iou(each, true).max()
     return best
-
-
-def _iou(a: Tensor, b: Tensor) -> Tensor:
-    """IoU of boxes that broadcast, in float64; 0 for a union that is not positive."""
-    overlap = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
-    shared = overlap.prod(dim=-1)
-    union = (a[..., 2:] - a[..., :2]).prod(dim=-1) + (b[..., 2:] - b[..., :2]).prod(dim=-1) - shared
-    return torch.where(union <= 0, 0.0, shared / union)

@@ -12,7 +12,7 @@ from torch import Tensor
 from wsolnb.boxes import BoxRule
 from wsolnb.metrics._images import ColumnMetric
 from wsolnb.metrics._maps import check_maps, threshold_grid, threshold_index
-from wsolnb.metrics._sweeps import Convention, best_ious, padded_truth
+from wsolnb.metrics._sweeps import Convention, best_ious, exclusive_truth
 from wsolnb.metrics.bootstrap import Statistic
 
 _BITS = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8)
@@ -70,8 +70,8 @@ class ThresholdCounts(ColumnMetric):
 
     def count(self, maps: Tensor, boxes: Sequence[Tensor], member: Tensor, eligible: Tensor) -> None:
         """Add a batch; ``member`` and ``eligible`` are bool ``(B, G)``."""
-        check_maps(maps, seen=int(self.seen))
-        truth = padded_truth(boxes, len(maps), self.gt_convention)
+        check_maps(maps, seen=int(self.seen), grey_allowed=True)
+        truth = exclusive_truth(boxes, len(maps), self.gt_convention)
         best = best_ious(maps, truth, self.rule, self.thresholds)
         hit = best.unsqueeze(1) >= torch.tensor(self.iou_thresholds, dtype=torch.float64)[:, None]
         member, eligible = member.cpu(), (eligible & member).cpu()

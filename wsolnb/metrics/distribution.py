@@ -12,7 +12,7 @@ from torch import Tensor
 from wsolnb.boxes import BoxRule
 from wsolnb.metrics._images import ColumnMetric, mean_statistic
 from wsolnb.metrics._maps import check_maps
-from wsolnb.metrics._sweeps import Convention, best_ious, padded_truth
+from wsolnb.metrics._sweeps import Convention, best_ious, exclusive_truth
 from wsolnb.metrics.bootstrap import Statistic
 
 
@@ -57,8 +57,8 @@ class IoUDistribution(ColumnMetric):
         Raises:
             ValueError: As there.
         """
-        check_maps(maps, seen=len(self.column("iou")))
-        truth = padded_truth(boxes, len(maps), self.gt_convention)
+        check_maps(maps, seen=len(self.column("iou")), grey_allowed=True)
+        truth = exclusive_truth(boxes, len(maps), self.gt_convention)
         self.append("iou", best_ious(maps, truth, self.rule, torch.tensor([self.threshold]))[:, 0])
 
     def compute(self) -> dict[str, Tensor]:
