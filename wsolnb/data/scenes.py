@@ -195,11 +195,17 @@ def scene_batches(
     Args:
         scenes: a dataset of (image, target) without transform.
         longer_side: pixels of the longer side, or None to keep the size.
-        batch_size: largest number of images in a batch.
+        batch_size: largest number of images in a batch, at least 1.
         workers: processes that decode.
 
     Yields:
         `SceneBatch`; every scene is in exactly one of them.
+
+    >>> from wsolnb.data.critters import World
+    >>> for batch in scene_batches(World().scenes(5), longer_side=48, batch_size=4):
+    ...     print(tuple(batch.images.shape), batch.sizes[0].tolist(), batch.indices)
+    (4, 3, 48, 48) [96, 96] [0, 1, 2, 3]
+    (1, 3, 48, 48) [96, 96] [4]
     """
     waiting: dict[tuple[int, ...], list[tuple[Tensor, Tensor, Target, int]]] = {}
     resized = _Resized(scenes, None if longer_side is None else scene_transform(longer_side))
