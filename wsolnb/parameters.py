@@ -91,7 +91,15 @@ def known_parameters(notebook: str | Path) -> dict[str, Parameter]:
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is no notebook, if several cells carry the tag, or if a line of the cell is not
-            ``name: type = literal`` with a type of the list above; the message names the line.
+            ``name: type = literal`` with one of the types of :class:`Parameter`; the message names the line.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> cell = nbformat.v4.new_code_cell("seed: int = 3  # of everything", metadata={"tags": ["parameters"]})
+        >>> with TemporaryDirectory() as folder:
+        ...     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), f"{folder}/demo.ipynb")
+        ...     known_parameters(f"{folder}/demo.ipynb")
+        {'seed': Parameter(name='seed', type='int', default=3, help='of everything')}
     """
     path = Path(notebook)
     if not path.is_file():
@@ -136,6 +144,11 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it holds no mapping of names to values.
+
+    Example:
+        >>> from wsolnb.papers import Paper
+        >>> read_recipe(Paper("barz2022").recipes()["smoke"])["epochs"]
+        1
     """
     path = Path(path)
     if not path.is_file():

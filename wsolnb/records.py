@@ -171,6 +171,14 @@ def load_runs(folder: str | Path = "runs") -> pd.DataFrame:
     Raises:
         FileNotFoundError: If there is no such folder.
         ValueError: If a file is no record of a run; the message names it.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     written = record(f"{folder}/demo/default", {"seed": 0}, {"cam": {"ap25": 0.17}})
+        ...     print(load_runs(folder)[["run", "method", "metric", "value", "parameter.seed"]].to_string(index=False))
+                 run method metric  value  parameter.seed
+        demo/default    cam   ap25   0.17               0
     """
     root = Path(folder)
     if not root.is_dir():

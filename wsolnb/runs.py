@@ -74,6 +74,10 @@ def run(
         FileNotFoundError: If the notebook or the recipe does not exist.
         FileExistsError: If a folder of the given ``name`` exists.
         RunFailed: If a cell raises or the kernel dies; the notebook is kept.
+
+    Example:
+        >>> run("barz2022", {"epochs": 2}, name="two-epochs")  # doctest: +SKIP
+        PosixPath('runs/barz2022/two-epochs')
     """
     key, notebook, layer = _resolve_source(str(source), recipe)
     known = known_parameters(notebook)
