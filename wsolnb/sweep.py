@@ -137,8 +137,10 @@ def _truth(boxes: Sequence[Tensor], images: int) -> tuple[np.ndarray, np.ndarray
     """All ground truth boxes as float64 ``(n, 4)``, and where each image's begin."""
     if len(boxes) != images:
         raise ValueError(f"{images} maps but boxes of {len(boxes)} images")
-    rows = [torch.as_tensor(b).detach().cpu().double().reshape(-1, 4) for b in boxes]
+    rows = [torch.as_tensor(b).detach().cpu().double() for b in boxes]
     for i, row in enumerate(rows):
+        if row.ndim != 2 or row.shape[1] != 4:
+            raise ValueError(f"the boxes of image {i} of this batch must be (n, 4), not {tuple(row.shape)}")
         if not row.isfinite().all() or (row[:, 2:] < row[:, :2]).any():
             raise ValueError(f"image {i} of this batch has a box with a negative size or NaN: {row.tolist()}")
     starts = np.cumsum([0, *map(len, rows)])
