@@ -18,29 +18,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from pycocotools import mask as rle
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from tqdm.auto import tqdm
 
-from wsolnb.data.bodies import BODIES, POSES
-from wsolnb.data.drawing import (
-    MARKS,
-    ZOOM,
-    Patch,
-    covered,
-    draw_animal,
-    draw_cover,
-    draw_ground,
-    mark_name,
-)
+from wsolnb.data.bodies import BODIES
+from wsolnb.data.drawing import MARKS, mark_name
+from wsolnb.data.staging import Stage, cast, draw_stage, generator
 from wsolnb.data.taxonomy import Taxonomy
 
 Target = dict[str, Any]
 _SHARES = ("body_tells", "clutter", "occlusion", "cooccurrence", "repeats")
-_TRIES = 30
-_OVERLAP = 0.1, 0.4  # share of the smaller box: good enough to stop looking; too much to be drawn at all
 
 
 @dataclass(frozen=True)
@@ -145,7 +135,7 @@ class World:
     @cached_property
     def partners(self) -> list[int]:
         """Label of the species that likes to follow each species; one ring through all of them, fixed by the seed."""
-        ring = np.random.Generator(np.random.PCG64(self.seed)).permutation(len(self.classes))
+        ring = generator(self.seed).permutation(len(self.classes))
         return [int(k) for k in np.roll(ring, -1)[np.argsort(ring)]]
 
     def singles(self, n: int, *, seed: int = 0, transform: Any = None) -> Critters:
@@ -207,21 +197,24 @@ class Critters(Dataset[tuple[tv_tensors.Image, Target]]):
     def __getitem__(self, index: int) -> tuple[tv_tensors.Image, Target]:
         if not -self.n <= index < self.n:
             raise IndexError(f"image {index} of {self.n}")
-        index %= self.n
-        pixels, boxes, labels, masks, marks = self._draw(index)
-        image = tv_tensors.Image(torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))))
+        stage = self.stage(index % self.n)
+        image = tv_tensors.Image(torch.from_numpy(np.ascontiguousarray(stage.pixels.transpose(2, 0, 1))))
         target: Target = {
             "boxes": tv_tensors.BoundingBoxes(
-                torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-                format=tv_tensors.BoundingBoxFormat.XYXY,
-                canvas_size=self.size,
+                torch.from_numpy(stage.boxes), format=tv_tensors.BoundingBoxFormat.XYXY, canvas_size=self.size
             ),
-            "labels": torch.tensor(labels, dtype=torch.int64),
-            "image_id": index,
-            "masks": tv_tensors.Mask(torch.from_numpy(masks)),
-            "mark_masks": tv_tensors.Mask(torch.from_numpy(marks)),
+            "labels": torch.from_numpy(stage.labels),
+            "image_id": index % self.n,
+            "masks": tv_tensors.Mask(torch.from_numpy(stage.masks)),
+            "mark_masks": tv_tensors.Mask(torch.from_numpy(stage.mark_masks)),
         }
         return (image, target) if self.transform is None else self.transform(image, target)
+
+    def stage(self, index: int) -> Stage:
+        """An image and its truth as arrays, without the transform."""
+        rng = generator(self.world.seed, self.seed, int(self.several), index)
+        labels = cast(self.world, rng) if self.several else [index % len(self.classes)]
+        return draw_stage(self.world, rng, self.size, self._unit, labels)
 
     def tensors(self) -> tuple[Tensor, list[Target]]:
         """All images drawn at once: uint8 (n, 3, height, width), and the list of their targets.
@@ -237,105 +230,6 @@ class Critters(Dataset[tuple[tv_tensors.Image, Target]]):
             targets.append(target)
         return images, targets
 
-    def _draw(
-        self, index: int
-    ) -> tuple[NDArray[np.uint8], list[list[int]], list[int], NDArray[np.bool_], NDArray[np.bool_]]:
-        """Pixels (height, width, 3), boxes, labels, and the masks (n, height, width) of animals and of their marks."""
-        world = self.world
-        height, width = self.size
-        entropy = [world.seed, self.seed, int(self.several), index]
-        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
-        labels = self._cast(rng, index)
-        rolls = rng.random((len(labels), 12))
-        places = rng.random((len(labels), _TRIES, 2))
-        canvas = draw_ground(rng, self.size, self._unit, world.clutter)
-        masks = np.zeros((2, len(labels), height, width), dtype=np.bool_)
-        taken: NDArray[np.int64] = np.zeros((0, 4), dtype=np.int64)
-        for k, label in enumerate(labels):
-            patch = self._animal(label, rolls[k])
-            high, wide = patch.mask.shape
-            corner = _free_place(places[k], (width - wide, height - high), (wide, high), taken)
-            if corner is None:
-                continue
-            left, top = corner
-            taken = np.vstack([taken, [left, top, left + wide, top + high]])
-            at = (ZOOM * left, ZOOM * top)
-            canvas.paste(patch.body, at, patch.body)
-            canvas.paste(patch.mark, (at[0] + patch.mark_corner[0], at[1] + patch.mark_corner[1]), patch.mark)
-            window = np.s_[..., top : top + high, left : left + wide]
-            masks[window] &= ~patch.mask
-            masks[0, k][window] = patch.mask
-            masks[1, k][window] = patch.mark_mask
-            if rolls[k, 8] < world.occlusion:
-                box = (at[0], at[1], at[0] + ZOOM * wide, at[1] + ZOOM * high)
-                masks &= ~covered(draw_cover(canvas, box, rolls[k, 9:], world.occlusion_extent))
-        pixels = np.array(canvas.reduce(ZOOM))
-        if world.noise:
-            reach = world.noise * 255 * math.sqrt(3)  # half the width of a uniform distribution
-            raw = rng.bit_generator.random_raw(-(-pixels.size // 8)).astype("<u8").view(np.uint8)
-            grain = raw[: pixels.size].reshape(pixels.shape) * np.float32(reach / 127.5)
-            grain += pixels
-            grain -= np.float32(reach - 0.5)
-            pixels = np.clip(grain, 0, 255, out=grain).astype(np.uint8)
-        boxes = [_box(mask) for mask in masks[0]]
-        seen = [k for k, box in enumerate(boxes) if box is not None]
-        return pixels, [boxes[k] or [] for k in seen], [labels[k] for k in seen], masks[0, seen], masks[1, seen]
-
-    def _cast(self, rng: np.random.Generator, index: int) -> list[int]:
-        """Labels of the animals in an image."""
-        world, count = self.world, len(self.classes)
-        if not self.several:
-            return [index % count]
-        n = int(rng.integers(world.objects[0], world.objects[1] + 1))
-        labels = [int(rng.integers(count))]
-        for again, follow, anyone in rng.random((n - 1, 3)).tolist():
-            if again < world.repeats:
-                labels.append(labels[int(anyone * len(labels))])
-                continue
-            absent = [k for k in range(count) if k not in labels] or list(range(count))
-            partner = world.partners[labels[-1]]
-            labels.append(
-                partner if follow < world.cooccurrence and partner in absent else absent[int(anyone * len(absent))]
-            )
-        return labels
-
-    def _animal(self, label: int, rolls: NDArray[np.float64]) -> Patch:
-        world = self.world
-        own = rolls[0] < world.body_tells
-        low, high = world.scale
-        bright, warmth = 0.75 + 0.25 * float(rolls[6]), 0.3 * (float(rolls[7]) - 0.5)
-        return draw_animal(
-            world.family(label) if own else list(BODIES)[int(rolls[1] * world.families)],
-            world.mark(label),
-            length=float(low + (high - low) * rolls[2]) * self._unit,
-            mark_size=world.mark_size,
-            pose=int(rolls[3] * POSES),
-            turn=float(rolls[4] - 0.5) * 0.7,
-            flip=bool(rolls[5] < 0.5),
-            light=(bright * (1 - max(0.0, -warmth)), bright * (1 - abs(warmth) / 2), bright * (1 - max(0.0, warmth))),
-        )
-
-
-def _free_place(
-    places: NDArray[np.float64], room: tuple[int, int], size: tuple[int, int], taken: NDArray[np.int64]
-) -> tuple[int, int] | None:
-    """The first of the places (rolls in [0, 1)) where a box hides little of others, or the best, or None."""
-    corners = np.floor(places * (np.array(room) + 1)).astype(np.int64)
-    if not len(taken):
-        return int(corners[0, 0]), int(corners[0, 1])
-    shared = np.minimum(corners[:, None] + size, taken[:, 2:]) - np.maximum(corners[:, None], taken[:, :2])
-    smaller = np.minimum((taken[:, 2:] - taken[:, :2]).prod(1), size[0] * size[1])
-    overlap = (shared.clip(0).prod(2) / smaller).max(1)
-    good = np.flatnonzero(overlap <= _OVERLAP[0])
-    best = int(good[0]) if len(good) else int(overlap.argmin())
-    return None if overlap[best] > _OVERLAP[1] else (int(corners[best, 0]), int(corners[best, 1]))
-
-
-def _box(mask: NDArray[np.bool_]) -> list[int] | None:
-    """The smallest box around a mask, far corner exclusive; None where the mask is empty."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1] if len(rows) else None
-
 
 def coco_json(dataset: Critters) -> Mapping[str, Any]:
     """The truth of a drawn dataset in COCO's annotation format, ready for `json.dump` or `pycocotools`.
@@ -347,21 +241,21 @@ def coco_json(dataset: Critters) -> Mapping[str, Any]:
     >>> truth["annotations"][0]["id"], truth["images"][0]["width"], truth["categories"][3]["supercategory"]
     (1, 64, 'fish')
     """
-    from pycocotools import mask as rle
-
     height, width = dataset.size
     annotations: list[dict[str, Any]] = []
     for index in range(len(dataset)):
-        _, boxes, labels, masks, _ = dataset._draw(index)
-        codes = rle.encode(np.asfortranarray(masks.transpose(1, 2, 0), dtype=np.uint8))
-        for (left, top, right, bottom), label, code, mask in zip(boxes, labels, codes, masks, strict=True):
+        stage = dataset.stage(index)
+        codes = rle.encode(np.asfortranarray(stage.masks.transpose(1, 2, 0), dtype=np.uint8))
+        for label, (left, top, right, bottom), code in zip(
+            stage.labels.tolist(), stage.boxes.tolist(), codes, strict=True
+        ):
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": index,
                     "category_id": label + 1,
                     "bbox": [left, top, right - left, bottom - top],
-                    "area": int(mask.sum()),
+                    "area": int(rle.area(code)),
                     "iscrowd": 0,
                     "segmentation": {"size": [height, width], "counts": code["counts"].decode()},
                 }

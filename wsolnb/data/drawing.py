@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw
 from scipy.spatial import ConvexHull
 
-from wsolnb.data.bodies import BODIES, INK, Colour, draw_body
+from wsolnb.data.bodies import BODIES, draw_body
+from wsolnb.data.pen import INK, Colour
 
 SHAPES = ("starred", "ringed", "striped", "spotted", "crossed", "hearted", "crescent", "diamond")
 COLOURS: dict[str, Colour] = {
@@ -146,7 +147,6 @@ def draw_animal(
     pose: int,
     turn: float,
     flip: bool,
-    light: tuple[float, float, float],
 ) -> Patch:
     """An animal whose bounding box is at most `length` image pixels long on its longer side.
 
@@ -158,7 +158,6 @@ def draw_animal(
         pose: below `wsolnb.data.bodies.POSES`.
         turn: clockwise rotation in radians.
         flip: look to the left.
-        light: gains of red, green and blue, at most 1.
     """
     wanted = 1.5 * ZOOM * length
     side = next((s for s in (128, 256, 512) if s >= wanted), 1024)
@@ -177,25 +176,21 @@ def draw_animal(
         matrix = (a, b, layer.width / 2 - a * x - b * y, c, d, layer.height / 2 - c * x - d * y)
         return layer.transform(size, Image.Transform.AFFINE, matrix, Image.Resampling.NEAREST)
 
-    tint = (*(min(255, round(255 * gain)) for gain in light), 255)
-
-    def lit(layer: Image.Image) -> Image.Image:
-        return ImageChops.multiply(layer, Image.new("RGBA", layer.size, tint))
-
     middle = ((left + right) / 2, (top + bottom) / 2)
-    layer = lit(turned(body, (width, height), scale, middle))
+    layer = turned(body, (width, height), scale, middle)
     mark_side = max(ZOOM, mark_size * scale * max(body.size))
     badge_side = 2 * math.ceil(mark_side * (abs(cos) + abs(sin)) / 2)
     source = draw_mark(mark, next((s for s in (16, 32, 64) if s >= mark_side), _MARK_SIDE))
-    badge = lit(turned(source, (badge_side, badge_side), mark_side / source.width, (0, 0)))
-    corner = (
-        round(width / 2 + (float(across[0]) - middle[0]) * scale - badge_side / 2),
-        round(height / 2 + (float(down[0]) - middle[1]) * scale - badge_side / 2),
-    )
-    mark_alpha = Image.new("L", layer.size)
-    mark_alpha.paste(badge.getchannel("A"), corner)
-    alpha = ImageChops.lighter(layer.getchannel("A"), mark_alpha)
-    return Patch(layer, badge, corner, covered(alpha), covered(mark_alpha))
+    badge = turned(source, (badge_side, badge_side), mark_side / source.width, (0, 0))
+    x = ZOOM * round((width / 2 + (float(across[0]) - middle[0]) * scale - badge_side / 2) / ZOOM)
+    y = ZOOM * round((height / 2 + (float(down[0]) - middle[1]) * scale - badge_side / 2) / ZOOM)
+    corner = (max(0, x), max(0, y))
+    # what of the mark would stick out of the animal's box is cut off
+    badge = badge.crop((corner[0] - x, corner[1] - y, min(badge_side, width - x), min(badge_side, height - y)))
+    mask, marked = covered(layer), covered(badge)
+    mark_mask = np.zeros_like(mask)
+    mark_mask[corner[1] // ZOOM :, corner[0] // ZOOM :][: marked.shape[0], : marked.shape[1]] = marked
+    return Patch(layer, badge, corner, mask | mark_mask, mark_mask)
 
 
 def draw_ground(rng: np.random.Generator, size: tuple[int, int], unit: float, clutter: float) -> Image.Image:
@@ -208,13 +203,16 @@ def draw_ground(rng: np.random.Generator, size: tuple[int, int], unit: float, cl
         clutter: 0 is a plain colour; 1 strews about 24 things over a square unit, on strong patches.
     """
     height, width = size
-    base = _GROUND[rng.integers(len(_GROUND))]
-    rows, columns = (3 + round(6 * side / unit) for side in size)
-    patches = rng.integers(-64, 65, (rows, columns, 1)) + rng.integers(-32, 33, (rows, columns, 3))
-    level = round(clutter * 256)
-    coarse = np.clip(base + (patches * level >> 8), 0, 255).astype(np.uint8)
-    canvas = Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR)
-    canvas = canvas.resize((ZOOM * width, ZOOM * height), Image.Resampling.NEAREST)
+    base, other = _GROUND[rng.integers(len(_GROUND), size=2)]
+    shape = tuple(3 + round(6 * side / unit) for side in size)
+    field = Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).resize(
+        (width, height), Image.Resampling.BILINEAR
+    )
+    # from dark patches of one ground to bright patches that lean towards another
+    steps = (np.arange(256) - 128)[:, None] * ((other - base) // 2 + 48)
+    palette = np.clip(base + (steps * round(clutter * 256) >> 15), 0, 255).astype(np.uint8)
+    field.putpalette(palette.tobytes())
+    canvas = field.convert("RGB").resize((ZOOM * width, ZOOM * height), Image.Resampling.NEAREST)
     things = rng.integers(0, 1 + round(48 * clutter * height * width / unit**2))
     rolls = rng.random((things, 7))
     kinds = rolls[:, 4]
@@ -267,6 +265,6 @@ def _leaves(
     return np.rint(corners).astype(np.int64).reshape(len(middles), _LEAF.size)
 
 
-def covered(alpha: Image.Image) -> NDArray[np.bool_]:
-    """Image pixels of which at least half is covered, from a canvas-resolution alpha channel."""
-    return np.asarray(alpha.reduce(ZOOM)) >= 128
+def covered(layer: Image.Image) -> NDArray[np.bool_]:
+    """Image pixels of which at least half is covered, from a canvas-resolution layer's alpha channel (the last)."""
+    return np.asarray(layer.getchannel(layer.getbands()[-1]).reduce(ZOOM)) >= 128
