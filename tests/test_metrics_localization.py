@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from wsolnb.background import Background
 from wsolnb.boxes import BoxRule
 from wsolnb.metrics import CorLoc, IoUDistribution, MaxBoxAcc, MaxBoxAccV2, TopLocalization, interval, read_maps
 from wsolnb.metrics._images import mean_statistic
 from wsolnb.quantise import quantise
-from wsolnb.sweep import Background
 
 
 def drawn(images, size=(40, 56), cells=(5, 7), seed=0):

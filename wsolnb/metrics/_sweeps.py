@@ -9,8 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from wsolnb.boxes import BoxRule, iou
+from wsolnb.boxes import BoxRule
 from wsolnb.metrics._tables import check_boxes
+from wsolnb.overlap import iou
 from wsolnb.quantise import cubehelix_grey, quantise
 from wsolnb.sweep import levels, sweep_ious
 
