@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from wsolnb import __version__, runs
 from wsolnb.cli import app
+from wsolnb.evaluate import eval_command
 from wsolnb.runs import NOTEBOOK, RunFailed
 
 COLUMNS = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
@@ -41,8 +42,14 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[object,
 def test_version_and_help(wsolnb: CliRunner) -> None:
     assert wsolnb.invoke(app, ["--version"]).output.strip() == __version__
     shown = wsolnb.invoke(app, ["--help"]).output
-    assert all(command in shown for command in ("run", "papers", "lab"))
+    assert all(command in shown for command in ("run", "papers", "lab", "eval"))
     assert "NAME VALUE" in wsolnb.invoke(app, ["run", "--help"]).output
+
+
+def test_eval_is_the_one_of_its_module(wsolnb: CliRunner) -> None:
+    result = wsolnb.invoke(app, ["eval", "--help"])
+    assert result.exit_code == 0
+    assert (eval_command.__doc__ or "").splitlines()[0] in result.output
 
 
 def test_papers_are_listed_with_their_recipes(wsolnb: CliRunner) -> None:

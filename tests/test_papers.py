@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import pkgutil
+import re
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,14 @@ def test_every_paper_is_complete(key: str) -> None:
     assert list(reported) == ["table", "row", "method", "dataset", "metric", "value", "unit", "note"]
     assert reported.value.notna().all()
     assert set(reported.method) - {""} <= set(paper.methods)
+
+
+@pytest.mark.parametrize("key", paper_keys())
+def test_cards_name_code_that_exists(key: str) -> None:
+    names = re.findall(r"`(wsolnb\.[\w.]+)[`(]", Paper(key).card.read_text(encoding="utf-8"))
+    assert names
+    for name in names:
+        assert pkgutil.resolve_name(name) is not None
 
 
 def test_claims_quote_numbers_that_the_paper_reports() -> None:

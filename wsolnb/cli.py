@@ -7,7 +7,6 @@ import logging
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 from wsolnb import __version__
 
 _RUN_OPTIONS = ("-p", "--parameter")
-_ELSEWHERE = {"eval": "wsolnb.evaluate:eval_command"} if find_spec("wsolnb.evaluate") else {}
+_ELSEWHERE = {"eval": "wsolnb.evaluate:eval_command"}
 """Subcommands that live beside their subject; imported when asked for, because they bring torch with them."""
 
 

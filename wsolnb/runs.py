@@ -133,7 +133,7 @@ def _execute(notebook: Path, folder: Path, values: dict[str, Any]) -> None:
                     language="python",
                     progress_bar=False,
                     kernel_manager_class=_Kernel,
-                    extra_arguments=["--IPKernelApp.log_level=ERROR"],
+                    extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # its errors are of its own shutdown
                     on_cell_start=progress.reach,
                     on_cell_execute=progress.start,
                     stdout_file=progress,
