@@ -204,6 +204,7 @@ def test_unclamped_iou_shows_the_released_bug() -> None:
     [
         (torch.rand(3, 4, 5), (5, 5), ValueError, r"\(3, 4, 5\)"),
         (torch.ones(1, 1, 4, 5, dtype=torch.int64), (5, 5), TypeError, "int64"),
+        (torch.rand(3, 1, 4, 5), torch.full((3, 2), 4.5), TypeError, "float32"),
         (torch.rand(3, 1, 4, 5), torch.ones(2, 2), ValueError, r"3 images.*\(2, 2\)"),
         (torch.rand(2, 1, 4, 5), torch.tensor([[4, 5], [0, 5]]), ValueError, r"\[0, 5\]"),
         (torch.rand(2, 1, 4, 5).index_fill(0, torch.tensor([1]), torch.nan), (4, 5), ValueError, "image 1"),

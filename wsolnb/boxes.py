@@ -23,7 +23,7 @@ from wsolnb.quantise import cubehelix_grey, minmax, percentile, quantise, requir
 
 __all__ = ["PRESETS", "BoxRule", "iou"]
 
-CHUNK = 1 << 25  # pixels resized at once, whatever the number of classes
+CHUNK = {"cpu": 1 << 20}  # pixels resized at once, whatever the number of classes: on the CPU what its cache holds
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,9 @@ class BoxRule:
     def preset(cls, name: str, **changes: Any) -> BoxRule:
         """A known rule, with any field replaced.
 
-        ``cam`` (20 % of the maximum, largest component), ``dcm`` (barz2022: the same idea, cut at the cells; threshold
-        0.06 on ImageNet, 0.3 one-hot and 0.75 semantic on COCO), ``wsoleval`` and ``wsoleval_multi`` (the field's
+        ``cam`` (20 % of the maximum, largest component: what papers say; the released code merges three fixed cuts),
+        ``dcm`` (barz2022: the same idea, cut at the cells; threshold 0.06 on ImageNet, 0.3 one-hot and 0.75 semantic
+        on COCO; cut before resizing and 8 neighbours are our reading), ``wsoleval`` and ``wsoleval_multi`` (the field's
         evaluator, whose threshold is an oracle: 0.2 is only a place to start), ``rethinking`` (bae2020), ``ornet``
         (xie2021; the threshold is one of i / 20, there chosen on the test set), ``adl``.
 
@@ -186,7 +187,8 @@ class BoxRule:
             images = (frames == frames.new_tensor(size)).all(dim=1).nonzero()[:, 0]
             index = (images[:, None] * classes + torch.arange(classes)).flatten()
             flat = maps[images.to(maps.device)].flatten(0, 1)
-            step = max(1, CHUNK // (flat.shape[1] * flat.shape[2] if self.resize is None else size[0] * size[1]))
+            pixels = flat.shape[1] * flat.shape[2] if self.resize is None else size[0] * size[1]
+            step = max(1, CHUNK.get(maps.device.type, 1 << 25) // pixels)
             for start in range(0, len(flat), step):
                 mask = self._foreground(flat[start : start + step], size)
                 yield index[start : start + step].numpy(), tuple(size), mask.cpu().numpy()
@@ -281,6 +283,8 @@ def _checked(maps: Tensor, sizes: Tensor | tuple[int, int]) -> tuple[Tensor, Ten
     if frames.shape != (len(maps), 2):
         wanted = f"one (height, width) or a ({len(maps)}, 2) tensor"
         raise ValueError(f"{len(maps)} images need {wanted}, not sizes of shape {tuple(frames.shape)}")
+    if frames.is_floating_point():
+        raise TypeError(f"image sizes must be whole numbers, not {frames.dtype}")
     if len(frames) and frames.min() < 1:
         raise ValueError(f"image sizes must be positive, not {frames[(frames < 1).any(dim=1)][0].tolist()}")
     require_finite(maps)

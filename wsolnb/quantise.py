@@ -61,7 +61,7 @@ def quantise(maps: Tensor) -> Tensor:
         >>> quantise(torch.tensor([0.0, 0.5, 0.999, 1.0]))
         tensor([  0, 127, 254, 255], dtype=torch.uint8)
     """
-    return (_double(maps).clamp(0, 1) * 255).to(torch.uint8).to(maps.device)
+    return _double(maps.clamp(0, 1)).mul_(255).to(torch.uint8).to(maps.device)
 
 
 def cubehelix_grey(maps: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ def cubehelix_grey(maps: Tensor) -> Tensor:
     colours = x + x * (1 - x) / 2 * (weights[:, :1] * cosine + weights[:, 1:] * sine)
     red, green, blue = (colours.clamp(0, 1).float() * 255).to(torch.uint8).long()
     grey = (red * 9798 + green * 19235 + blue * 3735 + (1 << 14)) >> 15  # OpenCV's fixed-point luminance
-    index = (_double(maps).clamp(0, 1) * 256).long().clamp(max=255)
+    index = _double(maps.clamp(0, 1)).mul_(256).long().clamp(max=255)
     return grey.to(torch.uint8)[index.cpu()].to(maps.device)
 
 
