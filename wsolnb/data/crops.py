@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
-from tqdm.auto import tqdm
 
 from wsolnb.data.scenes import Target, Transform, scene_transform
+from wsolnb.progress import track
 
 __all__ = ["InstanceCrops", "RandomErase", "SquareCrop", "crop_transform", "eval_crop_transform", "scene_transform"]
 
@@ -102,7 +102,7 @@ class InstanceCrops(Dataset[tuple[Tensor, Target]]):
         crops: list[tuple[Tensor, Tensor]] = []
         last, scene = -1, torch.empty(0)
         rows = zip(self.indices.tolist(), self._boxes, strict=True)  # the crops of an image follow one another
-        for index, box in tqdm(rows, total=len(self), desc="cutting", unit="crop", delay=2, leave=False):
+        for index, box in track(rows, "cutting", total=len(self)):
             if index != last:
                 last, scene = index, self._scene(index)
             image, boxes = _cut(scene, box)

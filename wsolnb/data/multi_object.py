@@ -1,0 +1,147 @@
+"""Train on single objects, test on whole scenes: the setting of Dense Class Maps, on any of the data sets.
+
+Training images show one object each. Box thresholds are tuned on scenes of the training split, results are taken on
+scenes of the test split, and images with one object serve as the sanity check of barz2022 Sec. 4.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, Subset, TensorDataset
+
+from wsolnb.data.coco import CocoScenes
+from wsolnb.data.critters import World
+from wsolnb.data.crops import InstanceCrops, crop_transform
+from wsolnb.data.scenes import Scenes
+from wsolnb.data.taxonomy import Taxonomy
+from wsolnb.data.voc import VocScenes
+
+DATASETS = ("critters", "coco", "voc")
+_SPLITS = {"coco": ("train2017", "val2017"), "voc": ("train", "test")}
+
+
+@dataclass(frozen=True)
+class MultiObject:
+    """A data set in four parts.
+
+    Args:
+        classes: Names; label k is `classes[k]`.
+        taxonomy: The class tree, for semantic embeddings.
+        train: Images of one object, `(image, label)` or `(image, {"labels": one label, ...})`.
+        tune: Scenes of the training split.
+        test: Scenes of the test split.
+        single: Test images that show one object.
+    """
+
+    classes: list[str]
+    taxonomy: Taxonomy
+    train: Dataset[Any]
+    tune: Dataset[Any]
+    test: Dataset[Any]
+    single: Dataset[Any]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of classes, and of images in each part."""
+        parts = {name: len(getattr(self, name)) for name in ("train", "tune", "test", "single")}
+        return {"classes": len(self.classes), **parts}
+
+
+def drawn(
+    world: World, *, train_images: int, tune_images: int, test_images: int, scene_size: tuple[int, int], seed: int = 0
+) -> MultiObject:
+    """Critters: single animals for training, scenes of several species for the rest.
+
+    Example:
+        >>> sizes = dict(train_images=24, tune_images=4, test_images=6, scene_size=(96, 128))
+        >>> drawn(World(size=64), **sizes).sizes
+        {'classes': 12, 'train': 24, 'tune': 4, 'test': 6, 'single': 6}
+    """
+    first = 4 * seed
+    images, targets = world.singles(train_images, seed=first).tensors()
+    return MultiObject(
+        world.classes,
+        world.taxonomy,
+        TensorDataset(images, torch.cat([t["labels"] for t in targets])),
+        world.scenes(tune_images, seed=first + 1, size=scene_size),
+        world.scenes(test_images, seed=first + 2, size=scene_size),
+        world.singles(test_images, seed=first + 3),
+    )
+
+
+def photos(
+    dataset: str,
+    root: str | Path,
+    *,
+    splits: tuple[str, str] | None = None,
+    min_boxes: int = 0,
+    image_size: int = 224,
+    erase: float = 0.5,
+    tree: Mapping[str, str] | None = None,
+    train_images: int = 0,
+    tune_images: int = 0,
+    test_images: int = 0,
+    seed: int = 0,
+) -> MultiObject:
+    """Photos with boxes: every instance of the training split cut out, whole photos for the rest (barz2022 Sec. 4.2).
+
+    Args:
+        dataset: `coco` (folders of photos beside `annotations/instances_<split>.json`) or `voc` (a folder per split
+            with an XML file beside each photo, or `Annotations`, `JPEGImages` and `ImageSets/Main/<split>.txt`).
+        root: The data set's folder.
+        splits: Names of the training and the test split; None: train2017 and val2017, or train and test.
+        min_boxes: Classes with fewer boxes in the training split are left out everywhere.
+        image_size: Side of the training images; their short side is first drawn from 256/224 to 480/224 of it.
+        erase: Probability of random erasing.
+        tree: Parent of every node of the class tree; None takes COCO's or VOC's own, or a flat tree if neither fits.
+        train_images: Number of instances to train on, drawn by `seed`; 0: all.
+        tune_images: Number of training scenes to tune on, the first ones; 0: all.
+        test_images: Number of test scenes, the first ones; 0: all.
+        seed: Of the draw.
+
+    Raises:
+        ValueError: If the data set is unknown, a class is not in the tree, or no class or no object is left.
+        FileNotFoundError: If a folder or file is missing.
+    """
+    if dataset not in _SPLITS:
+        raise ValueError(f"unknown data set {dataset!r}; known: {', '.join(DATASETS)}")
+    if not str(root):
+        raise ValueError(f"data set {dataset!r} needs a folder: give data_root")
+    train_split, test_split = splits or _SPLITS[dataset]
+    train = _read(dataset, Path(root), train_split)
+    test = _read(dataset, Path(root), test_split, train.classes if dataset == "voc" else None)
+    classes = train.frequent_classes(min_boxes or 1)
+    train, test = train.only(classes), test.only(classes)
+    taxonomy = Taxonomy(tree) if tree else (train.taxonomy or Taxonomy.flat(classes))
+    sides = (round(256 / 224 * image_size), round(480 / 224 * image_size))
+    crops = InstanceCrops(train, transform=crop_transform(image_size, sides, erase=erase), cache_side=sides[1])
+    one = [i for i in range(len(test)) if len(test.target(i)["labels"]) == 1]
+    if not one:
+        raise ValueError(f"no image of {test_split!r} shows a single object of the {len(classes)} classes")
+    order = torch.randperm(len(crops), generator=torch.Generator().manual_seed(seed)).tolist()
+    return MultiObject(
+        classes,
+        taxonomy,
+        Subset(crops, order[: train_images or None]),
+        _first(train, tune_images),
+        _first(test, test_images),
+        Subset(test, one),
+    )
+
+
+def _read(dataset: str, root: Path, split: str, classes: list[str] | None = None) -> Scenes:
+    if dataset == "coco":
+        return CocoScenes(root / split, root / "annotations" / f"instances_{split}.json")
+    if (root / "Annotations").is_dir():
+        image_set = root / "ImageSets" / "Main" / f"{split}.txt"
+        return VocScenes(root / "Annotations", root / "JPEGImages", classes=classes, image_set=image_set)
+    return VocScenes(root / split, classes=classes)
+
+
+def _first(scenes: Scenes, count: int) -> Dataset[Any]:
+    return Subset(scenes, range(min(count, len(scenes)))) if count else scenes
