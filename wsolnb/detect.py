@@ -41,7 +41,7 @@ def cam_readout(model: Classifier, objective: Objective) -> Readout:
 
     def read(features: Tensor) -> tuple[Tensor, Tensor]:
         maps = class_activation_maps(features, model.head.weight, model.head.bias)
-        scores = objective.scores(model.head(features.mean(dim=(2, 3))))
+        scores = objective.scores(model.classify(features))
         if isinstance(objective, CosineLoss):
             maps = similarity_maps(maps, objective.embeddings)
         return maps, scores

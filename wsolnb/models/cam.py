@@ -5,17 +5,19 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from wsolnb.models.backbones import Backbone
+from wsolnb.models.pooling import GlobalAveragePooling
 
 
 class Classifier(nn.Module):
-    """Backbone, global average pooling, linear layer: `f(x) = W · mean_ij ψ(x)_ij + b` (barz2022 Eq. 2).
+    """Backbone, global pooling, linear layer: `f(x) = W · pool_ij ψ(x)_ij + b` (barz2022 Eq. 2, bae2020 Eq. 1).
 
-    Because pooling and layer are linear, `W` and `b` can be applied to every cell instead (Eq. 3): that is what
-    class activation maps read. What is done with the output (softmax, L2 normalisation) belongs to the loss.
+    Because the layer is linear, `W` and `b` can be applied to every cell instead (barz2022 Eq. 3, bae2020 Eq. 2): that
+    is what class activation maps read. What is done with the output (softmax, L2 normalisation) belongs to the loss.
 
     Args:
         backbone: Gives features `(B, D, h, w)`.
         outputs: Number of outputs: classes `C`, or dimensions `E` of the class embeddings.
+        pool: From features to `(B, D)`, see `wsolnb.models.pooling`; by default their average.
 
     Example:
         >>> import torch
@@ -27,11 +29,12 @@ class Classifier(nn.Module):
         torch.Size([2, 96, 8, 12])
     """
 
-    def __init__(self, backbone: Backbone, outputs: int) -> None:
+    def __init__(self, backbone: Backbone, outputs: int, pool: nn.Module | None = None) -> None:
         super().__init__()
         if outputs < 1:
             raise ValueError(f"a classifier needs at least one output, got {outputs}")
         self.backbone = backbone
+        self.pool = pool or GlobalAveragePooling()
         self.head = nn.Linear(backbone.out_channels, outputs)
 
     def features(self, images: Tensor) -> Tensor:
@@ -39,6 +42,11 @@ class Classifier(nn.Module):
         features: Tensor = self.backbone(images)
         return features
 
+    def classify(self, features: Tensor) -> Tensor:
+        """Outputs `(B, outputs)` of features `(B, D, h, w)`: pooled, then through the linear layer."""
+        outputs: Tensor = self.head(self.pool(features))
+        return outputs
+
     def forward(self, images: Tensor) -> Tensor:
         """Outputs `(B, outputs)` of RGB images in [0, 1], `(B, 3, H, W)`: no softmax, no normalisation."""
-        return self.head(self.features(images).mean(dim=(2, 3)))
+        return self.classify(self.features(images))
