@@ -20,5 +20,5 @@ def headless() -> bool:
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Yield the items under a progress bar if it takes over a second; silently in a headless run, where callers print their own lines."""
+    """Yield the items under a progress bar, if it takes over a second; without one in a headless run."""
     yield from tqdm(items, desc=description, total=total, delay=1, leave=False, disable=headless(), file=sys.stdout)

@@ -1,0 +1,28 @@
+"""Every figure of the notebooks; a function per figure, which returns it."""
+
+from wsolnb.plots.curves import (
+    plot_chance,
+    plot_measured,
+    plot_precision_recall,
+    plot_similarity,
+    plot_training,
+    plot_tuning,
+)
+from wsolnb.plots.scenes import show_activations, show_comparison, show_detections, show_maps, show_scenes
+from wsolnb.plots.style import class_colours, use_style
+
+__all__ = [
+    "class_colours",
+    "plot_chance",
+    "plot_measured",
+    "plot_precision_recall",
+    "plot_similarity",
+    "plot_training",
+    "plot_tuning",
+    "show_activations",
+    "show_comparison",
+    "show_detections",
+    "show_maps",
+    "show_scenes",
+    "use_style",
+]

@@ -1,0 +1,119 @@
+"""Figures of numbers: training, tuning, precision over recall, measured beside reported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from wsolnb.metrics.bootstrap import Interval
+from wsolnb.metrics.detection import DetectionAP
+from wsolnb.plots.style import method_colour
+from wsolnb.train import Training
+
+_LINES = ("-", "--", "-.", ":")
+
+
+def plot_training(runs: Mapping[str, Training]) -> Figure:
+    """Accuracy on the training images over epochs, a line per network."""
+    fig, ax = plt.subplots(figsize=(7, 3.4))
+    for style, (name, training) in zip(_LINES * len(runs), runs.items(), strict=False):
+        epochs = [r["epoch"] for r in training.history]
+        ax.plot(epochs, [100 * r["accuracy"] for r in training.history], style, marker="o", linewidth=2.5, label=name)
+    ax.set(xlabel="epoch", ylabel="training accuracy (%)", ylim=(0, 103))
+    ax.legend(frameon=False)
+    sns.despine(fig)
+    return fig
+
+
+def plot_tuning(curves: Mapping[str, Mapping[float, float]], *, iou: float) -> Figure:
+    """Mean AP on training scenes over the threshold of the box rule, a line per method; a dot marks the one chosen."""
+    fig, ax = plt.subplots(figsize=(7.5, 3.8))
+    for style, (name, curve) in zip(_LINES * len(curves), curves.items(), strict=False):
+        best = max(curve, key=lambda t: curve[t])
+        colour = method_colour(name)
+        ax.plot(list(curve), [100 * v for v in curve.values()], style, color=colour, linewidth=2.5, label=name)
+        ax.plot([best], [100 * curve[best]], "o", color=colour, markersize=10)
+    ax.set(xlabel="box threshold (share of the map's maximum)", ylabel=f"mAP at IoU {iou:g} (%)", xlim=(0, 1))
+    ax.set_title("tuned on training scenes")
+    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    sns.despine(fig)
+    return fig
+
+
+def plot_precision_recall(judged: Mapping[str, DetectionAP], ious: Sequence[float]) -> Figure:
+    """Precision over recall, all classes pooled, one panel per IoU threshold (barz2022 Fig. 4)."""
+    fig, axes = plt.subplots(1, len(ious), figsize=(5.6 * len(ious), 4.2), sharey=True, squeeze=False)
+    for ax, iou in zip(axes[0], ious, strict=True):
+        for style, (name, metric) in zip(_LINES * len(judged), judged.items(), strict=False):
+            recall, precision = metric.curve(iou)
+            reached = precision > 0
+            mean = 100 * float(metric.compute()[f"mAP@{iou:g}"])
+            ax.plot(
+                recall[reached], precision[reached], style,
+                color=method_colour(name), linewidth=2.5, label=f"{name} (mAP {mean:.1f} %)",
+            )  # fmt: skip
+        ax.set(title=f"IoU at least {iou:g}", xlabel="recall", xlim=(0, 1), ylim=(0, 1.03))
+        ax.legend(frameon=False, loc="lower left", fontsize=10.5)
+    axes[0, 0].set_ylabel("precision")
+    sns.despine(fig)
+    return fig
+
+
+def plot_measured(measured: Mapping[str, Mapping[str, Interval]], metrics: Mapping[str, str]) -> Figure:
+    """Measured numbers in percent with 95 % intervals: a group per metric, a bar per method."""
+    fig, ax = plt.subplots(figsize=(2.6 * len(metrics) + 3.2, 3.9))
+    width = 0.8 / len(measured)
+    for k, (name, row) in enumerate(measured.items()):
+        bars = [row[m] for m in metrics]
+        places = [x + (k - (len(measured) - 1) / 2) * width for x in range(len(metrics))]
+        errors = [[100 * (b.value - b.low) for b in bars], [100 * (b.high - b.value) for b in bars]]
+        values = [100 * b.value for b in bars]
+        ax.bar(places, values, width * 0.92, yerr=errors, capsize=4, color=method_colour(name), label=name)
+        for x, value, bar in zip(places, values, bars, strict=True):
+            ax.text(x, 100 * bar.high + 1.5, f"{value:.0f}", ha="center", fontsize=10.5)
+    ax.set_xticks(range(len(metrics)), list(metrics.values()))
+    ax.set(ylabel="%", ylim=(0, 112))
+    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    sns.despine(fig)
+    return fig
+
+
+def plot_similarity(similarity: Tensor, classes: Sequence[str], *, title: str = "") -> Figure:
+    """Similarity of every class to every other, as a matrix."""
+    size = min(10.0, 2.6 + 0.34 * len(classes))
+    fig, ax = plt.subplots(figsize=(size + 1, size))
+    frame = pd.DataFrame(similarity.numpy(), index=list(classes), columns=list(classes))
+    sns.heatmap(frame, ax=ax, cmap="cividis", vmin=0, vmax=1, square=True, cbar_kws={"label": "cosine similarity"})
+    ax.set_title(title)
+    ax.tick_params(labelsize=9 if len(classes) > 15 else 11)
+    return fig
+
+
+def plot_chance(measured: Mapping[int, float], *, draws: int = 4000) -> Figure:
+    """How near the nearest of C orthogonal classes is to a direction that means nothing, and to real background.
+
+    Args:
+        measured: Number of classes to the median, over background cells, of the largest similarity.
+        draws: Random directions per number of classes.
+    """
+    counts = [2, 3, 4, 6, 8, 12, 20, 40, 80, 200, 1000]
+    generator = torch.Generator().manual_seed(0)
+    nearest = []
+    for count in counts:
+        direction = torch.randn(min(draws, 4_000_000 // count), count, generator=generator)
+        nearest.append(float((direction / direction.norm(dim=1, keepdim=True)).amax(dim=1).median()))
+    fig, ax = plt.subplots(figsize=(7.5, 3.9))
+    ax.plot(counts, nearest, "-o", linewidth=2.5, color="0.4", label="a random direction")
+    ax.plot(list(measured), list(measured.values()), "D", markersize=10, color="C1", label="background cells")
+    ax.set_xscale("log")
+    ax.set_xticks([2, 6, 12, 80, 1000], ["2", "6", "12", "80", "1000"])
+    ax.set(xlabel="number of classes", ylabel="largest cosine similarity", ylim=(0, 1.03))
+    ax.legend(frameon=False)
+    sns.despine(fig)
+    return fig

@@ -1,0 +1,155 @@
+"""Figures of images: scenes with their truth, maps over them, dense class maps, detections side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import torch
+import torch.nn.functional as F
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from wsolnb.detect import Prediction, SceneMaps
+from wsolnb.maps import dense_class_map
+from wsolnb.plots.style import HEAT, TRUTH, class_colours, draw_boxes, show_picture
+
+
+def show_scenes(scenes: Dataset[Any], classes: Sequence[str], indices: Sequence[int], *, title: str = "") -> Figure:
+    """Images of a data set with their true boxes and class names, in one row."""
+    fig, axes = plt.subplots(1, len(indices), figsize=(3.1 * len(indices), 3.1), squeeze=False)
+    for ax, index in zip(axes[0], indices, strict=True):
+        image, target = scenes[index]
+        show_picture(ax, image)
+        labels = [int(k) for k in torch.as_tensor(target["labels"]).flatten()]
+        draw_boxes(ax, target["boxes"], labels, class_colours(labels), [classes[k] for k in labels])
+    fig.suptitle(title)
+    return fig
+
+
+def show_maps(
+    image: Tensor, maps: Mapping[str, Tensor], *, target: Mapping[str, Any] | None = None, bars: bool = True
+) -> Figure:
+    """Maps `(h, w)` of one image side by side, each on its own scale, which the colour bar gives."""
+    fig, axes = plt.subplots(1, len(maps) + 1, figsize=(3.1 * (len(maps) + 1), 3.0), squeeze=False)
+    show_picture(axes[0, 0], image)
+    axes[0, 0].set_title("image")
+    if target is not None:
+        labels = target["labels"].tolist()
+        draw_boxes(axes[0, 0], target["boxes"], labels, dict.fromkeys(labels, TRUTH))
+    for ax, (name, values) in zip(axes[0, 1:], maps.items(), strict=True):
+        drawn = ax.imshow(values.float().cpu(), cmap=HEAT, interpolation="nearest")
+        ax.set(title=name, xticks=[], yticks=[])
+        if bars:
+            fig.colorbar(drawn, ax=ax, shrink=0.8)
+    return fig
+
+
+def show_activations(panels: Mapping[str, tuple[Tensor, Tensor]], threshold: float, *, columns: int = 2) -> Figure:
+    """Heat map of one image over a histogram for many: the largest class value of every cell (barz2022 Fig. 2).
+
+    Args:
+        panels: Title to the largest value per cell of one image `(h, w)` and the values of all cells of many images.
+        threshold: Marked in every histogram whose values lie in [0, 1].
+        columns: Panels in a row.
+    """
+    rows = -(-len(panels) // columns)
+    fig, axes = plt.subplots(2 * rows, columns, figsize=(4.6 * columns, 4.3 * rows), height_ratios=[1.3, 1] * rows)
+    for k, (title, (heat, values)) in enumerate(panels.items()):
+        top, below = axes[2 * (k // columns), k % columns], axes[2 * (k // columns) + 1, k % columns]
+        unit = bool(values.min() >= -1e-6 and values.max() <= 1 + 1e-6)
+        drawn = top.imshow(heat.float().cpu(), cmap=HEAT, **({"vmin": 0, "vmax": 1} if unit else {}))
+        top.set(title=title, xticks=[], yticks=[])
+        fig.colorbar(drawn, ax=top, shrink=0.85)
+        below.hist(values.float().cpu().numpy(), bins=40, range=(0, 1) if unit else None, color="0.35", log=True)
+        below.set(xlabel="largest value over all classes", ylabel="cells")
+        if unit:
+            below.axvline(threshold, color="C1", linewidth=2.5, linestyle="--", label=f"threshold {threshold:g}")
+            below.legend(fontsize=10, frameon=False)
+    return fig
+
+
+def show_class_map(
+    ax: Axes, image: Tensor, sim: Tensor, classes: Sequence[str], *, score_threshold: float, sim_threshold: float
+) -> list[int]:
+    """A dense class map in class colours over the image, with a legend; returns the classes that it shows."""
+    found = dense_class_map(sim[None].float(), score_threshold, sim_threshold)[0].cpu()
+    present = [int(k) - 1 for k in found.unique() if k > 0]
+    colours = class_colours(present)
+    palette = torch.ones(len(classes) + 1, 3)
+    for k in present:
+        palette[k + 1] = torch.tensor(colours[k])
+    painted = F.interpolate(palette[found].permute(2, 0, 1)[None], image.shape[-2:], mode="nearest")[0]
+    opacity = F.interpolate((found > 0).float()[None, None], image.shape[-2:], mode="nearest")[0] * 0.62
+    pixels = image.as_subclass(Tensor).float().cpu() / (255 if image.dtype == torch.uint8 else 1)
+    show_picture(ax, pixels * (1 - opacity) + painted * opacity)
+    handles = [Patch(color=colours[k], label=classes[k]) for k in present]
+    if handles:
+        ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.01), fontsize=9, ncols=2, frameon=False)
+    return present
+
+
+def show_comparison(
+    scenes: Dataset[Any],
+    classes: Sequence[str],
+    index: int,
+    *,
+    cam: tuple[SceneMaps, Sequence[Prediction]],
+    dcm: tuple[SceneMaps, Sequence[Prediction]],
+    score_threshold: float,
+    sim_threshold: float,
+) -> Figure:
+    """One scene three ways: truth, class activation map of the top class, dense class map (barz2022 Fig. 1)."""
+    image, target = scenes[index]
+    fig, axes = plt.subplots(1, 3, figsize=(14, 4.4))
+    labels = target["labels"].tolist()
+    show_picture(axes[0], image)
+    draw_boxes(axes[0], target["boxes"], labels, class_colours(labels), [classes[k] for k in labels])
+    axes[0].set_title("what is there")
+    top = int(cam[0].scores[index].argmax())
+    heat = F.interpolate(cam[0].maps[index][None, top : top + 1].float().cpu(), image.shape[-2:], mode="bilinear")[0, 0]
+    show_picture(axes[1], image)
+    axes[1].imshow(heat, cmap=HEAT, alpha=0.6)
+    _draw(axes[1], cam[1][index], classes)
+    axes[1].set_title("cross-entropy + CAM")
+    show_class_map(
+        axes[2], image, dcm[0].maps[index], classes, score_threshold=score_threshold, sim_threshold=sim_threshold
+    )
+    _draw(axes[2], dcm[1][index], classes, named=False)
+    axes[2].set_title("cosine loss + DCM")
+    return fig
+
+
+def show_detections(
+    scenes: Dataset[Any],
+    classes: Sequence[str],
+    indices: Sequence[int],
+    found: Mapping[str, Sequence[Prediction]],
+) -> Figure:
+    """Detections of several methods on several images, a column per method after the truth (barz2022 Fig. 5)."""
+    columns = ["truth", *found]
+    fig, axes = plt.subplots(
+        len(indices), len(columns), figsize=(3.5 * len(columns), 3.0 * len(indices)), squeeze=False
+    )
+    for row, index in zip(axes, indices, strict=True):
+        image, target = scenes[index]
+        for ax, name in zip(row, columns, strict=True):
+            show_picture(ax, image)
+            truth: Prediction = {"boxes": target["boxes"], "labels": target["labels"]}
+            _draw(ax, truth if name == "truth" else found[name][index], classes)
+    for ax, name in zip(axes[0], columns, strict=True):
+        ax.set_title(name)
+    return fig
+
+
+def _draw(ax: Axes, found: Prediction, classes: Sequence[str], *, named: bool = True) -> None:
+    labels = found["labels"].tolist()
+    names = None
+    if named:
+        scores = found["scores"].tolist() if "scores" in found else [None] * len(labels)
+        names = [classes[k] if s is None else f"{classes[k]} {s:.2f}" for k, s in zip(labels, scores, strict=True)]
+    draw_boxes(ax, found["boxes"].float().cpu(), labels, class_colours(labels), names)
