@@ -75,10 +75,10 @@ class World:
     families: int = 4
     species: int = 3
     shared_marks: bool = False
-    body_tells: float = 0.8
-    mark_size: float = 0.22
+    body_tells: float = 0.7
+    mark_size: float = 0.25
     clutter: float = 0.5
-    noise: float = 0.03
+    noise: float = 0.02
     occlusion: float = 0.0
     occlusion_extent: float = 0.3
     scale: tuple[float, float] = (0.45, 0.75)
