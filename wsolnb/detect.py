@@ -8,11 +8,13 @@ network again.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -20,7 +22,9 @@ from wsolnb.boxes import BoxRule
 from wsolnb.data.scenes import scene_batches
 from wsolnb.losses import CosineLoss, Objective
 from wsolnb.maps import class_activation_maps, class_scores, dense_class_embeddings, similarity_maps
+from wsolnb.metrics.bootstrap import Statistic
 from wsolnb.metrics.detection import DetectionAP
+from wsolnb.metrics.guesses import GuessLocalizationError
 from wsolnb.models.cam import Classifier
 from wsolnb.progress import track
 
@@ -131,14 +135,18 @@ def detections(found: SceneMaps, rule: BoxRule, *, score_threshold: float = 0.0)
             map leaves out just the classes without a cell.
 
     Returns:
-        Per image `boxes` (xyxy in pixels of the image as given), `scores`, `labels`.
+        Per image `boxes` (xyxy in pixels of the original image), `scores`, `labels`.
     """
-    result = []
-    for maps, scores, size in zip(found.maps, found.scores, found.sizes, strict=True):
-        present = (scores > score_threshold).nonzero().flatten()
-        boxes = rule(maps[present][None], size[None])[0].to(scores.device)
-        drawn = boxes.isfinite().all(dim=1)
-        result.append({"boxes": boxes[drawn], "scores": scores[present][drawn], "labels": present[drawn]})
+    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for index, (maps, size) in enumerate(zip(found.maps, found.sizes.tolist(), strict=True)):
+        groups[(*maps.shape, *size)].append(index)
+    result: list[Prediction] = [{} for _ in found.maps]
+    for indices in groups.values():
+        boxes = rule(torch.stack([found.maps[i] for i in indices]), found.sizes[indices]).to(found.scores.device)
+        present = (found.scores[indices] > score_threshold) & boxes.isfinite().all(dim=2)
+        for index, box, keep in zip(indices, boxes, present, strict=True):
+            labels = keep.nonzero().flatten()
+            result[index] = {"boxes": box[keep], "scores": found.scores[index, labels], "labels": labels}
     return result
 
 
@@ -158,3 +166,50 @@ def tune_threshold(
         metric.update(detections(found, replace(rule, threshold=threshold)), found.targets)
         curve[threshold] = float(metric.compute()[f"mAP@{iou:g}"])
     return curve
+
+
+def detection_evidence(
+    judged: DetectionAP, single: GuessLocalizationError, *, recall: float = 0.3
+) -> dict[str, Statistic]:
+    """What a claim about detections is tested on: statistics by the names that `papers/barz2022` gives them.
+
+    Args:
+        judged: Detections on scenes, at IoU 0, 0.25 and 0.5.
+        single: Guesses on images with one object.
+        recall: Where precision is read, all classes pooled, at IoU 0.25.
+
+    Returns:
+        `ap0`, `ap25`, `ap50`, `p_at_r30` over the scenes, `top5_loc_error` over the single-object images.
+    """
+    pooled, at = judged.ranking(0.25).pooled(), torch.tensor([recall])
+    return {
+        "ap0": judged.statistic(0),
+        "ap25": judged.statistic(0.25),
+        "ap50": judged.statistic(0.5),
+        "p_at_r30": lambda weights: pooled.precision(at, weights)[:, 0, 0],
+        "top5_loc_error": single.statistic(),
+    }
+
+
+def background_similarity(raw: SceneMaps, counts: Sequence[int]) -> dict[int, float]:
+    """How near background comes to the nearest class, if the network had fewer outputs.
+
+    The outputs of a one-hot cosine network before normalisation are cut to the first `C` classes, normalised in every
+    cell, and the largest entry is taken where no object is.
+
+    Args:
+        raw: Maps `W·ψ + b` of a one-hot network, from `cam_readout`.
+        counts: Numbers of classes `C`.
+
+    Returns:
+        Number of classes to the median of the largest similarity over all background cells.
+    """
+    cells = []
+    for maps, size, target in zip(raw.maps, raw.sizes, raw.targets, strict=True):
+        (h, w), (height, width) = maps.shape[1:], size.tolist()
+        y, x = (torch.arange(h) + 0.5) * height / h, (torch.arange(w) + 0.5) * width / w
+        x0, y0, x1, y1 = target["boxes"].as_subclass(Tensor)[:, :, None].unbind(1)
+        inside = ((y >= y0) & (y < y1))[:, :, None] & ((x >= x0) & (x < x1))[:, None, :]
+        cells.append(maps[:, ~inside.any(dim=0).to(maps.device)])
+    outputs = torch.cat(cells, dim=1).float()
+    return {c: float(F.normalize(outputs[:c], dim=0).amax(dim=0).median()) for c in counts}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 
-from wsolnb.models.backbones import Backbone
+from wsolnb.models.backbones import Backbone, backbone
 from wsolnb.models.pooling import GlobalAveragePooling
 
 
@@ -21,7 +24,6 @@ class Classifier(nn.Module):
 
     Example:
         >>> import torch
-        >>> from wsolnb.models.backbones import backbone
         >>> net = Classifier(backbone("tiny"), outputs=12)
         >>> net(torch.rand(2, 3, 64, 96)).shape
         torch.Size([2, 12])
@@ -50,3 +52,24 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Outputs `(B, outputs)` of RGB images in [0, 1], `(B, 3, H, W)`: no softmax, no normalisation."""
         return self.classify(self.features(images))
+
+
+def classifier(name: str, outputs: int, *, seed: int = 0, pool: nn.Module | None = None, **options: Any) -> Classifier:
+    """Build a classifier on a backbone by name, with the same random weights for the same seed.
+
+    The global random state is left as it was.
+
+    Args:
+        name: One of `wsolnb.models.backbones.BACKBONES`.
+        outputs: Number of outputs.
+        seed: Of the random weights.
+        pool: As for `Classifier`.
+        **options: As for `wsolnb.models.backbones.backbone`.
+
+    Example:
+        >>> classifier("tiny", 12, stride=16).head
+        Linear(in_features=96, out_features=12, bias=True)
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Classifier(backbone(name, **options), outputs, pool)
