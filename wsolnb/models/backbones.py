@@ -1,6 +1,7 @@
 """Backbones cut into named stages: from an image to the feature map that a localization method reads.
 
-Every network is torchvision's own (and one tiny net for the drawn world), without its pooling and classifier:
+Every network is torchvision's own, timm's (see `wsolnb.models.variants`) or the tiny one for the drawn world, without
+its pooling and classifier:
 
     image (B, 3, H, W) in [0, 1] -> stage 1 -> ... -> stage n -> features (B, D, h, w)
 
@@ -19,6 +20,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from wsolnb.models.variants import VARIANTS
 from wsolnb.models.weights import load_into
 
 Convention = Literal["torchvision", "tensorflow", "caffe"]
@@ -150,8 +152,8 @@ def backbone(
 
     Args:
         name: One of `BACKBONES`.
-        weights: None (random), a name of torchvision's (`IMAGENET1K_V1`, `DEFAULT`), or the path of a
-            `.safetensors`, `.pth` or `.pt` file with torchvision's keys.
+        weights: None (random), a name of torchvision's (`IMAGENET1K_V1`, `DEFAULT`) or, for its networks, of timm's,
+            or the path of a `.safetensors`, `.pth` or `.pt` file with that library's keys.
         stride: Image pixels per cell: the network's own (None), 32 or 16 (tiny: 8 or 16).
         convention: What the weights expect. `torchvision`: ImageNet mean and deviation. `tensorflow`: RGB in
             [-1, 1], stride-2 3x3 convolutions padded right and below only ("SAME"). `caffe`: BGR, 0 to 255, minus
@@ -177,7 +179,7 @@ def backbone(
     if convention not in _INPUTS:
         raise ValueError(f"unknown convention {convention!r}; known: {', '.join(_INPUTS)}")
     mean, std, bgr = _INPUTS[convention]
-    if name == "googlenet":  # torchvision's GoogLeNet undoes ImageNet's mean and deviation itself
+    if name.startswith("googlenet"):  # torchvision's GoogLeNet undoes ImageNet's mean and deviation itself
         mean, std, bgr = _INPUTS["tensorflow"]
     own, build = _BUILDERS[name]
     allowed = (own, own // 2) if own == 32 else (own, own * 2)
@@ -283,5 +285,6 @@ _BUILDERS: dict[str, tuple[int, Callable[[str | None], Stages]]] = {
     "vgg16": (32, _features("vgg16", (5, 10, 17, 24, 31), ("classifier.",))),
     "googlenet": (32, _googlenet),
     "squeezenet1_0": (16, _features("squeezenet1_0", (2, 6, 11, 13), ("classifier.",))),
+    **VARIANTS,
 }
 BACKBONES = tuple(_BUILDERS)
