@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from wsolnb.background import Background
 from wsolnb.boxes import BoxRule
-from wsolnb.metrics import CorLoc, IoUDistribution, MaxBoxAcc, MaxBoxAccV2, TopLocalization, interval, read_maps
+from wsolnb.metrics import CorLoc, IoUDistribution, MaxBoxAcc, MaxBoxAccV2, PxAP, TopLocalization, interval, read_maps
 from wsolnb.metrics._images import mean_statistic
 from wsolnb.quantise import quantise
 
@@ -308,3 +308,21 @@ def test_bad_settings():
         MaxBoxAcc(thresholds=10).update(torch.ones(1, 2, 3, dtype=torch.int64), [BOX])
     with pytest.raises(ValueError, match=r"class scores must have shape \(2, classes\)"):
         TopLocalization(thresholds=10).update(GOOD, [BOX, BOX], torch.rand(3, 4), torch.tensor([0, 1]))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_maps_on_the_gpu_give_the_same():
+    maps, boxes = drawn(9, size=(24, 31))
+    masks, device = maps > 0.6, torch.device("cuda")
+    for make, truth in (
+        (lambda: MaxBoxAccV2("inclusive", thresholds=30, per_image=True), boxes),
+        (lambda: PxAP(30, per_image=True), masks),
+    ):
+        near, far = make(), make().to(device)
+        near.update(maps, truth)
+        far.update(maps.to(device), truth if truth is boxes else masks.to(device))
+        assert far.compute() == near.compute()
+        assert all(state.is_cuda for state in far.metric_state.values() if isinstance(state, torch.Tensor))
+        weights = torch.ones(1, 9)
+        assert far.statistic()(weights) == near.statistic()(weights)

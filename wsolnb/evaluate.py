@@ -108,7 +108,7 @@ def eval_command(
     masks: Annotated[Path | None, typer.Option(help="Folder below which mask files lie (pxap).")] = None,
     thresholds: Annotated[int, typer.Option(help="Number of thresholds.")] = 1000,
     threshold: Annotated[float | None, typer.Option(help="A threshold chosen on another split.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the results [default: runs/eval/<MAPS>].")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results; runs/eval/MAPS if not given.")] = None,
 ) -> None:
     """Score maps saved by any framework against the field's metadata; write eval.json and eval.csv."""
     result, curve = evaluate_maps(maps, metadata, protocol, masks=masks, thresholds=thresholds, threshold=threshold)

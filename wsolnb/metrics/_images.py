@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from wsolnb.metrics.bootstrap import Statistic
 
@@ -40,7 +40,7 @@ class ColumnMetric(Metric):
         rows = getattr(self, name)
         return self._empty[name].to(self.device) if isinstance(rows, list) and not rows else dim_zero_cat(rows)
 
-    def _sync_dist(self, dist_sync_fn: Callable = ..., process_group: Any = None) -> None:  # type: ignore[assignment]
+    def _sync_dist(self, dist_sync_fn: Any = gather_all_tensors, process_group: Any = None) -> None:
         # A process without data would otherwise send a tensor of another shape and type than the others.
         for name, empty in self._empty.items():
             if not len(getattr(self, name)):
@@ -74,9 +74,3 @@ def mean_statistic(values: Tensor) -> Statistic:
     """Mean of one number per image as a function of image weights."""
     values = values.to(device="cpu", dtype=torch.float64)
     return lambda weights: (weights.to(values) @ values) / weights.to(values).sum(dim=1)
-
-
-def paired(what: str, first: Sequence[Any] | Tensor, other: str, second: Sequence[Any] | Tensor) -> None:
-    """Refuse two lists of different lengths instead of cutting one short."""
-    if len(first) != len(second):
-        raise ValueError(f"{len(first)} {what} but {len(second)} {other}: there must be one of each per image")

@@ -165,25 +165,33 @@ class DetectionAP(ColumnMetric):
             best, kept = _one_per_pair(predicted, scores, boxes, true, truth, crowd, self.classes)
             predicted, boxes, scores = predicted[best], boxes[best], scores[best]
             true, truth, crowd = true[kept], truth[kept], crowd[kept]
+        # COCOeval is slow, and where an image lacks a class nothing can be matched
+        known = torch.isin(_pair(predicted, self.classes), _pair(true, self.classes))
         found = _coco_eval(
             _annotations(true, truth, crowd=crowd),
-            _annotations(predicted, boxes, scores=scores),
+            _annotations(predicted[known], boxes[known], scores=scores[known]),
             images=len(rank),
             classes=self.classes,
             thresholds=self.iou_thresholds,
         )
-        return _rankings(found, images=len(rank), classes=self.classes, thresholds=len(self.iou_thresholds))
+        wrong = (predicted[~known], scores[~known])
+        return _rankings(found, *wrong, images=len(rank), classes=self.classes, thresholds=len(self.iou_thresholds))
+
+
+def _pair(where: Tensor, classes: int) -> Tensor:
+    """One number per pair of image and class, from rows of both."""
+    return where[:, 0] * classes + where[:, 1]
 
 
 def _one_per_pair(
     predicted: Tensor, scores: Tensor, boxes: Tensor, true: Tensor, truth: Tensor, crowd: Tensor, classes: int
 ) -> tuple[Tensor, Tensor]:
     """Indices of each pair's best-scored box, and of the instance that it overlaps most (crowds are all kept)."""
-    pair = predicted[:, 0] * classes + predicted[:, 1]
+    pair = _pair(predicted, classes)
     order = torch.argsort(scores, descending=True, stable=True)
     best = order[first_of_each(pair[order])]
     instance = torch.nonzero(~crowd).squeeze(1)
-    true_pair = true[instance, 0] * classes + true[instance, 1]
+    true_pair = _pair(true[instance], classes)
     overlap = torch.zeros(len(instance), dtype=torch.float64)
     if len(best):
         partner = torch.searchsorted(pair[best], true_pair).clamp(max=len(best) - 1)
@@ -246,19 +254,28 @@ def _coco_eval(
     return judge.evalImgs
 
 
-def _rankings(found: list[dict[str, Any] | None], *, images: int, classes: int, thresholds: int) -> list[Ranking]:
-    """Flatten COCOeval's cells, one per class and image, into one ranking per threshold."""
+def _rankings(
+    found: list[dict[str, Any] | None],
+    wrong: Tensor,
+    wrong_scores: Tensor,
+    *,
+    images: int,
+    classes: int,
+    thresholds: int,
+) -> list[Ranking]:
+    """Flatten COCOeval's cells, one per class and image, and the wrong predictions, into one ranking per threshold."""
     cells = [cell for cell in found if cell is not None]
     where = torch.tensor([(cell["image_id"], cell["category_id"]) for cell in cells], dtype=torch.int64).view(-1, 2)
     sizes = torch.tensor([len(cell["dtIds"]) for cell in cells], dtype=torch.int64)
     positives = torch.tensor([int((cell["gtIgnore"] == 0).sum()) for cell in cells], dtype=torch.int64)
-    image, klass = where.repeat_interleave(sizes, dim=0).unbind(1)
+    image, klass = torch.cat([where.repeat_interleave(sizes, dim=0), wrong]).unbind(1)
     positive_image, positive_class = where.repeat_interleave(positives, dim=0).unbind(1)
     score = torch.tensor([value for cell in cells for value in cell["dtScores"]], dtype=torch.float64)
-    flags = [torch.zeros(2, thresholds, 0, dtype=torch.bool)]
-    flags += [
+    score = torch.cat([score, wrong_scores])
+    flags = [
         torch.stack([torch.as_tensor(cell["dtMatches"]) > 0, torch.as_tensor(cell["dtIgnore"]) > 0]) for cell in cells
     ]
+    flags.append(torch.zeros(2, thresholds, len(wrong), dtype=torch.bool))
     matched, ignored = torch.cat(flags, dim=2)
     return [
         Ranking.of(

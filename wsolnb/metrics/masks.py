@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from numba import njit
 from torch import Tensor
 
+from wsolnb.components import in_threads
 from wsolnb.metrics._images import ColumnMetric
 from wsolnb.metrics._maps import check_maps, threshold_grid, threshold_index
 from wsolnb.metrics.bootstrap import Statistic
@@ -60,14 +63,14 @@ class PxAP(ColumnMetric):
         """
         check_maps(maps, seen=int(self.seen))
         truth = _check_masks(maps, masks, "masks")
-        side = (~truth).to(torch.int64)
+        side = (~truth).to(torch.uint8)
         if ignore is not None:
-            side += (_check_masks(maps, ignore, "ignore regions") & ~truth).long()  # a third histogram, thrown away
-        bins = len(self.foreground)
-        scores = maps.detach().to(torch.float64) if maps.device.type != "mps" else maps.detach().cpu().double()
-        cell = _bin_of(scores, self.thresholds.to(scores.device)).add_(side.to(scores.device), alpha=bins)
-        cell += torch.arange(0, len(maps) * 3 * bins, 3 * bins, device=scores.device)[:, None, None]
-        each = torch.bincount(cell.flatten(), minlength=len(maps) * 3 * bins).view(len(maps), 3, bins)[:, :2]
+            side += _check_masks(maps, ignore, "ignore regions") & ~truth  # a third histogram, thrown away
+        scores = maps.detach().to("cpu", torch.promote_types(maps.dtype, torch.float32)).flatten(1).numpy()
+        edges = torch.cat([self.thresholds, torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)]).numpy()
+        counts = np.zeros((len(maps), 3, len(self.foreground)), np.int32)
+        in_threads(_histograms, len(maps), scores, side.flatten(1).cpu().numpy(), edges, counts)
+        each = torch.from_numpy(counts[:, :2])
         total = each.sum(dim=0).to(self.foreground.device)
         self.foreground += total[0]
         self.background += total[1]
@@ -143,12 +146,21 @@ def _px_ap(counts: Tensor) -> Tensor:
     return (precision[..., 1:] * recall.diff(dim=-1)).sum(dim=-1)
 
 
-def _bin_of(scores: Tensor, thresholds: Tensor) -> Tensor:
-    """Index of the last edge at or below each score: a first guess by multiplication, put right against the edges."""
-    edges = torch.cat([thresholds, thresholds.new_tensor([1.0, 2.0, 3.0])])
-    guess = (scores * len(thresholds)).long()
-    guess -= (scores < edges[guess]).long()
-    return guess + (scores >= edges[guess + 1]).long()
+@njit(cache=True, nogil=True)
+def _histograms(
+    scores: np.ndarray, side: np.ndarray, edges: np.ndarray, counts: np.ndarray, first: int, last: int
+) -> None:
+    """Adds scores ``(B, P)`` to ``counts`` ``(B, 3, bins)``: a guess by multiplication, put right against the edges."""
+    steps = len(edges) - 3
+    for image in range(first, last):
+        for pixel in range(scores.shape[1]):
+            score = np.float64(scores[image, pixel])
+            place = int(score * steps)
+            if score < edges[place]:
+                place -= 1
+            elif score >= edges[place + 1]:
+                place += 1
+            counts[image, side[image, pixel], place] += 1
 
 
 def _check_masks(maps: Tensor, masks: Tensor, what: str) -> Tensor:
