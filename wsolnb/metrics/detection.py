@@ -21,7 +21,7 @@ Matching = Literal["instances", "image-class"]
 
 
 class DetectionAP(ColumnMetric):
-    """Mean average precision at any IoU threshold, 0 and 0.25 among them (barz2022 Table 2 and Fig. 4).
+    """Mean average precision at any IoU threshold, 0 and 0.25 among them (barz2022 section 4.4 and Fig. 4).
 
     Two matchings answer two questions.
 
@@ -137,7 +137,7 @@ class DetectionAP(ColumnMetric):
         return COCO_RECALLS.clone(), precision if per_class else precision[0]
 
     def precision_at(self, recall: float, iou: float) -> Tensor:
-        """Best precision, all classes pooled, at this recall or a higher one (barz2022 section 4.3 takes 0.3)."""
+        """Best precision, all classes pooled, at this recall or a higher one (barz2022 section 4.4.3 takes 0.3)."""
         return self.ranking(iou).pooled().precision(torch.tensor([recall]))[0, 0, 0]
 
     def statistic(self, iou: float) -> Statistic:

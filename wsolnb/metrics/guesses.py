@@ -15,7 +15,7 @@ from wsolnb.metrics.bootstrap import Statistic
 
 
 class GuessLocalizationError(ColumnMetric):
-    """ILSVRC localization error of the ``k`` best-scored guesses (barz2022 section 4.2 reports k = 5).
+    """ILSVRC localization error of the ``k`` best-scored guesses (barz2022 section 4.3 reports k = 5).
 
     A guess is a class with one box. An image is right if one of its ``k`` best-scored guesses names a class of the
     image and overlaps a ground-truth box of that class with an IoU of at least the threshold.
