@@ -16,7 +16,7 @@ from wsolnb.metrics.ranking import Interpolation, Ranking
 
 
 class PointAP(ColumnMetric):
-    """Average precision of points (bency2016 Tables 1, 2): every class of every image is scored and points at one place.
+    """Average precision of points (bency2016 Tables 1, 2): each class of each image is scored and points at one place.
 
     A prediction is right if the centre of the map's strongest cell lies in a box of its class, or within ``tolerance``
     pixels of one. An image that shows the class is one positive; pointing beside the object is a false positive there.
