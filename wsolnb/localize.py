@@ -1,0 +1,162 @@
+"""One object per image: read the map of the true class from a classifier, cut one box out of it, and judge that.
+
+    images -> features -> the true class's map, for one or more sets of head weights -> box rule -> right or wrong
+
+A set of weights is one way to read the same network: all of them (class activation maps), the negative ones clamped to
+zero, or the negative ones alone. The network runs once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2 import functional as v2
+
+from wsolnb.boxes import BoxRule
+from wsolnb.metrics.bootstrap import Statistic
+from wsolnb.metrics.topk import TopLocalization
+from wsolnb.models.cam import Classifier
+from wsolnb.progress import track
+from wsolnb.quantise import minmax
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class ObjectMaps:
+    """The map of the true class of every image of a data set, in its order, with the truth about it.
+
+    Args:
+        maps: At feature resolution, float `(N, h, w)`, on the CPU.
+        scores: Outputs of the classifier `(N, C)`.
+        labels: True classes, int64 `(N,)`.
+        boxes: True boxes of every image, `(n, 4)` in pixels of the frame.
+        frame: Height and width to which all images were brought.
+    """
+
+    maps: Tensor
+    scores: Tensor
+    labels: Tensor
+    boxes: Sequence[Tensor]
+    frame: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the images whose best-scored class is the true one."""
+        return float((self.scores.argmax(dim=1) == self.labels).double().mean())
+
+    def enlarged(self) -> Tensor:
+        """Maps at the size of the frame, bicubic and then stretched to [0, 1] each, as the field's evaluators do."""
+        maps = F.interpolate(self.maps[:, None].float(), self.frame, mode="bicubic", align_corners=False)
+        return minmax(maps[:, 0])
+
+
+@torch.inference_mode()
+def read_objects(
+    model: Classifier,
+    images: Dataset[Any],
+    weights: Mapping[str, Tensor],
+    *,
+    image_size: int | None = None,
+    workers: int = 0,
+) -> dict[str, ObjectMaps]:
+    """Run a classifier over images with one object class each, once, and read the true class's map in several ways.
+
+    The map is `M_k = sum_c w_ck F_c` (bae2020 Eq. 2), without the bias. Scores are the model's own, whatever weights a
+    map is read with.
+
+    Args:
+        model: In evaluation mode, on its device.
+        images: Items `(image, target)` with one or more boxes of one class and their "labels".
+        weights: Named head weights `(C, D)`: `head.weight` for class activation maps, `head.weight.clamp(min=0)` for
+            negative weight clamping (bae2020 Eq. 5).
+        image_size: Side of the square to which images are brought first, boxes with them; None keeps their size, which
+            then must be the same for all.
+        workers: Processes that decode.
+
+    Returns:
+        For every set of weights the maps of all images.
+
+    Raises:
+        ValueError: If weights do not have one row per output.
+    """
+    for name, each in weights.items():
+        if each.shape != model.head.weight.shape:
+            raise ValueError(f"weights {name!r} are {tuple(each.shape)}, the head's {tuple(model.head.weight.shape)}")
+    device = next(model.parameters()).device
+    loader = DataLoader(_Framed(images, image_size), _BATCH, num_workers=workers, collate_fn=lambda rows: rows)
+    maps: dict[str, list[Tensor]] = {name: [] for name in weights}
+    scores, labels, boxes, frame = [], [], [], (0, 0)
+    for rows in track(loader, "images"):
+        batch = torch.stack([image for image, _, _ in rows]).to(device)
+        frame = (batch.shape[2], batch.shape[3])
+        features = model.features(batch)
+        truth = torch.tensor([label for _, label, _ in rows])
+        for name, each in weights.items():
+            maps[name].append(torch.einsum("bdhw,bd->bhw", features, each[truth.to(device)]).float().cpu())
+        scores.append(model.classify(features).float().cpu())
+        labels.append(truth)
+        boxes += [box for _, _, box in rows]
+    shared = (torch.cat(scores), torch.cat(labels), boxes, frame)
+    return {name: ObjectMaps(torch.cat(each), *shared) for name, each in maps.items()}
+
+
+def localization(found: ObjectMaps, rule: BoxRule, *, thresholds: int = 100) -> TopLocalization:
+    """Judge the boxes of all maps at all thresholds: GT-known and Top-1 localization at IoU 0.5.
+
+    The result's `best_threshold` on held-out images goes into `at` and `statistic` of the test images' result.
+
+    Args:
+        found: Maps and truth.
+        rule: How a map becomes a box; its threshold, resize and normalisation are not used.
+        thresholds: Number of thresholds `i / thresholds`.
+    """
+    metric = TopLocalization(ks=(1,), rule=rule, thresholds=thresholds, per_image=True)
+    for part in torch.arange(len(found)).split(256):
+        rows = ObjectMaps(found.maps[part], found.scores, found.labels, found.boxes, found.frame)
+        metric.update(rows.enlarged(), [found.boxes[i] for i in part], found.scores[part], found.labels[part])
+    return metric
+
+
+def evidence(found: ObjectMaps, judged: TopLocalization, threshold: float) -> dict[str, Statistic]:
+    """The three numbers of bae2020's tables as functions of image weights: `top1_cls`, `gt_known` and `top1_loc`.
+
+    Args:
+        found: Maps and truth.
+        judged: What `localization` made of them.
+        threshold: A fixed threshold, chosen on other images.
+    """
+    wrong = judged.statistic("top1_error", threshold)
+    named = (found.scores.argmax(dim=1) == found.labels).double()
+    return {
+        "top1_cls": lambda weights: weights.double() @ named / weights.double().sum(dim=1),
+        "gt_known": judged.statistic("gt_known", threshold),
+        "top1_loc": lambda weights: 1 - wrong(weights),
+    }
+
+
+class _Framed(Dataset[tuple[Tensor, int, Tensor]]):
+    """Images in [0, 1], labels and boxes, all brought to one size."""
+
+    def __init__(self, images: Dataset[Any], side: int | None) -> None:
+        self.images, self.side = images, side
+
+    def __len__(self) -> int:
+        return len(self.images)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, Tensor]:
+        image, target = self.images[index]
+        boxes = target["boxes"]
+        if self.side is not None:
+            image, boxes = (v2.resize(each, [self.side, self.side]) for each in (image, boxes))
+        pixels = v2.to_dtype(image, torch.float32, scale=True).as_subclass(Tensor)
+        return pixels, int(target["labels"][0]), boxes.as_subclass(Tensor)
