@@ -1,4 +1,4 @@
-"""Maps of the true class: hand-computed readings, clamped weights, both readings of the percentile, whole evaluation."""
+"""Maps of the true class: readings and clamped weights by hand, both readings of the percentile, whole evaluation."""
 
 from __future__ import annotations
 
