@@ -9,14 +9,15 @@ zero, or the negative ones alone. The network runs once.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.v2 import functional as v2
+from torchvision.transforms import v2
+from torchvision.transforms.v2.functional import to_dtype
 
 from wsolnb.boxes import BoxRule
 from wsolnb.metrics.bootstrap import Statistic
@@ -26,6 +27,7 @@ from wsolnb.progress import track
 from wsolnb.quantise import minmax
 
 _BATCH = 64
+_MASKS = ("masks", "mark_masks", "ignore")
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class ObjectMaps:
         labels: True classes, int64 `(N,)`.
         boxes: True boxes of every image, `(n, 4)` in pixels of the frame.
         frame: Height and width to which all images were brought.
+        masks: Where the truth has them, bool `(N, H, W)` in the frame: `masks` (the object), `mark_masks` (the mark on a
+            critter's head), `ignore` (regions that count for nothing).
     """
 
     maps: Tensor
@@ -45,6 +49,7 @@ class ObjectMaps:
     labels: Tensor
     boxes: Sequence[Tensor]
     frame: tuple[int, int]
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.maps)
@@ -93,20 +98,26 @@ def read_objects(
         if each.shape != model.head.weight.shape:
             raise ValueError(f"weights {name!r} are {tuple(each.shape)}, the head's {tuple(model.head.weight.shape)}")
     device = next(model.parameters()).device
-    loader = DataLoader(_Framed(images, image_size), _BATCH, num_workers=workers, collate_fn=lambda rows: rows)
+    loader = DataLoader(_Framed(images, image_size), _BATCH, num_workers=workers, collate_fn=list)
     maps: dict[str, list[Tensor]] = {name: [] for name in weights}
-    scores, labels, boxes, frame = [], [], [], (0, 0)
+    scores, labels, frame = [], [], (0, 0)
+    boxes: list[Tensor] = []
+    masks: dict[str, list[Tensor]] = {}
     for rows in track(loader, "images"):
-        batch = torch.stack([image for image, _, _ in rows]).to(device)
+        batch = torch.stack([image for image, _ in rows]).to(device)
         frame = (batch.shape[2], batch.shape[3])
         features = model.features(batch)
-        truth = torch.tensor([label for _, label, _ in rows])
+        truth = torch.tensor([int(target["labels"][0]) for _, target in rows])
         for name, each in weights.items():
             maps[name].append(torch.einsum("bdhw,bd->bhw", features, each[truth.to(device)]).float().cpu())
         scores.append(model.classify(features).float().cpu())
         labels.append(truth)
-        boxes += [box for _, _, box in rows]
-    shared = (torch.cat(scores), torch.cat(labels), boxes, frame)
+        for _, target in rows:
+            boxes.append(target["boxes"].as_subclass(Tensor))
+            for name in set(_MASKS) & target.keys():
+                masks.setdefault(name, []).append(target[name].as_subclass(Tensor).any(dim=0))
+    joined = {name: torch.stack(each) for name, each in masks.items()}
+    shared = (torch.cat(scores), torch.cat(labels), boxes, frame, joined)
     return {name: ObjectMaps(torch.cat(each), *shared) for name, each in maps.items()}
 
 
@@ -144,8 +155,8 @@ def evidence(found: ObjectMaps, judged: TopLocalization, threshold: float) -> di
     }
 
 
-class _Framed(Dataset[tuple[Tensor, int, Tensor]]):
-    """Images in [0, 1], labels and boxes, all brought to one size."""
+class _Framed(Dataset[tuple[Tensor, dict[str, Any]]]):
+    """Images in [0, 1] and their truth, all brought to one size."""
 
     def __init__(self, images: Dataset[Any], side: int | None) -> None:
         self.images, self.side = images, side
@@ -153,10 +164,8 @@ class _Framed(Dataset[tuple[Tensor, int, Tensor]]):
     def __len__(self) -> int:
         return len(self.images)  # type: ignore[arg-type]
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Any]]:
         image, target = self.images[index]
-        boxes = target["boxes"]
         if self.side is not None:
-            image, boxes = (v2.resize(each, [self.side, self.side]) for each in (image, boxes))
-        pixels = v2.to_dtype(image, torch.float32, scale=True).as_subclass(Tensor)
-        return pixels, int(target["labels"][0]), boxes.as_subclass(Tensor)
+            image, target = v2.Resize([self.side, self.side])(image, target)
+        return to_dtype(image, torch.float32, scale=True).as_subclass(Tensor), target

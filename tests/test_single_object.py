@@ -1,0 +1,101 @@
+"""Data sets with one object class per image: drawn, photos with one box, and the field's metadata files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from wsolnb.data.critters import World
+from wsolnb.data.protocol import ProtocolSplit, write_split
+from wsolnb.data.single_object import ProtocolImages, drawn_objects, photographed_objects
+from wsolnb.localize import read_objects
+from wsolnb.models.cam import classifier
+
+
+@pytest.fixture
+def protocol(tmp_path: Path) -> Path:
+    """Two classes, non-square images, boxes in `train`, `val` and `test`."""
+    for split, count in (("train", 6), ("val", 3), ("test", 4)):
+        names = tuple(f"{split}/{k}.png" for k in range(count))
+        (tmp_path / "photos" / split).mkdir(parents=True)
+        for k, name in enumerate(names):
+            Image.new("RGB", (40, 30), (20 * k, 0, 0)).save(tmp_path / "photos" / name)
+        boxes = tuple(torch.tensor([[5, 6, 24, 19]]) for _ in names)
+        write_split(ProtocolSplit(names, torch.arange(count) % 2, boxes=boxes), tmp_path / "meta" / split)
+    return tmp_path
+
+
+def test_drawn_parts_are_disjoint_and_repeatable() -> None:
+    world = World(families=2, species=2, size=32)
+    counts = {"train_images": 8, "held_images": 4, "test_images": 4}
+    task, again = drawn_objects(world, **counts), drawn_objects(world, **counts)
+    assert torch.equal(task.train.tensors[0], again.train.tensors[0])  # type: ignore[attr-defined]
+    assert not torch.equal(task.held[0][0], task.test[0][0])
+    other = drawn_objects(world, **counts, seed=1)
+    assert not torch.equal(task.test[0][0], other.test[0][0])
+    assert not torch.equal(other.train.tensors[0][0], task.test[0][0])  # type: ignore[attr-defined]
+
+
+def test_metadata_files_make_far_corners_exclusive(protocol: Path) -> None:
+    images = ProtocolImages(protocol / "meta" / "test", protocol / "photos")
+    image, target = images[1]
+    assert image.shape == (3, 30, 40)
+    assert image[0, 0, 0] == 20
+    assert target["boxes"].tolist() == [[5, 6, 25, 20]]
+    assert target["labels"].tolist() == [1]
+
+
+def test_protocol_splits_and_counts(protocol: Path) -> None:
+    task = photographed_objects(
+        "protocol", protocol / "photos", metadata=protocol / "meta", splits=("train", "val", "test"), image_size=28,
+        train_images=5, test_images=2,
+    )  # fmt: skip
+    assert task.sizes == {"classes": 2, "train": 5, "held": 3, "test": 2}
+    image, label = task.train[0]
+    assert image.shape == (3, 28, 28)
+    assert label in (0, 1)
+
+
+def test_masks_give_boxes_and_ignore_regions(tmp_path: Path) -> None:
+    mask, ignore = np.zeros((12, 20), np.uint8), np.zeros((12, 20), np.uint8)
+    mask[3:7, 5:15] = 255
+    ignore[0:4, 0:8] = 255
+    for name, pixels in (("mask", mask), ("ignore", ignore)):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    Image.new("RGB", (20, 12)).save(tmp_path / "a.jpg")
+    split = ProtocolSplit(("a.jpg",), torch.tensor([0]), masks=(("mask.png",),), ignore=("ignore.png",))
+    write_split(split, tmp_path / "meta")
+    _, target = ProtocolImages(tmp_path / "meta", tmp_path)[0]
+    assert target["boxes"].tolist() == [[5, 3, 15, 7]]
+    assert target["masks"].shape == (1, 12, 20)
+    assert int(target["ignore"].sum()) == 4 * 8 - 3
+    net = classifier("tiny", 1).eval()
+    images = ProtocolImages(tmp_path / "meta", tmp_path)
+    found = read_objects(net, images, {"cam": net.head.weight}, image_size=24)["cam"]
+    assert {name: tuple(each.shape) for name, each in found.masks.items()} == {
+        "masks": (1, 24, 24),
+        "ignore": (1, 24, 24),
+    }
+
+
+def test_a_fifth_of_the_training_photos_is_held_out(shared_data: Path) -> None:
+    task = photographed_objects("voc", shared_data / "cards", image_size=32)
+    sizes = task.sizes
+    assert sizes["classes"] == 6
+    assert sizes["train"] + sizes["held"] + sizes["test"] == 210
+    assert sizes["held"] == (sizes["train"] + sizes["held"]) // 5
+    kept = {task.train.indices[k] for k in range(sizes["train"])}  # type: ignore[attr-defined]
+    assert not kept & set(task.held.indices)  # type: ignore[attr-defined]
+
+
+def test_bad_input_is_named(tmp_path: Path, protocol: Path) -> None:
+    with pytest.raises(ValueError, match="unknown data set 'cub'; known: critters, voc, coco, protocol"):
+        photographed_objects("cub", tmp_path)
+    with pytest.raises(ValueError, match="'protocol' needs a folder: give metadata"):
+        photographed_objects("protocol", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no image .*0\.png: is the data root right\?"):
+        ProtocolImages(protocol / "meta" / "test", tmp_path / "elsewhere")[0]
