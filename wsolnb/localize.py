@@ -40,8 +40,8 @@ class ObjectMaps:
         labels: True classes, int64 `(N,)`.
         boxes: True boxes of every image, `(n, 4)` in pixels of the frame.
         frame: Height and width to which all images were brought.
-        masks: Where the truth has them, bool `(N, H, W)` in the frame: `masks` (the object), `mark_masks` (the mark on a
-            critter's head), `ignore` (regions that count for nothing).
+        masks: Where the truth has them, bool `(N, H, W)` in the frame: `masks` (the object), `mark_masks` (the mark on
+            a critter's head), `ignore` (regions that count for nothing).
     """
 
     maps: Tensor
