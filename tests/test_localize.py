@@ -13,7 +13,7 @@ from torch.utils.data import Subset
 from wsolnb.boxes import BoxRule
 from wsolnb.data.critters import World
 from wsolnb.data.voc import VocScenes
-from wsolnb.localize import ObjectMaps, evidence, localization, read_objects
+from wsolnb.localize import ObjectMaps, locate, read_objects
 from wsolnb.metrics.bootstrap import interval
 from wsolnb.models.cam import Classifier, classifier
 from wsolnb.models.pooling import ThresholdedAveragePooling
@@ -65,14 +65,32 @@ def test_a_perfect_map_is_right_and_an_inverted_one_is_not() -> None:
     labels = torch.arange(12) % 4
     scores = nn.functional.one_hot(labels, 4).float()
     scores[3] = scores[2]  # one image is misclassified
-    perfect = ObjectMaps(masks, scores, labels, boxes, WORLD.size)  # type: ignore[arg-type]
-    judged = localization(perfect, BoxRule.preset("rethinking", reference="maximum"))
-    numbers = {name: interval(statistic, 12, draws=50) for name, statistic in evidence(perfect, judged, 0.5).items()}
-    assert numbers["gt_known"].value == 1
-    assert numbers["top1_loc"].value == pytest.approx(11 / 12)
-    assert numbers["top1_cls"].value == pytest.approx(11 / 12)
-    inverted = localization(replace(perfect, maps=1 - masks), BoxRule.preset("rethinking", reference="maximum"))
-    assert inverted.at(0.5)["gt_known"] < 0.5
+    perfect = ObjectMaps(masks, scores, labels, boxes, (48, 64), {"masks": masks.bool()})
+    rule = BoxRule.preset("rethinking", reference="maximum")
+    located = locate(perfect, perfect, rule)
+    numbers = {name: interval(statistic, 12, draws=50).value for name, statistic in located.evidence().items()}
+    assert numbers == pytest.approx(
+        {"gt_known": 1, "gt_known_oracle": 1, "pxap": 1, "top1_loc": 11 / 12, "top1_cls": 11 / 12}
+    )
+    found = located.boxes([0, 5])
+    truth = torch.cat([boxes[0], boxes[5]])
+    assert (found - truth).abs().max() <= 1
+    upside = replace(perfect, maps=1 - masks)
+    assert located.rule.threshold in located.curve()[0].tolist()
+    assert locate(perfect, upside, rule).judged.at(0.5)["gt_known"] < 0.5
+
+
+def test_the_threshold_is_the_held_out_images_own() -> None:
+    images = WORLD.singles(8, seed=4)
+    masks = torch.stack([images[i][1]["masks"][0] for i in range(8)]).float()
+    boxes = [images[i][1]["boxes"].as_subclass(Tensor) for i in range(8)]
+    ground = 0.4 + torch.zeros_like(masks)
+    ground[:, 0, 0] = 0  # the smallest value of every map
+    found = ObjectMaps(masks.maximum(ground), torch.eye(8), torch.arange(8), boxes, (48, 64))
+    easy = replace(found, maps=masks)
+    rule = BoxRule.preset("rethinking", reference="maximum")
+    assert locate(easy, found, rule, thresholds=10).rule.threshold < 0.4  # best where it was chosen, bad on the test
+    assert locate(found, found, rule, thresholds=10).rule.threshold >= 0.4
 
 
 def test_photos_of_any_size_are_brought_to_one_frame_with_their_boxes(shared_data: Path) -> None:

@@ -9,7 +9,7 @@ zero, or the negative ones alone. The network runs once.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from torchvision.transforms.v2.functional import to_dtype
 
 from wsolnb.boxes import BoxRule
 from wsolnb.metrics.bootstrap import Statistic
+from wsolnb.metrics.masks import PxAP
 from wsolnb.metrics.topk import TopLocalization
 from wsolnb.models.cam import Classifier
 from wsolnb.progress import track
@@ -58,6 +59,12 @@ class ObjectMaps:
     def accuracy(self) -> float:
         """Share of the images whose best-scored class is the true one."""
         return float((self.scores.argmax(dim=1) == self.labels).double().mean())
+
+    def part(self, indices: Tensor) -> ObjectMaps:
+        """The maps of some images."""
+        masks = {name: each[indices] for name, each in self.masks.items()}
+        boxes = [self.boxes[i] for i in indices.tolist()]
+        return ObjectMaps(self.maps[indices], self.scores[indices], self.labels[indices], boxes, self.frame, masks)
 
     def enlarged(self) -> Tensor:
         """Maps at the size of the frame, bicubic and then stretched to [0, 1] each, as the field's evaluators do."""
@@ -121,38 +128,72 @@ def read_objects(
     return {name: ObjectMaps(torch.cat(each), *shared) for name, each in maps.items()}
 
 
-def localization(found: ObjectMaps, rule: BoxRule, *, thresholds: int = 100) -> TopLocalization:
-    """Judge the boxes of all maps at all thresholds: GT-known and Top-1 localization at IoU 0.5.
-
-    The result's `best_threshold` on held-out images goes into `at` and `statistic` of the test images' result.
+@dataclass(frozen=True)
+class Located:
+    """One way to cut boxes out of maps, with the threshold that was best on held-out images.
 
     Args:
-        found: Maps and truth.
-        rule: How a map becomes a box; its threshold, resize and normalisation are not used.
+        found: Maps and truth of the test images.
+        rule: How a map becomes a box, with that threshold.
+        judged: GT-known and top-1 localization of the test images at all thresholds.
+    """
+
+    found: ObjectMaps
+    rule: BoxRule
+    judged: TopLocalization
+
+    def boxes(self, indices: Sequence[int]) -> Tensor:
+        """The boxes of some test images, `(n, 4)` in pixels of the frame."""
+        return self.rule(self.found.maps[list(indices)][:, None], self.found.frame)[:, 0]
+
+    def curve(self) -> tuple[Tensor, Tensor]:
+        """GT-known localization over the threshold: thresholds and accuracies, `(T,)` each."""
+        return self.judged.thresholds.clone(), self.judged.accuracy()[0, 0]
+
+    def evidence(self) -> dict[str, Statistic]:
+        """The numbers of bae2020's tables as functions of image weights.
+
+        Returns:
+            `top1_cls`; `gt_known` and `top1_loc` at the rule's threshold; `gt_known_oracle` at the best one of every
+            draw; `pxap` where masks are known.
+        """
+        wrong = self.judged.statistic("top1_error", self.rule.threshold)
+        named = (self.found.scores.argmax(dim=1) == self.found.labels).double()
+        numbers: dict[str, Statistic] = {
+            "top1_cls": lambda weights: weights.double() @ named / weights.double().sum(dim=1),
+            "gt_known": self.judged.statistic("gt_known", self.rule.threshold),
+            "top1_loc": lambda weights: 1 - wrong(weights),
+            "gt_known_oracle": self.judged.statistic("gt_known"),
+        }
+        if "masks" in self.found.masks:
+            pixels = PxAP(thresholds=200, per_image=True)
+            for part in torch.arange(len(self.found)).split(_BATCH):
+                rows = self.found.part(part)
+                pixels.update(rows.enlarged(), rows.masks["masks"], rows.masks.get("ignore"))
+            numbers["pxap"] = pixels.statistic()
+        return numbers
+
+
+def locate(held: ObjectMaps, test: ObjectMaps, rule: BoxRule, *, thresholds: int = 100) -> Located:
+    """Judge boxes on test images, at the threshold that is best for GT-known localization on held-out images.
+
+    Args:
+        held: Maps and truth of the held-out images.
+        test: Maps and truth of the test images.
+        rule: How a map becomes a box. Its own threshold is replaced; maps are enlarged and stretched as by
+            `ObjectMaps.enlarged`.
         thresholds: Number of thresholds `i / thresholds`.
     """
+    best = _judged(held, rule, thresholds).best_threshold()
+    return Located(test, replace(rule, threshold=best), _judged(test, rule, thresholds))
+
+
+def _judged(found: ObjectMaps, rule: BoxRule, thresholds: int) -> TopLocalization:
     metric = TopLocalization(ks=(1,), rule=rule, thresholds=thresholds, per_image=True)
-    for part in torch.arange(len(found)).split(256):
-        rows = ObjectMaps(found.maps[part], found.scores, found.labels, found.boxes, found.frame)
-        metric.update(rows.enlarged(), [found.boxes[i] for i in part], found.scores[part], found.labels[part])
+    for part in torch.arange(len(found)).split(_BATCH):
+        rows = found.part(part)
+        metric.update(rows.enlarged(), rows.boxes, rows.scores, rows.labels)
     return metric
-
-
-def evidence(found: ObjectMaps, judged: TopLocalization, threshold: float) -> dict[str, Statistic]:
-    """The three numbers of bae2020's tables as functions of image weights: `top1_cls`, `gt_known` and `top1_loc`.
-
-    Args:
-        found: Maps and truth.
-        judged: What `localization` made of them.
-        threshold: A fixed threshold, chosen on other images.
-    """
-    wrong = judged.statistic("top1_error", threshold)
-    named = (found.scores.argmax(dim=1) == found.labels).double()
-    return {
-        "top1_cls": lambda weights: weights.double() @ named / weights.double().sum(dim=1),
-        "gt_known": judged.statistic("gt_known", threshold),
-        "top1_loc": lambda weights: 1 - wrong(weights),
-    }
 
 
 class _Framed(Dataset[tuple[Tensor, dict[str, Any]]]):
