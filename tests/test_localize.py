@@ -10,13 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
+from wsolnb.analysis import activated_area
 from wsolnb.boxes import BoxRule
 from wsolnb.data.critters import World
 from wsolnb.data.voc import VocScenes
-from wsolnb.localize import ObjectMaps, locate, read_objects
+from wsolnb.localize import Located, ObjectMaps, baselines, locate, mean_statistic, read_objects
 from wsolnb.metrics.bootstrap import interval
 from wsolnb.models.cam import Classifier, classifier
 from wsolnb.models.pooling import ThresholdedAveragePooling
+from wsolnb.overlap import iou
 
 WORLD = World(families=2, species=2, size=(48, 64))
 
@@ -103,6 +105,27 @@ def test_photos_of_any_size_are_brought_to_one_frame_with_their_boxes(shared_dat
         height, width = scenes.sizes[index].tolist()
         scale = torch.tensor([64 / width, 64 / height] * 2)
         torch.testing.assert_close(found.boxes[row], scenes.target(index)["boxes"].as_subclass(Tensor) * scale)
+
+
+def test_baselines_look_at_no_image() -> None:
+    boxes = [torch.tensor([[16.0, 12.0, 48.0, 36.0]]), torch.tensor([[0.0, 0.0, 64.0, 48.0]])]
+    found = ObjectMaps(torch.rand(2, 6, 8), torch.eye(2), torch.arange(2), boxes, (48, 64))
+    rule = BoxRule.preset("rethinking", reference="maximum", far_corner="exclusive", threshold=0.0)
+    maps = baselines(found)
+    assert rule(maps["whole"].maps[:, None], (48, 64))[:, 0].tolist() == [[0, 0, 64, 48]] * 2
+    centre = Located(maps["centre"], replace(rule, threshold=0.5), locate(found, maps["centre"], rule).judged).boxes(
+        [0]
+    )
+    assert 0.5 < float(iou(centre, boxes[0])) <= 1
+
+
+def test_statistics_are_averaged_over_images() -> None:
+    net = classifier("tiny", 4).eval()
+    images = WORLD.singles(70, seed=5)  # more than a batch
+    stacked = images.tensors()[0].float() / 255
+    with torch.no_grad():
+        expected = activated_area(net.features(stacked), 0.2).mean(0)
+    torch.testing.assert_close(mean_statistic(net, images, lambda f: activated_area(f, 0.2)), expected)
 
 
 def test_weights_of_another_head_are_refused() -> None:

@@ -8,7 +8,7 @@ zero, or the negative ones alone. The network runs once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import to_dtype
 
 from wsolnb.boxes import BoxRule
+from wsolnb.metrics.baselines import centred_gaussian
 from wsolnb.metrics.bootstrap import Statistic
 from wsolnb.metrics.masks import PxAP
 from wsolnb.metrics.topk import TopLocalization
@@ -126,6 +127,37 @@ def read_objects(
     joined = {name: torch.stack(each) for name, each in masks.items()}
     shared = (torch.cat(scores), torch.cat(labels), boxes, frame, joined)
     return {name: ObjectMaps(torch.cat(each), *shared) for name, each in maps.items()}
+
+
+@torch.inference_mode()
+def mean_statistic(
+    model: Classifier,
+    images: Dataset[Any],
+    statistic: Callable[[Tensor], Tensor],
+    *,
+    image_size: int | None = None,
+    workers: int = 0,
+) -> Tensor:
+    """Average something over the features of all images, on the CPU.
+
+    Args:
+        model: In evaluation mode, on its device.
+        images: As for `read_objects`.
+        statistic: Features `(B, D, h, w)` to one row per image, such as `wsolnb.analysis.activated_area`.
+        image_size: As for `read_objects`.
+        workers: Processes that decode.
+    """
+    device = next(model.parameters()).device
+    loader = DataLoader(_Framed(images, image_size), _BATCH, num_workers=workers, collate_fn=list)
+    rows = [statistic(model.features(torch.stack([i for i, _ in batch]).to(device))).cpu() for batch in loader]
+    return torch.cat(rows).mean(dim=0)
+
+
+def baselines(found: ObjectMaps) -> dict[str, ObjectMaps]:
+    """Maps that look at no image, in place of those found: a Gaussian in the `centre`, and the `whole` image."""
+    shape = (len(found), *found.frame)
+    flat = {"centre": centred_gaussian(found.frame), "whole": torch.ones(found.frame)}
+    return {name: replace(found, maps=values.expand(shape)) for name, values in flat.items()}
 
 
 @dataclass(frozen=True)
