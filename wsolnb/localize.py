@@ -26,7 +26,7 @@ from wsolnb.metrics.masks import PxAP
 from wsolnb.metrics.topk import TopLocalization
 from wsolnb.models.cam import Classifier
 from wsolnb.progress import track
-from wsolnb.quantise import minmax
+from wsolnb.quantise import minmax, percentile
 
 _BATCH = 64
 _MASKS = ("masks", "mark_masks", "ignore")
@@ -60,6 +60,16 @@ class ObjectMaps:
     def accuracy(self) -> float:
         """Share of the images whose best-scored class is the true one."""
         return float((self.scores.argmax(dim=1) == self.labels).double().mean())
+
+    def box_masks(self) -> Tensor:
+        """Pixels inside the true boxes, bool `(N, H, W)` in the frame; a pixel counts if its middle is inside."""
+        height, width = self.frame
+        x, y = torch.arange(width) + 0.5, torch.arange(height)[:, None] + 0.5
+        masks = torch.zeros(len(self), height, width, dtype=torch.bool)
+        for mask, boxes in zip(masks, self.boxes, strict=True):
+            for x0, y0, x1, y1 in boxes.tolist():
+                mask |= (x > x0) & (x < x1) & (y > y0) & (y < y1)
+        return masks
 
     def part(self, indices: Tensor) -> ObjectMaps:
         """The maps of some images."""
@@ -177,6 +187,12 @@ class Located:
     def boxes(self, indices: Sequence[int]) -> Tensor:
         """The boxes of some test images, `(n, 4)` in pixels of the frame."""
         return self.rule(self.found.maps[list(indices)][:, None], self.found.frame)[:, 0]
+
+    def regions(self) -> Tensor:
+        """What the rule keeps of every test image before it looks for the largest piece, bool `(N, H, W)`."""
+        maps = self.found.enlarged()
+        percent = self.rule.percentile if self.rule.reference == "percentile" else 100.0
+        return maps > (self.rule.threshold * percentile(maps, percent)).to(maps)[:, None, None]
 
     def curve(self) -> tuple[Tensor, Tensor]:
         """GT-known localization over the threshold: thresholds and accuracies, `(T,)` each."""

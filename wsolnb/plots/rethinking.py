@@ -40,7 +40,7 @@ def show_located(
         place[0].set_title(classes[int(target["labels"][0])], fontsize=10.5)
         for ax, name in zip(place[1:], columns, strict=True):
             found = ways[name].found
-            ax.imshow(found.part(torch.tensor([index])).enlarged()[0], cmap=HEAT, vmin=0, vmax=1)
+            ax.imshow(found.part(torch.tensor([index])).enlarged()[0].numpy(), cmap=HEAT, vmin=0, vmax=1)
             ax.set_axis_off()
             box, truth = predicted[name][row : row + 1], found.boxes[index]
             overlap = float(iou(box.double(), truth.double()).max()) if bool(box.isfinite().all()) else 0.0
@@ -65,7 +65,7 @@ def plot_areas(areas: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
     fig, axes = plt.subplots(1, len(areas), figsize=(5.0 * len(areas), 3.7), sharex=True, squeeze=False)
     for colour, ax, (name, (area, weight)) in zip(("C0", "C1", "C2"), axes[0], areas.items(), strict=False):
         live = area > 0
-        ax.scatter(100 * area[live], weight[live], s=38, color=colour, edgecolor="white", linewidth=0.5)
+        ax.scatter(100 * area[live].numpy(), weight[live].numpy(), s=38, color=colour, edgecolor="white", linewidth=0.5)
         order = area[live].argsort()
         thirds = [part for part in order.chunk(3) if len(part)]
         means = [(100 * float(area[live][part].mean()), float(weight[live][part].mean())) for part in thirds]
@@ -85,7 +85,7 @@ def show_parts(image: Tensor, maps: Mapping[str, Tensor]) -> Figure:
     top = max(float(values.abs().max()) for values in maps.values())
     drawn = None
     for ax, (name, values) in zip(axes[0, 1:], maps.items(), strict=True):
-        drawn = ax.imshow(values.float().cpu(), cmap="RdBu_r", vmin=-top, vmax=top, interpolation="nearest")
+        drawn = ax.imshow(values.float().cpu().numpy(), cmap="RdBu_r", vmin=-top, vmax=top, interpolation="nearest")
         ax.set_title(name, fontsize=12)
         ax.set_axis_off()
     if drawn is not None:
@@ -125,7 +125,7 @@ def plot_sorted(curves: Mapping[str, Tensor], threshold: Mapping[str, float]) ->
         values = values[values.isfinite().all(dim=1)]
         places = torch.linspace(0, 100, values.shape[1])
         for row in values[:40]:
-            ax.plot(places, row, color="0.6", linewidth=0.6, alpha=0.7)
+            ax.plot(places.numpy(), row.numpy(), color="0.6", linewidth=0.6, alpha=0.7)
         kept = 100 * (values > threshold[name]).double().mean(dim=1)
         low, high = (float(q) for q in kept.quantile(torch.tensor([0.1, 0.9], dtype=torch.float64)))
         ax.axhline(threshold[name], color="C1", linewidth=2.5)
@@ -174,7 +174,7 @@ def plot_thresholds(ways: Mapping[str, Located]) -> Figure:
     fig, ax = plt.subplots(figsize=(8, 3.8))
     for k, (name, way) in enumerate(ways.items()):
         thresholds, accuracy = way.curve()
-        ax.plot(thresholds, 100 * accuracy, _LINES[k % 4], color=f"C{k}", linewidth=2.5, label=name)
+        ax.plot(thresholds.numpy(), 100 * accuracy.numpy(), _LINES[k % 4], color=f"C{k}", linewidth=2.5, label=name)
         chosen = way.rule.threshold
         ax.plot(chosen, 100 * float(way.judged.at(chosen)["gt_known"]), "o", color=f"C{k}", markersize=10)
     ax.set(xlabel="threshold (share of the reference)", ylabel="GT-known localization (%)", xlim=(0, 1), ylim=(0, None))
@@ -214,7 +214,7 @@ def show_thresholds(image: Tensor, heat: Tensor, cuts: Sequence[float], boxes: T
         truth: True boxes `(m, 4)`.
     """
     fig, axes = plt.subplots(1, len(cuts) + 1, figsize=(2.6 * (len(cuts) + 1), 2.8), squeeze=False)
-    axes[0, 0].imshow(minmax(heat[None])[0], cmap=HEAT)
+    axes[0, 0].imshow(minmax(heat[None])[0].numpy(), cmap=HEAT)
     axes[0, 0].set_title("map", fontsize=12)
     axes[0, 0].set_axis_off()
     blue = sns.color_palette("colorblind")[0]
