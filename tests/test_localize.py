@@ -119,6 +119,19 @@ def test_baselines_look_at_no_image() -> None:
     assert 0.5 < float(iou(centre, boxes[0])) <= 1
 
 
+def test_box_masks_and_regions_by_hand() -> None:
+    boxes = [torch.tensor([[1.0, 0.0, 3.0, 2.0], [3.0, 2.0, 4.0, 3.0]])]
+    maps = torch.tensor([[[0.0, 1.0, 2.0, 4.0], [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]])
+    found = ObjectMaps(maps, torch.eye(1), torch.zeros(1, dtype=torch.int64), boxes, (3, 4))
+    expected = [[False, True, True, False], [False, True, True, False], [False, False, False, True]]
+    assert found.box_masks()[0].tolist() == expected
+    judged = locate(found, found, BoxRule.preset("rethinking")).judged
+    half = Located(found, BoxRule(0.45, reference="maximum"), judged).regions()[0]
+    assert half.tolist() == [[False, False, True, True], [False] * 4, [False] * 4]
+    middle = Located(found, BoxRule(0.5, reference="percentile", percentile=90), judged).regions()[0]  # of 1.9 of 4
+    assert middle.tolist() == [[False, True, True, True], [False] * 4, [False, False, False, True]]
+
+
 def test_statistics_are_averaged_over_images() -> None:
     net = classifier("tiny", 4).eval()
     images = WORLD.singles(70, seed=5)  # more than a batch
