@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import seaborn as sns
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -24,36 +25,39 @@ _LINES = ("-", "--", "-.", ":")
 def show_located(
     images: Dataset[Any], ways: Mapping[str, Located], indices: Sequence[int], classes: Sequence[str]
 ) -> Figure:
-    """A row per image, a column per way: the true class's map with the predicted box, the true box in white.
+    """A column per image, a row per way: the true class's map with the predicted box, the true box in white.
 
     The number in each panel is the overlap (IoU) of the two boxes; green from 0.5 on, orange below.
     """
-    columns = [*ways]
     fig, axes = plt.subplots(
-        len(indices), len(columns) + 1, figsize=(2.35 * (len(columns) + 1), 2.3 * len(indices)), squeeze=False
+        len(ways) + 1, len(indices), figsize=(2.3 * len(indices), 2.3 * (len(ways) + 1)), squeeze=False
     )
-    good, bad = sns.color_palette("colorblind")[2], sns.color_palette("colorblind")[1]
-    predicted = {name: way.boxes(indices) for name, way in ways.items()}
-    for row, (place, index) in enumerate(zip(axes, indices, strict=True)):
+    for ax, index in zip(axes[0], indices, strict=True):
         image, target = images[index]
-        show_picture(place[0], image)
-        place[0].set_title(classes[int(target["labels"][0])], fontsize=10.5)
-        for ax, name in zip(place[1:], columns, strict=True):
-            found = ways[name].found
-            ax.imshow(found.part(torch.tensor([index])).enlarged()[0].numpy(), cmap=HEAT, vmin=0, vmax=1)
-            ax.set_axis_off()
-            box, truth = predicted[name][row : row + 1], found.boxes[index]
-            overlap = float(iou(box.double(), truth.double()).max()) if bool(box.isfinite().all()) else 0.0
-            draw_boxes(ax, truth, [0] * len(truth), {0: TRUTH})
-            if bool(box.isfinite().all()):
-                draw_boxes(ax, box, [0], {0: good if overlap >= 0.5 else bad}, dashed=True)
-            ax.text(
-                0.97, 0.03, f"{overlap:.2f}", transform=ax.transAxes, ha="right", va="bottom", color="white",
-                fontsize=11, fontweight="bold", bbox={"facecolor": good if overlap >= 0.5 else bad, "pad": 1.5},
-            )  # fmt: skip
-            if row == 0:
-                ax.set_title(name, fontsize=11.5)
+        show_picture(ax, image)
+        ax.set_title(classes[int(target["labels"][0])], fontsize=11.5)
+    for row, (name, way) in zip(axes[1:], ways.items(), strict=True):
+        heat = way.found.part(torch.tensor(list(indices))).enlarged()
+        for ax, index, values, box in zip(row, indices, heat, way.boxes(indices), strict=True):
+            ax.imshow(values.numpy(), cmap=HEAT, vmin=0, vmax=1)
+            ax.set(xticks=[], yticks=[])
+            _judge_box(ax, box[None], way.found.boxes[index])
+        row[0].set_ylabel(name, fontsize=12, fontweight="bold")
     return fig
+
+
+def _judge_box(ax: Axes, box: Tensor, truth: Tensor) -> None:
+    """Draw a predicted box and the true ones, and write their overlap into the corner."""
+    there = bool(box.isfinite().all())
+    overlap = float(iou(box, truth).max()) if there else 0.0
+    colour = sns.color_palette("colorblind")[2 if overlap >= 0.5 else 1]
+    draw_boxes(ax, truth, [0] * len(truth), {0: TRUTH})
+    if there:
+        draw_boxes(ax, box, [0], {0: colour}, dashed=True)
+    ax.text(
+        0.97, 0.03, f"{overlap:.2f}", transform=ax.transAxes, ha="right", va="bottom", color="white",
+        fontsize=11, fontweight="bold", bbox={"facecolor": colour, "pad": 1.5},
+    )  # fmt: skip
 
 
 def plot_areas(areas: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
@@ -130,7 +134,7 @@ def plot_sorted(curves: Mapping[str, Tensor], threshold: Mapping[str, float]) ->
         low, high = (float(q) for q in kept.quantile(torch.tensor([0.1, 0.9], dtype=torch.float64)))
         ax.axhline(threshold[name], color="C1", linewidth=2.5)
         ax.axvspan(low, high, color="C0", alpha=0.25, label=f"kept: {low:.0f} to {high:.0f} % of the image")
-        ax.set(title=f"in units of the {name}", xlabel="pixels, from the brightest (%)", xlim=(0, 60), ylim=(0, 2.2))
+        ax.set(title=f"in units of the {name}", xlabel="pixels, from the brightest (%)", xlim=(0, 100), ylim=(0, 2.2))
         ax.legend(frameon=False, fontsize=10.5, title="8 of 10 images", title_fontsize=10.5)
     axes[0, 0].set_ylim(0, 1.03)
     axes[0, 0].set_ylabel("activation")
