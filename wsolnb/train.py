@@ -46,6 +46,8 @@ class Plan:
         momentum: Of the gradient.
         weight_decay: Of all weights.
         clip: Largest norm of the gradient; 0: not clipped.
+        head_rate: Learning rate of the new head (`model.head`) as a multiple of the rest's. Above 1 spares pretrained
+            layers, as the field's training code does.
         seed: Of the order of the images and of the augmentation.
 
     Raises:
@@ -59,14 +61,16 @@ class Plan:
     momentum: float = 0.9
     weight_decay: float = 0.0
     clip: float = 10.0
+    head_rate: float = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name, low in (("epochs", 1), ("batch_size", 1), ("cycle", 0), ("momentum", 0), ("clip", 0)):
             if (value := getattr(self, name)) < low:
                 raise ValueError(f"{name}={value}: must be at least {low}")
-        if not self.lr > 0:
-            raise ValueError(f"lr={self.lr}: must be above 0")
+        for name in ("lr", "head_rate"):
+            if not (value := getattr(self, name)) > 0:
+                raise ValueError(f"{name}={value}: must be above 0")
         ends, length = [0], self.cycle
         while self.cycle and ends[-1] < self.epochs:
             ends.append(ends[-1] + length)
@@ -164,7 +168,7 @@ def train(
     if weights.is_file() and not retrain:
         record = json.loads(weights.with_suffix(".json").read_text())
         model.load_state_dict(load_file(weights))
-        model.to(where).eval()
+        model.to(where, memory_format=torch.channels_last).eval()
         return Training(record["history"], weights, cached=True)
 
     weights.parent.mkdir(parents=True, exist_ok=True)
@@ -205,7 +209,7 @@ class _Loop:
         self.fabric.to_device(cast(nn.Module, objective))
         self.objective = objective
         optimizer = torch.optim.SGD(
-            [p for p in model.parameters() if p.requires_grad],
+            _groups(model, plan),
             lr=plan.lr,
             momentum=plan.momentum,
             weight_decay=plan.weight_decay,
@@ -282,6 +286,14 @@ class _Loop:
                 flush=True,
             )
         return record
+
+
+def _groups(model: nn.Module, plan: Plan) -> list[dict[str, Any]]:
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    rest = [p for name, p in named if not name.startswith("head.")]
+    head = [p for name, p in named if name.startswith("head.")]
+    groups: list[dict[str, Any]] = [{"params": rest}, {"params": head, "lr": plan.head_rate * plan.lr}]
+    return groups if rest and head else groups[:1] if rest else groups[1:]
 
 
 def _bfloat16_is_fast(device: torch.device) -> bool:

@@ -81,6 +81,7 @@ def photos(
     splits: tuple[str, str] | None = None,
     min_boxes: int = 0,
     image_size: int = 224,
+    short_side: tuple[int, int] = (256, 480),
     erase: float = 0.5,
     tree: Mapping[str, str] | None = None,
     train_images: int = 0,
@@ -96,7 +97,9 @@ def photos(
         root: The data set's folder.
         splits: Names of the training and the test split; None: train2017 and val2017, or train and test.
         min_boxes: Classes with fewer boxes in the training split are left out everywhere.
-        image_size: Side of the training images; their short side is first drawn from 256/224 to 480/224 of it.
+        image_size: Side of the training images.
+        short_side: Range from which an object's short side is drawn before its square is cut, for squares of 224
+            pixels; other sizes in proportion.
         erase: Probability of random erasing.
         tree: Parent of every node of the class tree; None takes COCO's or VOC's own, or a flat tree if neither fits.
         train_images: Number of instances to train on, drawn by `seed`; 0: all.
@@ -118,8 +121,9 @@ def photos(
     classes = train.frequent_classes(min_boxes or 1)
     train, test = train.only(classes), test.only(classes)
     taxonomy = Taxonomy(tree) if tree else (train.taxonomy or Taxonomy.flat(classes))
-    sides = (round(256 / 224 * image_size), round(480 / 224 * image_size))
-    crops = InstanceCrops(train, transform=crop_transform(image_size, sides, erase=erase), cache_side=sides[1])
+    least, most = (max(image_size, round(side * image_size / 224)) for side in short_side)
+    transform = crop_transform(image_size, (least, most), erase=erase)
+    crops = InstanceCrops(train, transform=transform, cache_side=most)
     one = [i for i in range(len(test)) if len(test.target(i)["labels"]) == 1]
     if not one:
         raise ValueError(f"no image of {test_split!r} shows a single object of the {len(classes)} classes")

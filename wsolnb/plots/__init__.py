@@ -8,7 +8,7 @@ from wsolnb.plots.curves import (
     plot_training,
     plot_tuning,
 )
-from wsolnb.plots.scenes import show_activations, show_comparison, show_detections, show_maps, show_scenes
+from wsolnb.plots.scenes import show_activations, show_comparison, show_detections, show_maps, show_scenes, show_singles
 from wsolnb.plots.style import class_colours, use_style
 
 __all__ = [
@@ -24,5 +24,6 @@ __all__ = [
     "show_detections",
     "show_maps",
     "show_scenes",
+    "show_singles",
     "use_style",
 ]

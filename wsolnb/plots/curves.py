@@ -86,7 +86,7 @@ def plot_measured(measured: Mapping[str, Mapping[str, Interval]], metrics: Mappi
 
 def plot_similarity(similarity: Tensor, classes: Sequence[str], *, title: str = "") -> Figure:
     """Similarity of every class to every other, as a matrix."""
-    size = min(10.0, 2.6 + 0.34 * len(classes))
+    size = min(9.0, 2.2 + 0.22 * len(classes))
     fig, ax = plt.subplots(figsize=(size + 1, size))
     frame = pd.DataFrame(similarity.numpy(), index=list(classes), columns=list(classes))
     sns.heatmap(frame, ax=ax, cmap="cividis", vmin=0, vmax=1, square=True, cbar_kws={"label": "cosine similarity"})

@@ -16,7 +16,18 @@ from torch.utils.data import Dataset
 
 from wsolnb.detect import Prediction, SceneMaps
 from wsolnb.maps import dense_class_map
-from wsolnb.plots.style import HEAT, TRUTH, class_colours, draw_boxes, show_picture
+from wsolnb.plots.style import HEAT, TRUTH, Colour, class_colours, draw_boxes, show_picture
+
+
+def show_singles(images: Dataset[Any], classes: Sequence[str], indices: Sequence[int], *, title: str = "") -> Figure:
+    """Images of one object each, with the name of its class above, in one row."""
+    fig, axes = plt.subplots(1, len(indices), figsize=(2.4 * len(indices), 2.9), squeeze=False)
+    for ax, index in zip(axes[0], indices, strict=True):
+        image, target = images[index]
+        show_picture(ax, image)
+        ax.set_title(classes[int(target["labels"] if isinstance(target, Mapping) else target)], fontsize=11)
+    fig.suptitle(title)
+    return fig
 
 
 def show_scenes(scenes: Dataset[Any], classes: Sequence[str], indices: Sequence[int], *, title: str = "") -> Figure:
@@ -25,14 +36,14 @@ def show_scenes(scenes: Dataset[Any], classes: Sequence[str], indices: Sequence[
     for ax, index in zip(axes[0], indices, strict=True):
         image, target = scenes[index]
         show_picture(ax, image)
-        labels = [int(k) for k in torch.as_tensor(target["labels"]).flatten()]
+        labels = target["labels"].tolist()
         draw_boxes(ax, target["boxes"], labels, class_colours(labels), [classes[k] for k in labels])
     fig.suptitle(title)
     return fig
 
 
 def show_maps(
-    image: Tensor, maps: Mapping[str, Tensor], *, target: Mapping[str, Any] | None = None, bars: bool = True
+    image: Tensor, maps: Mapping[str, Tensor], *, target: Mapping[str, Any] | None = None, title: str = ""
 ) -> Figure:
     """Maps `(h, w)` of one image side by side, each on its own scale, which the colour bar gives."""
     fig, axes = plt.subplots(1, len(maps) + 1, figsize=(3.1 * (len(maps) + 1), 3.0), squeeze=False)
@@ -44,8 +55,8 @@ def show_maps(
     for ax, (name, values) in zip(axes[0, 1:], maps.items(), strict=True):
         drawn = ax.imshow(values.float().cpu(), cmap=HEAT, interpolation="nearest")
         ax.set(title=name, xticks=[], yticks=[])
-        if bars:
-            fig.colorbar(drawn, ax=ax, shrink=0.8)
+        fig.colorbar(drawn, ax=ax, shrink=0.8)
+    fig.suptitle(title)
     return fig
 
 
@@ -74,12 +85,18 @@ def show_activations(panels: Mapping[str, tuple[Tensor, Tensor]], threshold: flo
 
 
 def show_class_map(
-    ax: Axes, image: Tensor, sim: Tensor, classes: Sequence[str], *, score_threshold: float, sim_threshold: float
-) -> list[int]:
-    """A dense class map in class colours over the image, with a legend; returns the classes that it shows."""
+    ax: Axes,
+    image: Tensor,
+    sim: Tensor,
+    classes: Sequence[str],
+    colours: Mapping[int, Colour],
+    *,
+    score_threshold: float,
+    sim_threshold: float,
+) -> None:
+    """A dense class map in class colours over the image, with a legend."""
     found = dense_class_map(sim[None].float(), score_threshold, sim_threshold)[0].cpu()
     present = [int(k) - 1 for k in found.unique() if k > 0]
-    colours = class_colours(present)
     palette = torch.ones(len(classes) + 1, 3)
     for k in present:
         palette[k + 1] = torch.tensor(colours[k])
@@ -90,7 +107,6 @@ def show_class_map(
     handles = [Patch(color=colours[k], label=classes[k]) for k in present]
     if handles:
         ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.01), fontsize=9, ncols=2, frameon=False)
-    return present
 
 
 def show_comparison(
@@ -107,19 +123,21 @@ def show_comparison(
     image, target = scenes[index]
     fig, axes = plt.subplots(1, 3, figsize=(14, 4.4))
     labels = target["labels"].tolist()
+    mapped = dense_class_map(dcm[0].maps[index][None].float(), score_threshold, sim_threshold).unique() - 1
+    colours = class_colours([*labels, *(k for found in (cam, dcm) for k in found[1][index]["labels"].tolist()),
+                             *(k for k in mapped.tolist() if k >= 0)])  # fmt: skip
     show_picture(axes[0], image)
-    draw_boxes(axes[0], target["boxes"], labels, class_colours(labels), [classes[k] for k in labels])
+    draw_boxes(axes[0], target["boxes"], labels, colours, [classes[k] for k in labels])
     axes[0].set_title("what is there")
     top = int(cam[0].scores[index].argmax())
     heat = F.interpolate(cam[0].maps[index][None, top : top + 1].float().cpu(), image.shape[-2:], mode="bilinear")[0, 0]
     show_picture(axes[1], image)
     axes[1].imshow(heat, cmap=HEAT, alpha=0.6)
-    _draw(axes[1], cam[1][index], classes)
+    _draw(axes[1], cam[1][index], classes, colours)
     axes[1].set_title("cross-entropy + CAM")
-    show_class_map(
-        axes[2], image, dcm[0].maps[index], classes, score_threshold=score_threshold, sim_threshold=sim_threshold
-    )
-    _draw(axes[2], dcm[1][index], classes, named=False)
+    limits = {"score_threshold": score_threshold, "sim_threshold": sim_threshold}
+    show_class_map(axes[2], image, dcm[0].maps[index], classes, colours, **limits)
+    _draw(axes[2], dcm[1][index], classes, colours, named=False)
     axes[2].set_title("cosine loss + DCM")
     return fig
 
@@ -137,19 +155,23 @@ def show_detections(
     )
     for row, index in zip(axes, indices, strict=True):
         image, target = scenes[index]
+        every = [target["labels"], *(result[index]["labels"].cpu() for result in found.values())]
+        colours = class_colours(torch.cat(every).tolist())
         for ax, name in zip(row, columns, strict=True):
             show_picture(ax, image)
             truth: Prediction = {"boxes": target["boxes"], "labels": target["labels"]}
-            _draw(ax, truth if name == "truth" else found[name][index], classes)
+            _draw(ax, truth if name == "truth" else found[name][index], classes, colours)
     for ax, name in zip(axes[0], columns, strict=True):
         ax.set_title(name)
     return fig
 
 
-def _draw(ax: Axes, found: Prediction, classes: Sequence[str], *, named: bool = True) -> None:
+def _draw(
+    ax: Axes, found: Prediction, classes: Sequence[str], colours: Mapping[int, Colour], *, named: bool = True
+) -> None:
     labels = found["labels"].tolist()
     names = None
     if named:
         scores = found["scores"].tolist() if "scores" in found else [None] * len(labels)
         names = [classes[k] if s is None else f"{classes[k]} {s:.2f}" for k, s in zip(labels, scores, strict=True)]
-    draw_boxes(ax, found["boxes"].float().cpu(), labels, class_colours(labels), names)
+    draw_boxes(ax, found["boxes"].float().cpu(), labels, colours, names)

@@ -1,0 +1,67 @@
+"""The same four parts from every data set, and clear words where one is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from wsolnb.data.critters import World
+from wsolnb.data.multi_object import drawn, photos
+
+
+def test_drawn_parts_do_not_repeat_images() -> None:
+    task = drawn(World(size=48), train_images=24, tune_images=3, test_images=5, scene_size=(56, 72))
+    assert task.sizes == {"classes": 12, "train": 24, "tune": 3, "test": 5, "single": 5}
+    image, label = task.train[5]
+    assert image.shape == (3, 48, 48)
+    assert int(label) == 5
+    assert task.test[0][0].shape == (3, 56, 72)
+    assert not torch.equal(task.test[0][0], task.tune[0][0])
+    assert not torch.equal(task.single[0][0], task.train[0][0])
+
+
+def test_another_seed_draws_other_images() -> None:
+    counts = {"train_images": 2, "tune_images": 1, "test_images": 1, "scene_size": (56, 72)}
+    a, b = (drawn(World(size=48), **counts, seed=seed).train[0][0] for seed in (0, 1))
+    assert not torch.equal(a, b)
+
+
+def test_coco_photos(shared_data: Path) -> None:
+    task = photos("coco", shared_data / "coco256", min_boxes=8, image_size=32, train_images=20, tune_images=7)
+    assert task.sizes == {"classes": 29, "train": 20, "tune": 7, "test": 128, "single": 26}
+    image, target = task.train[0]
+    assert image.shape == (3, 32, 32)
+    assert target["labels"].shape == (1,)
+    assert all(len(task.single[i][1]["labels"]) == 1 for i in range(3))
+    assert task.taxonomy.similarity(task.classes).shape == (29, 29)
+
+
+def test_voc_photos_with_a_tree_of_ones_own(shared_data: Path) -> None:
+    tree = {k: "number" for k in ("nine", "ten")} | {k: "face" for k in ("jack", "queen", "king", "ace")}
+    tree |= {"number": "card", "face": "card"}
+    task = photos("voc", shared_data / "cards", image_size=32, tree=tree, test_images=9)
+    assert task.sizes["classes"] == 6
+    assert task.sizes["test"] == 9
+    nine, ten, king = (task.classes.index(k) for k in ("nine", "ten", "king"))
+    likeness = task.taxonomy.similarity(task.classes)
+    assert likeness[nine, ten] == 0.5
+    assert likeness[nine, king] == 0
+
+
+def test_a_class_without_a_node_is_named(shared_data: Path) -> None:
+    task = photos("voc", shared_data / "cards", image_size=32, tree={"ace": "card", "king": "card"})
+    with pytest.raises(ValueError, match="jack"):
+        task.taxonomy.similarity(task.classes)
+
+
+def test_what_is_missing_is_named(tmp_path: Path, shared_data: Path) -> None:
+    with pytest.raises(ValueError, match="unknown data set 'imagenet'; known: critters, coco, voc"):
+        photos("imagenet", tmp_path)
+    with pytest.raises(ValueError, match="'coco' needs a folder: give data_root"):
+        photos("coco", "")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        photos("coco", tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="no class has at least 9999 boxes"):
+        photos("coco", shared_data / "coco256", min_boxes=9999)
