@@ -30,19 +30,19 @@ def show_located(
     The number in each panel is the overlap (IoU) of the two boxes; green from 0.5 on, orange below.
     """
     fig, axes = plt.subplots(
-        len(ways) + 1, len(indices), figsize=(2.3 * len(indices), 2.3 * (len(ways) + 1)), squeeze=False
+        len(ways) + 1, len(indices), figsize=(1.55 * len(indices), 1.55 * (len(ways) + 1)), squeeze=False
     )
     for ax, index in zip(axes[0], indices, strict=True):
         image, target = images[index]
         show_picture(ax, image)
-        ax.set_title(classes[int(target["labels"][0])], fontsize=11.5)
+        ax.set_title(classes[int(target["labels"][0])], fontsize=9)
     for row, (name, way) in zip(axes[1:], ways.items(), strict=True):
         heat = way.found.part(torch.tensor(list(indices))).enlarged()
         for ax, index, values, box in zip(row, indices, heat, way.boxes(indices), strict=True):
             ax.imshow(values.numpy(), cmap=HEAT, vmin=0, vmax=1)
             ax.set(xticks=[], yticks=[])
             _judge_box(ax, box[None], way.found.boxes[index])
-        row[0].set_ylabel(name, fontsize=12, fontweight="bold")
+        row[0].set_ylabel(name, fontsize=10, fontweight="bold")
     return fig
 
 
@@ -56,7 +56,7 @@ def _judge_box(ax: Axes, box: Tensor, truth: Tensor) -> None:
         draw_boxes(ax, box, [0], {0: colour}, dashed=True)
     ax.text(
         0.97, 0.03, f"{overlap:.2f}", transform=ax.transAxes, ha="right", va="bottom", color="white",
-        fontsize=11, fontweight="bold", bbox={"facecolor": colour, "pad": 1.5},
+        fontsize=9, fontweight="bold", bbox={"facecolor": colour, "pad": 1.2},
     )  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def plot_areas(areas: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
     Args:
         areas: Name of the network to the activated area of channels, in [0, 1], and their largest weights.
     """
-    fig, axes = plt.subplots(1, len(areas), figsize=(5.0 * len(areas), 3.7), sharex=True, squeeze=False)
+    fig, axes = plt.subplots(1, len(areas), figsize=(4.2 * len(areas), 3.1), sharex=True, squeeze=False)
     for colour, ax, (name, (area, weight)) in zip(("C0", "C1", "C2"), axes[0], areas.items(), strict=False):
         live = area > 0
         ax.scatter(100 * area[live].numpy(), weight[live].numpy(), s=38, color=colour, edgecolor="white", linewidth=0.5)
@@ -83,7 +83,7 @@ def plot_areas(areas: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
 
 def show_parts(image: Tensor, maps: Mapping[str, Tensor]) -> Figure:
     """An image and maps `(h, w)` of it on one common scale with zero at the middle of the colours."""
-    fig, axes = plt.subplots(1, len(maps) + 1, figsize=(2.9 * (len(maps) + 1), 2.9), squeeze=False)
+    fig, axes = plt.subplots(1, len(maps) + 1, figsize=(2.2 * (len(maps) + 1), 2.2), squeeze=False)
     show_picture(axes[0, 0], image)
     axes[0, 0].set_title("image", fontsize=12)
     top = max(float(values.abs().max()) for values in maps.values())
@@ -104,7 +104,7 @@ def plot_inside(shares: Mapping[str, Tensor], *, chance: float | None = None) ->
         shares: Name to one share per image, in [0, 1]; NaN is left out.
         chance: Share of the image that the objects take; marked.
     """
-    fig, ax = plt.subplots(figsize=(7, 3.5))
+    fig, ax = plt.subplots(figsize=(6, 3.0))
     for k, (name, values) in enumerate(shares.items()):
         known = values[values.isfinite()]
         label = f"{name} (mean {100 * float(known.mean()):.0f} %)"
@@ -124,11 +124,11 @@ def plot_sorted(curves: Mapping[str, Tensor], threshold: Mapping[str, float]) ->
         curves: Name of the reference to `(N, P)`, from `wsolnb.analysis.sorted_activations`.
         threshold: Fraction of the reference at which the box is cut, by the same names.
     """
-    fig, axes = plt.subplots(1, len(curves), figsize=(5.2 * len(curves), 3.8), squeeze=False)
+    fig, axes = plt.subplots(1, len(curves), figsize=(4.3 * len(curves), 3.2), squeeze=False)
     for ax, (name, values) in zip(axes[0], curves.items(), strict=True):
         values = values[values.isfinite().all(dim=1)]
         places = torch.linspace(0, 100, values.shape[1])
-        for row in values[:40]:
+        for row in values[:20]:
             ax.plot(places.numpy(), row.numpy(), color="0.6", linewidth=0.6, alpha=0.7)
         kept = 100 * (values > threshold[name]).double().mean(dim=1)
         low, high = (float(q) for q in kept.quantile(torch.tensor([0.1, 0.9], dtype=torch.float64)))
@@ -152,7 +152,7 @@ def plot_components(
 ) -> Figure:
     """One number of several ways with 95 % intervals, a row per way; baselines as upright lines."""
     rows = [name for name in names if name in measured]
-    fig, ax = plt.subplots(figsize=(8, 0.48 * len(rows) + 1.5))
+    fig, ax = plt.subplots(figsize=(6.5, 0.4 * len(rows) + 1.3))
     for place, name in enumerate(rows):
         score = measured[name][metric]
         count = name.count("+") + (name != "cam")
@@ -175,7 +175,7 @@ def plot_components(
 
 def plot_thresholds(ways: Mapping[str, Located]) -> Figure:
     """GT-known localization over the threshold, a line per way; a dot marks the threshold chosen on held-out images."""
-    fig, ax = plt.subplots(figsize=(8, 3.8))
+    fig, ax = plt.subplots(figsize=(6.8, 3.2))
     for k, (name, way) in enumerate(ways.items()):
         thresholds, accuracy = way.curve()
         ax.plot(thresholds.numpy(), 100 * accuracy.numpy(), _LINES[k % 4], color=f"C{k}", linewidth=2.5, label=name)
@@ -193,7 +193,7 @@ def plot_covered(shares: Mapping[str, Mapping[str, float]]) -> Figure:
     Args:
         shares: Name of the way to a share in [0, 1] for every part.
     """
-    fig, ax = plt.subplots(figsize=(7.5, 3.5))
+    fig, ax = plt.subplots(figsize=(6.5, 3.0))
     width = 0.8 / len(shares)
     for k, (name, parts) in enumerate(shares.items()):
         places = [x + (k - (len(shares) - 1) / 2) * width for x in range(len(parts))]
