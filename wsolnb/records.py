@@ -154,7 +154,7 @@ def save_figure(figure: Figure, out: str | Path, name: str) -> None:
     if str(out):
         folder = Path(out) / "figures"
         folder.mkdir(parents=True, exist_ok=True)
-        figure.savefig(folder / f"{name}.png", dpi=150, bbox_inches="tight")
+        figure.savefig(folder / f"{name}.png", dpi=110, bbox_inches="tight")
 
 
 def load_runs(folder: str | Path = "runs") -> pd.DataFrame:

@@ -68,9 +68,9 @@ def drawn(
         world.classes,
         world.taxonomy,
         TensorDataset(images, torch.cat([t["labels"] for t in targets])),
-        world.scenes(tune_images, seed=first + 1, size=scene_size),
-        world.scenes(test_images, seed=first + 2, size=scene_size),
-        world.singles(test_images, seed=first + 3),
+        _once(world.scenes(tune_images, seed=first + 1, size=scene_size)),
+        _once(world.scenes(test_images, seed=first + 2, size=scene_size)),
+        _once(world.singles(test_images, seed=first + 3)),
     )
 
 
@@ -136,6 +136,24 @@ def photos(
         _first(test, test_images),
         Subset(test, one),
     )
+
+
+def _once(dataset: Dataset[Any]) -> Dataset[Any]:
+    """All images drawn now and kept, because every network looks at them."""
+    return Kept([dataset[i] for i in range(len(dataset))])  # type: ignore[arg-type]
+
+
+class Kept(Dataset[Any]):
+    """Samples in memory."""
+
+    def __init__(self, samples: list[Any]) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.samples[index]
 
 
 def _read(dataset: str, root: Path, split: str, classes: list[str] | None = None) -> Scenes:

@@ -151,7 +151,7 @@ def show_detections(
     """Detections of several methods on several images, a column per method after the truth (barz2022 Fig. 5)."""
     columns = ["truth", *found]
     fig, axes = plt.subplots(
-        len(indices), len(columns), figsize=(3.5 * len(columns), 3.0 * len(indices)), squeeze=False
+        len(indices), len(columns), figsize=(3.0 * len(columns), 2.6 * len(indices)), squeeze=False
     )
     for row, index in zip(axes, indices, strict=True):
         image, target = scenes[index]

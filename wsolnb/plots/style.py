@@ -24,7 +24,7 @@ def use_style() -> None:
     """Set fonts and colours for all figures that follow, and small pictures inside a notebook."""
     sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=1.15)
     plt.rcParams |= {
-        "figure.dpi": 80,
+        "figure.dpi": 57,
         "savefig.dpi": 150,
         "axes.titleweight": "bold",
         "figure.constrained_layout.use": True,
@@ -32,7 +32,7 @@ def use_style() -> None:
     try:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-        set_matplotlib_formats("jpeg", pil_kwargs={"quality": 82})
+        set_matplotlib_formats("jpeg", pil_kwargs={"quality": 66})
     except (ImportError, AttributeError):  # not in a notebook: nothing is shown inline
         return
 
