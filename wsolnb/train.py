@@ -168,7 +168,7 @@ def train(
     if weights.is_file() and not retrain:
         record = json.loads(weights.with_suffix(".json").read_text())
         model.load_state_dict(load_file(weights))
-        model.to(where, memory_format=torch.channels_last).eval()
+        model.to(where).to(memory_format=torch.channels_last).eval()
         return Training(record["history"], weights, cached=True)
 
     weights.parent.mkdir(parents=True, exist_ok=True)
