@@ -53,7 +53,7 @@ def show_maps(
         labels = target["labels"].tolist()
         draw_boxes(axes[0, 0], target["boxes"], labels, dict.fromkeys(labels, TRUTH))
     for ax, (name, values) in zip(axes[0, 1:], maps.items(), strict=True):
-        drawn = ax.imshow(values.float().cpu(), cmap=HEAT, interpolation="nearest")
+        drawn = ax.imshow(values.float().cpu().numpy(), cmap=HEAT, interpolation="nearest")
         ax.set(title=name, xticks=[], yticks=[])
         fig.colorbar(drawn, ax=ax, shrink=0.8)
     fig.suptitle(title)
@@ -73,7 +73,7 @@ def show_activations(panels: Mapping[str, tuple[Tensor, Tensor]], threshold: flo
     for k, (title, (heat, values)) in enumerate(panels.items()):
         top, below = axes[2 * (k // columns), k % columns], axes[2 * (k // columns) + 1, k % columns]
         unit = bool(values.min() >= -1e-6 and values.max() <= 1 + 1e-6)
-        drawn = top.imshow(heat.float().cpu(), cmap=HEAT, **({"vmin": 0, "vmax": 1} if unit else {}))
+        drawn = top.imshow(heat.float().cpu().numpy(), cmap=HEAT, **({"vmin": 0, "vmax": 1} if unit else {}))
         top.set(title=title, xticks=[], yticks=[])
         fig.colorbar(drawn, ax=top, shrink=0.85)
         below.hist(values.float().cpu().numpy(), bins=40, range=(0, 1) if unit else None, color="0.35", log=True)
@@ -132,7 +132,7 @@ def show_comparison(
     top = int(cam[0].scores[index].argmax())
     heat = F.interpolate(cam[0].maps[index][None, top : top + 1].float().cpu(), image.shape[-2:], mode="bilinear")[0, 0]
     show_picture(axes[1], image)
-    axes[1].imshow(heat, cmap=HEAT, alpha=0.6)
+    axes[1].imshow(heat.numpy(), cmap=HEAT, alpha=0.6)
     _draw(axes[1], cam[1][index], classes, colours)
     axes[1].set_title("cross-entropy + CAM")
     limits = {"score_threshold": score_threshold, "sim_threshold": sim_threshold}
