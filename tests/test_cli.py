@@ -107,7 +107,8 @@ def test_a_failed_run_exits_with_one_and_names_the_notebook(wsolnb: CliRunner, m
 def test_ctrl_c_stops_the_kernel_and_keeps_the_notebook(tmp_path: Path) -> None:
     sources = ["import os\nprint('kernel', os.getpid())", "import time\ntime.sleep(600)"]
     nbformat.write(new_notebook(cells=[new_code_cell(source) for source in sources]), tmp_path / "sleep.ipynb")
-    command = [Path(sys.executable).with_name("wsolnb"), "run", "sleep.ipynb"]
+    heed = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+    command = [sys.executable, "-c", heed, Path(sys.executable).with_name("wsolnb"), "run", "sleep.ipynb"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=tmp_path, **pipes) as running:  # type: ignore[call-overload]
         lines = iter(running.stdout.readline, "")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset, Subset, TensorDataset
+from torch.utils.data import Dataset, Subset
 
 from wsolnb.data.coco import CocoScenes
 from wsolnb.data.critters import World
@@ -63,14 +63,13 @@ def drawn(
         {'classes': 12, 'train': 24, 'tune': 4, 'test': 6, 'single': 6}
     """
     first = 4 * seed
-    images, targets = world.singles(train_images, seed=first).tensors()
     return MultiObject(
         world.classes,
         world.taxonomy,
-        TensorDataset(images, torch.cat([t["labels"] for t in targets])),
-        _once(world.scenes(tune_images, seed=first + 1, size=scene_size)),
-        _once(world.scenes(test_images, seed=first + 2, size=scene_size)),
-        _once(world.singles(test_images, seed=first + 3)),
+        Kept(world.singles(train_images, seed=first), bare=True),
+        Kept(world.scenes(tune_images, seed=first + 1, size=scene_size)),
+        Kept(world.scenes(test_images, seed=first + 2, size=scene_size)),
+        Kept(world.singles(test_images, seed=first + 3)),
     )
 
 
@@ -138,21 +137,25 @@ def photos(
     )
 
 
-def _once(dataset: Dataset[Any]) -> Dataset[Any]:
-    """All images drawn now and kept, because every network looks at them."""
-    return Kept([dataset[i] for i in range(len(dataset))])  # type: ignore[arg-type]
-
-
 class Kept(Dataset[Any]):
-    """Samples in memory."""
+    """Samples kept in memory from the first time they are asked for: drawn once, looked at by every network.
 
-    def __init__(self, samples: list[Any]) -> None:
-        self.samples = samples
+    Args:
+        dataset: Where they come from.
+        bare: Keep image and label only, without boxes and masks.
+    """
+
+    def __init__(self, dataset: Dataset[Any], *, bare: bool = False) -> None:
+        self.dataset, self.bare = dataset, bare
+        self.samples: dict[int, Any] = {}
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.dataset)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> Any:
+        if index not in self.samples:
+            image, target = self.dataset[index]
+            self.samples[index] = (image, int(target["labels"])) if self.bare else (image, target)
         return self.samples[index]
 
 
