@@ -1,4 +1,4 @@
-"""Losses, and how to read class scores from an output trained with each.
+"""Losses of classifiers, and how to read class scores from an output trained with each.
 
 An objective is called with outputs and labels and gives a scalar; its `scores` turns outputs into one comparable
 number per class, which is what predictions, accuracies and maps are made from.
