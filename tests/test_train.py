@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import wsolnb.train
-from wsolnb.losses import CosineLoss, CrossEntropy
+from wsolnb.losses import CosineLoss, CrossEntropy, MultiLabelCrossEntropy
 from wsolnb.models.backbones import backbone
 from wsolnb.models.cam import Classifier
-from wsolnb.train import Plan, resolve_device, train
+from wsolnb.train import Plan, StepPlan, collate, resolve_device, train
 
 
 @pytest.fixture(autouse=True)
@@ -157,3 +157,26 @@ def test_it_learns_on_the_gpu(colours: TensorDataset) -> None:
         pytest.skip("no CUDA device on this machine")
     history = train(net(), colours, CrossEntropy(), Plan(6, 16, lr=0.05), device="cuda").history
     assert history[-1]["accuracy"] > 0.9
+
+
+def test_several_labels_per_image(colours: TensorDataset) -> None:
+    images, labels = colours.tensors
+    several = torch.nn.functional.one_hot(labels, 3).float()
+    several[::2, 0] = 1.0
+    assert [tuple(x.shape) for x in collate([(images[0], several[0]), (images[1], several[1])])] == [
+        (2, 3, 16, 24),
+        (2, 3),
+    ]
+    loss = MultiLabelCrossEntropy("sigmoid")
+    history = train(net(), TensorDataset(images, several), loss, StepPlan(6, 16, lr=0.2, every=4), device="cpu").history
+    assert history[-1]["accuracy"] > 0.9  # the best-scored class is one of those in the image
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert [r["lr"] for r in history] == pytest.approx([0.2] * 4 + [0.02] * 2)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"), [({"cycle": 6}, "cycle=6"), ({"every": 0}, "every=0"), ({"factor": 2.0}, "2.0")]
+)
+def test_a_step_plan_refuses(wrong: dict[str, float], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        StepPlan(6, **wrong)  # type: ignore[arg-type]

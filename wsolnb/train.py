@@ -18,7 +18,8 @@ from lightning_fabric import Fabric
 from platformdirs import user_cache_path
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LRScheduler, StepLR
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import to_dtype
 
@@ -81,6 +82,44 @@ class Plan:
                 f"{' or '.join(str(e) for e in ends[-2:] if e)}, or cycle=0 for one cycle over all epochs"
             )
 
+    def schedule(self, optimizer: Optimizer) -> LRScheduler:
+        """What sets the learning rate after every epoch."""
+        low = min(1e-6, self.lr)
+        return CosineAnnealingWarmRestarts(optimizer, T_0=self.cycle or self.epochs, T_mult=2, eta_min=low)
+
+
+@dataclass(frozen=True)
+class StepPlan(Plan):
+    """How to train with a learning rate that falls in steps (bency2016 Sec. 4.1).
+
+    Args:
+        every: Epochs between two steps.
+        factor: What the learning rate is multiplied with at a step.
+
+    Raises:
+        ValueError: For values out of range, and for a cycle.
+
+    Example:
+        >>> StepPlan(epochs=60, lr=0.001, every=20).factor
+        0.1
+    """
+
+    every: int = 20
+    factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cycle:
+            raise ValueError(f"cycle={self.cycle}: a learning rate that falls in steps has no cycles")
+        if self.every < 1:
+            raise ValueError(f"every={self.every}: must be at least 1")
+        if not 0 < self.factor <= 1:
+            raise ValueError(f"factor={self.factor}: must be above 0 and at most 1")
+
+    def schedule(self, optimizer: Optimizer) -> LRScheduler:
+        """What sets the learning rate after every epoch."""
+        return StepLR(optimizer, step_size=self.every, gamma=self.factor)
+
 
 @dataclass
 class Training:
@@ -119,12 +158,15 @@ def cache_folder() -> Path:
 
 
 def collate(batch: list[tuple[Tensor, Any]]) -> tuple[Tensor, Tensor]:
-    """Stack single-label samples: images `(B, 3, H, W)` and labels, int64 `(B,)`.
+    """Stack samples: images `(B, 3, H, W)` and labels, int64 `(B,)`, or float `(B, C)` of several classes per image.
 
-    A target is a label or a dictionary whose `labels` holds one.
+    A target is a label, a float vector with an entry per class, or a dictionary whose `labels` holds one of them.
     """
     labels = [t["labels"] if isinstance(t, Mapping) else t for _, t in batch]
-    return torch.stack([i.as_subclass(Tensor) for i, _ in batch]), torch.as_tensor([int(k) for k in labels])
+    images = torch.stack([i.as_subclass(Tensor) for i, _ in batch])
+    if all(isinstance(k, Tensor) and k.is_floating_point() for k in labels):
+        return images, torch.stack(labels)
+    return images, torch.as_tensor([int(k) for k in labels])
 
 
 def train(
@@ -138,14 +180,15 @@ def train(
     workers: int = 0,
     retrain: bool = False,
 ) -> Training:
-    """Train a single-label classifier, or take its weights from the cache if the very same training was done.
+    """Train a classifier, or take its weights from the cache if the very same training was done.
 
     The key of the cache covers model and initial weights, data, objective, plan, precision and version. While it
     trains, a checkpoint is kept after every epoch; an interrupted training goes on from there.
 
     Args:
         model: Gives outputs `(B, E)` for images in [0, 1]; trained in place and left on the device, in evaluation mode.
-        dataset: Items `(image, label)` or `(image, {"labels": one label, ...})`; uint8 images are scaled to [0, 1].
+        dataset: Items `(image, label)` or `(image, {"labels": one label, ...})`; a label is a number or, where images
+            show several classes, a float vector over all of them. uint8 images are scaled to [0, 1].
         objective: Loss of outputs and labels (`wsolnb.losses`).
         plan: How long and how fast.
         device: `auto`, or one of this machine's.
@@ -214,9 +257,7 @@ class _Loop:
             momentum=plan.momentum,
             weight_decay=plan.weight_decay,
         )
-        self.schedule = CosineAnnealingWarmRestarts(
-            optimizer, T_0=plan.cycle or plan.epochs, T_mult=2, eta_min=min(1e-6, plan.lr)
-        )
+        self.schedule = plan.schedule(optimizer)
         self.model, self.optimizer = self.fabric.setup(model.to(memory_format=torch.channels_last), optimizer)
         self.shuffle = torch.Generator()
         loader: DataLoader[Any] = DataLoader(
@@ -267,7 +308,7 @@ class _Loop:
             self.optimizer.step()
             with torch.no_grad():
                 total += loss.detach() * len(labels)
-                right += (self.objective.scores(outputs).argmax(dim=1) == labels).sum()
+                right += _hits(self.objective.scores(outputs).argmax(dim=1), labels).sum()
                 seen += len(labels)
             if step % _CHECK_EVERY == 0 or step + 1 == len(self.loader):
                 _refuse_nan(float(total), epoch, step, lr, checkpoint)
@@ -294,6 +335,11 @@ def _groups(model: nn.Module, plan: Plan) -> list[dict[str, Any]]:
     head = [p for name, p in named if name.startswith("head.")]
     groups: list[dict[str, Any]] = [{"params": rest}, {"params": head, "lr": plan.head_rate * plan.lr}]
     return groups if rest and head else groups[:1] if rest else groups[1:]
+
+
+def _hits(best: Tensor, labels: Tensor) -> Tensor:
+    """Whether the best-scored class is the true one, or one of the true ones."""
+    return best == labels if labels.ndim == 1 else labels.gather(1, best[:, None]) > 0
 
 
 def _bfloat16_is_fast(device: torch.device) -> bool:
