@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LRScheduler, StepLR
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2.functional import to_dtype
 
 from wsolnb.fingerprints import fingerprint
@@ -175,6 +175,7 @@ def train(
     objective: Objective,
     plan: Plan,
     *,
+    batches: Sampler[list[int]] | None = None,
     device: str = "auto",
     precision: str = "auto",
     workers: int = 0,
@@ -189,8 +190,11 @@ def train(
         model: Gives outputs `(B, E)` for images in [0, 1]; trained in place and left on the device, in evaluation mode.
         dataset: Items `(image, label)` or `(image, {"labels": one label, ...})`; a label is a number or, where images
             show several classes, a float vector over all of them. uint8 images are scaled to [0, 1].
-        objective: Loss of outputs and labels (`wsolnb.losses`).
+        objective: Loss of outputs and labels (`wsolnb.losses`). If it has a method `begin_epoch(epoch, epochs)`, that
+            is called before every epoch, counted from 0: for weights that change while it trains.
         plan: How long and how fast.
+        batches: Which images stand together in a batch (`wsolnb.data.balanced`), in place of random batches of the
+            plan's size; told apart by its `repr`. A method `set_epoch(epoch)` of it is called before every epoch.
         device: `auto`, or one of this machine's.
         precision: Fabric's names; `auto` is `bf16-mixed` where the device has instructions for it (on a 2-core AVX-512
             processor: tiny 1.5x, mobilenet_v2 1.3x, resnet18 1.7x the images per second), else `32-true`.
@@ -206,7 +210,8 @@ def train(
     where = resolve_device(device)
     if precision == "auto":
         precision = "bf16-mixed" if _bfloat16_is_fast(where) else "32-true"
-    key = fingerprint(model, dataset, cast(nn.Module, objective), asdict(plan), precision, _version())
+    drawn = [] if batches is None else [repr(batches)]
+    key = fingerprint(model, dataset, cast(nn.Module, objective), asdict(plan), precision, _version(), *drawn)
     weights = cache_folder() / "weights" / f"{key}.safetensors"
     if weights.is_file() and not retrain:
         record = json.loads(weights.with_suffix(".json").read_text())
@@ -218,7 +223,7 @@ def train(
     checkpoint = weights.with_suffix(".ckpt")
     if retrain:
         checkpoint.unlink(missing_ok=True)
-    loop = _Loop(model, dataset, objective, plan, where, precision, workers)
+    loop = _Loop(model, dataset, objective, plan, where, precision, workers, batches)
     history = loop.run(checkpoint)
     model.to(where).eval()
     _write(
@@ -242,6 +247,7 @@ class _Loop:
         device: torch.device,
         precision: str,
         workers: int,
+        batches: Sampler[list[int]] | None = None,
     ) -> None:
         self.plan = plan
         self.fabric = Fabric(
@@ -259,18 +265,17 @@ class _Loop:
         )
         self.schedule = plan.schedule(optimizer)
         self.model, self.optimizer = self.fabric.setup(model.to(memory_format=torch.channels_last), optimizer)
-        self.shuffle = torch.Generator()
+        self.shuffle, self.batches = torch.Generator(), batches
+        drawn: dict[str, Any] = {"batch_size": plan.batch_size, "shuffle": True, "generator": self.shuffle}
         loader: DataLoader[Any] = DataLoader(
             dataset,
-            plan.batch_size,
-            shuffle=True,
-            generator=self.shuffle,
+            **(drawn if batches is None else {"batch_sampler": batches}),
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=device.type == "cuda",
             collate_fn=collate,
         )
-        self.loader = self.fabric.setup_dataloaders(loader)
+        self.loader = self.fabric.setup_dataloaders(loader, use_distributed_sampler=batches is None)
 
     def run(self, checkpoint: Path) -> list[dict[str, float]]:
         """Train all epochs that the checkpoint does not hold yet."""
@@ -293,6 +298,10 @@ class _Loop:
         seed = int(fingerprint(self.plan.seed, epoch), 16) % 2**31
         torch.manual_seed(seed)  # the epoch alone decides its randomness, so a resumed training repeats it
         self.shuffle.manual_seed(seed)
+        if self.batches is not None and hasattr(self.batches, "set_epoch"):
+            self.batches.set_epoch(epoch)
+        if hasattr(self.objective, "begin_epoch"):
+            self.objective.begin_epoch(epoch, self.plan.epochs)
         self.model.train()
         started, lr = time.perf_counter(), self.optimizer.param_groups[0]["lr"]
         total, right, seen = (torch.zeros((), device=self.fabric.device) for _ in range(3))
