@@ -1,0 +1,228 @@
+"""Losses of ORNet (xie2021): two heads in stage one; in stage two an evaluator, the uncertainty and area of a map.
+
+A map `p` holds, for every pixel, the probability that it shows the object. Entropy asks each pixel to make up its
+mind, area keeps the lit region small, and the evaluation loss stops both from putting out what the class needs.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Coarse(NamedTuple):
+    """What the network of stage one gives: class scores of the classifier and of the generator's own head, `(B, C)`."""
+
+    scores: Tensor
+    side_scores: Tensor
+
+
+class Refined(NamedTuple):
+    """What the network of stage two gives.
+
+    Attributes:
+        scores: The evaluator's class scores of the masked image, `(B, C)`.
+        maps: Activation maps before erasing, `(B, 1, h, w)` in [0, 1].
+        evidence: The generator's features, one channel per class, `(B, C, h, w)`.
+    """
+
+    scores: Tensor
+    maps: Tensor
+    evidence: Tensor
+
+
+def pixel_entropy(maps: Tensor) -> Tensor:
+    """Uncertainty of every pixel: `H = -p log p - (1 - p) log(1 - p)` (xie2021 Eq. 12), in nats, 0 to log 2.
+
+    Nearer to 0 or 1 than the dtype's epsilon the entropy counts as constant, so that value and gradient stay finite.
+
+    Args:
+        maps: Probabilities, float, any shape.
+
+    Raises:
+        ValueError: If a value lies outside of [0, 1].
+
+    Example:
+        >>> pixel_entropy(torch.tensor([0.0, 0.5, 1.0])).round(decimals=4)
+        tensor([0.0000, 0.6931, 0.0000])
+    """
+    _require_probabilities(maps)
+    tiny = torch.finfo(maps.dtype).eps
+    certain = maps.clamp(tiny, 1 - tiny)
+    return torch.special.entr(certain) + torch.special.entr(1 - certain)
+
+
+def uncertainty_weight(maps: Tensor, mean: float = 0.5, deviation: float = 0.1) -> Tensor:
+    """Gaussian weight of every pixel: `γ = exp(-(p - μ)² / 2σ²)` (xie2021 Eq. 15).
+
+    Args:
+        maps: Probabilities, float, any shape.
+        mean: `μ`, the value that weighs most.
+        deviation: `σ` (the paper calls it the variance).
+
+    Raises:
+        ValueError: If the deviation is not positive.
+
+    Example:
+        >>> uncertainty_weight(torch.tensor([0.2, 0.5, 0.6])).round(decimals=4)
+        tensor([0.0111, 1.0000, 0.6065])
+    """
+    if not deviation > 0:
+        raise ValueError(f"the deviation of the Gaussian weight must be above 0, got {deviation}")
+    return torch.exp(-((maps - mean) ** 2) / (2 * deviation**2))
+
+
+class EntropyLoss(nn.Module):
+    """Mean entropy of the pixels, plain (xie2021 Eq. 13) or weighted by a Gaussian (Eqs. 14 and 15).
+
+    The plain loss pulls hardest on pixels that are nearly certain already. The weighted one pulls between about 0.2
+    and 0.8 and leaves the others alone. Gradients flow through the weight too, as in the released code.
+
+    Args:
+        weighted: Weight by the Gaussian.
+        mean: `μ` of the Gaussian.
+        deviation: `σ` of the Gaussian.
+
+    Example:
+        >>> EntropyLoss()(torch.tensor([[[[0.5, 0.5], [0.0, 1.0]]]])).round(decimals=4)
+        tensor(0.3466)
+    """
+
+    def __init__(self, *, weighted: bool = True, mean: float = 0.5, deviation: float = 0.1) -> None:
+        super().__init__()
+        uncertainty_weight(torch.zeros(()), mean, deviation)
+        self.weighted, self.mean, self.deviation = weighted, mean, deviation
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Mean over images and pixels of maps `(B, 1, h, w)` in [0, 1]."""
+        entropy = pixel_entropy(maps)
+        weight = uncertainty_weight(maps, self.mean, self.deviation) if self.weighted else 1.0
+        return (weight * entropy).mean()
+
+    def extra_repr(self) -> str:
+        """The settings, for `repr`."""
+        return f"weighted={self.weighted}, mean={self.mean}, deviation={self.deviation}"
+
+
+class AreaLoss(nn.Module):
+    """Share of the image that is lit: the mean of the map (xie2021 Eq. 16).
+
+    The released code adds a term that the paper does not have: of the classes that the evaluator ranks 4th to 25th,
+    the mean of the generator's channel, summed over ranks. `ranks=(4, 25)` adds it; ranks beyond the number of classes
+    are left out.
+
+    Args:
+        ranks: First and last rank of the extra term, counted from 1; None for the paper's loss.
+
+    Raises:
+        ValueError: If the ranks do not rise from at least 1, or there is no class of the first rank.
+
+    Example:
+        >>> refined = Refined(torch.zeros(1, 3), torch.tensor([[[[1.0, 0.0, 0.5]]]]), torch.zeros(1, 3, 1, 3))
+        >>> AreaLoss()(refined)
+        tensor(0.5000)
+    """
+
+    def __init__(self, ranks: tuple[int, int] | None = None) -> None:
+        super().__init__()
+        if ranks is not None and not 1 <= ranks[0] <= ranks[1]:
+            raise ValueError(f"ranks of the extra area term must rise from at least 1, got {tuple(ranks)}")
+        self.ranks = ranks
+
+    def forward(self, outputs: Refined) -> Tensor:
+        """Loss of what stage two gives."""
+        _require_probabilities(outputs.maps)
+        area = outputs.maps.mean()
+        if self.ranks is None:
+            return area
+        first, last = self.ranks
+        if first > (classes := outputs.scores.shape[1]):
+            raise ValueError(f"the extra area term starts at rank {first}, but there are {classes} classes")
+        ranked = outputs.scores.argsort(dim=1, descending=True)[:, first - 1 : last]
+        means = outputs.evidence.mean(dim=(2, 3)).gather(1, ranked)
+        return area + means.sum(dim=1).mean()
+
+    def extra_repr(self) -> str:
+        """The settings, for `repr`."""
+        return f"ranks={self.ranks}"
+
+
+class TwoHeads(nn.Module):
+    """Loss of stage one: cross-entropy of the classifier plus that of the generator's head (xie2021 Eqs. 5 and 6).
+
+    Example:
+        >>> loss = TwoHeads()(Coarse(torch.zeros(2, 4), torch.zeros(2, 4)), torch.tensor([0, 3]))
+        >>> round(float(loss), 4)
+        2.7726
+    """
+
+    def forward(self, outputs: Coarse, labels: Tensor) -> Tensor:
+        """Sum of the two mean losses for labels, int64 `(B,)`."""
+        return F.cross_entropy(outputs.scores, labels) + F.cross_entropy(outputs.side_scores, labels)
+
+    def scores(self, outputs: Coarse) -> Tensor:
+        """Softmax probabilities `(B, C)` of the classifier."""
+        return outputs.scores.softmax(dim=1)
+
+
+class RefinementLoss(nn.Module):
+    """Loss of stage two: `L = L_e + α L_w(p) + β L_a(p)` (xie2021 Eq. 10).
+
+    `L_e` is the cross-entropy of the evaluator on the masked, erased image; entropy and area are taken before erasing.
+
+    Args:
+        alpha: `α`, of the entropy.
+        beta: `β`, of the area.
+        entropy: Plain or weighted entropy; by default weighted with `μ = 0.5`, `σ = 0.1`.
+        area: By default the paper's.
+
+    Raises:
+        ValueError: If a weight is negative.
+
+    Example:
+        >>> half = Refined(torch.zeros(1, 2), torch.full((1, 1, 2, 3), 0.5), torch.zeros(1, 2, 2, 3))
+        >>> round(float(RefinementLoss()(half, torch.tensor([1]))), 4)  # log 2 + 1.5 log 2 + 0.02 / 2
+        1.7429
+    """
+
+    def __init__(
+        self,
+        alpha: float = 1.5,
+        beta: float = 0.02,
+        *,
+        entropy: EntropyLoss | None = None,
+        area: AreaLoss | None = None,
+    ) -> None:
+        super().__init__()
+        if alpha < 0 or beta < 0:
+            raise ValueError(f"the weights of entropy and area must be at least 0, got {alpha} and {beta}")
+        self.alpha, self.beta = alpha, beta
+        self.entropy, self.area = entropy or EntropyLoss(), area or AreaLoss()
+
+    def forward(self, outputs: Refined, labels: Tensor) -> Tensor:
+        """Scalar loss of what stage two gives for labels, int64 `(B,)`."""
+        loss = F.cross_entropy(outputs.scores, labels)
+        if self.alpha:
+            loss = loss + self.alpha * self.entropy(outputs.maps)
+        if self.beta:
+            loss = loss + self.beta * self.area(outputs)
+        return loss
+
+    def scores(self, outputs: Refined) -> Tensor:
+        """Softmax probabilities `(B, C)` of the evaluator."""
+        return outputs.scores.softmax(dim=1)
+
+    def extra_repr(self) -> str:
+        """The settings, for `repr`."""
+        return f"alpha={self.alpha}, beta={self.beta}"
+
+
+def _require_probabilities(maps: Tensor) -> None:
+    low, high = (float(value) for value in maps.detach().aminmax())
+    if low < 0 or high > 1:
+        raise ValueError(
+            f"activation maps must lie in [0, 1], not reach from {low:.4g} to {high:.4g}: apply a sigmoid"
+        )
