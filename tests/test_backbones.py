@@ -13,7 +13,7 @@ from torch import nn
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from wsolnb.models.backbones import BACKBONES, backbone
-from wsolnb.models.cam import Classifier
+from wsolnb.models.cam import Classifier, new_head
 from wsolnb.models.weights import read_weights
 
 
@@ -22,7 +22,7 @@ from wsolnb.models.weights import read_weights
 def test_features_come_out_at_the_asked_stride(name: str, stride: int) -> None:
     net = backbone(name, stride=stride).eval()
     features = net(torch.rand(1, 3, 192, 256))
-    slack = 1 if name == "squeezenet1_0" else 0  # its first convolution is not padded
+    slack = 1 if name in ("squeezenet1_0", "alexnet") else 0  # their poolings have no padding on all sides
     assert features.shape[1] == net.out_channels
     assert abs(features.shape[2] - 192 // stride) <= slack
     assert abs(features.shape[3] - 256 // stride) <= slack
@@ -123,3 +123,23 @@ def test_shared_weights_classify_like_the_full_network(shared_data: Path) -> Non
     image = pil_to_tensor(photo.resize((224, 224))).float()[None] / 255
     with torch.no_grad():
         assert net(image).argmax().item() in {294, 295, 296, 297}  # ImageNet's four bears
+
+
+def test_a_new_head_leaves_the_backbone_as_it_was_and_a_frozen_one_learns_nothing():
+    start = backbone("tiny_gap")
+    before = {name: each.clone() for name, each in start.state_dict().items()}
+    net = new_head(start, 4, freeze=True).train()
+    optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=1.0)
+    net(torch.rand(3, 3, 32, 48)).square().sum().backward()
+    optimizer.step()
+    for name, each in net.backbone.state_dict().items():
+        assert torch.equal(each, before[name]), name
+    assert net.backbone is not start
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in list(start.stages["block3"])[3:])
+
+
+def test_new_heads_of_one_seed_are_equal():
+    start = backbone("tiny")
+    first, again, other = (new_head(start, 4, seed=seed).head.weight for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)

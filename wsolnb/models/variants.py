@@ -23,6 +23,14 @@ def _vgg16_gap(weights: str | None) -> Stages:
     return blocks | {"conv6": _conv_relu(512, 1024)}
 
 
+def _alexnet(weights: str | None) -> Stages:
+    """AlexNet's convolutions with their poolings: 6x6 cells for an image of 224 px (bency2016 Sec. 3.3)."""
+    net = torchvision.models.alexnet(weights=None)
+    load_into(net, "alexnet", weights, ("classifier.",))
+    cuts = ((0, 3), (3, 6), (6, 8), (8, 10), (10, 13))
+    return {f"block{i}": net.features[a:b] for i, (a, b) in enumerate(cuts, start=1)}
+
+
 def _googlenet_gap(weights: str | None) -> Stages:
     """GoogLeNet with two convolutions for its last inception block and the pooling before it (bae2020 Sec. 4.1)."""
     net = torchvision.models.googlenet(weights=None, aux_logits=False, init_weights=weights is None)
@@ -68,6 +76,7 @@ def _conv_relu(inputs: int, outputs: int) -> nn.Sequential:
 
 
 VARIANTS: dict[str, tuple[int, Callable[[str | None], Stages]]] = {
+    "alexnet": (32, _alexnet),
     "vgg16_gap": (16, _vgg16_gap),
     "googlenet_gap": (16, _googlenet_gap),
     "resnet50_se": (32, _resnet50_se),
