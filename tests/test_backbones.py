@@ -17,7 +17,7 @@ from wsolnb.models.cam import Classifier, new_head
 from wsolnb.models.weights import read_weights
 
 
-@pytest.mark.parametrize("name", [n for n in BACKBONES if n != "tiny"])
+@pytest.mark.parametrize("name", [n for n in BACKBONES if not n.startswith("tiny")])
 @pytest.mark.parametrize("stride", [32, 16])
 def test_features_come_out_at_the_asked_stride(name: str, stride: int) -> None:
     net = backbone(name, stride=stride).eval()

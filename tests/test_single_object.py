@@ -33,11 +33,11 @@ def test_drawn_parts_are_disjoint_and_repeatable() -> None:
     world = World(families=2, species=2, size=32)
     counts = {"train_images": 8, "held_images": 4, "test_images": 4}
     task, again = drawn_objects(world, **counts), drawn_objects(world, **counts)
-    assert torch.equal(task.train.tensors[0], again.train.tensors[0])  # type: ignore[attr-defined]
+    assert torch.equal(task.train[3][0], again.train[3][0])
     assert not torch.equal(task.held[0][0], task.test[0][0])
     other = drawn_objects(world, **counts, seed=1)
     assert not torch.equal(task.test[0][0], other.test[0][0])
-    assert not torch.equal(other.train.tensors[0][0], task.test[0][0])  # type: ignore[attr-defined]
+    assert not torch.equal(other.train[0][0], task.test[0][0])
 
 
 def test_metadata_files_make_far_corners_exclusive(protocol: Path) -> None:

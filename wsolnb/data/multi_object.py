@@ -17,6 +17,7 @@ from torch.utils.data import Dataset, Subset
 from wsolnb.data.coco import CocoScenes
 from wsolnb.data.critters import World
 from wsolnb.data.crops import InstanceCrops, crop_transform
+from wsolnb.data.kept import Kept
 from wsolnb.data.scenes import Scenes
 from wsolnb.data.taxonomy import Taxonomy
 from wsolnb.data.voc import VocScenes
@@ -135,28 +136,6 @@ def photos(
         _first(test, test_images),
         Subset(test, one),
     )
-
-
-class Kept(Dataset[Any]):
-    """Samples kept in memory from the first time they are asked for: drawn once, looked at by every network.
-
-    Args:
-        dataset: Where they come from.
-        bare: Keep image and label only, without boxes and masks.
-    """
-
-    def __init__(self, dataset: Dataset[Any], *, bare: bool = False) -> None:
-        self.dataset, self.bare = dataset, bare
-        self.samples: dict[int, Any] = {}
-
-    def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
-
-    def __getitem__(self, index: int) -> Any:
-        if index not in self.samples:
-            image, target = self.dataset[index]
-            self.samples[index] = (image, int(target["labels"])) if self.bare else (image, target)
-        return self.samples[index]
 
 
 def _read(dataset: str, root: Path, split: str, classes: list[str] | None = None) -> Scenes:

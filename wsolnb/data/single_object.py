@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, Subset, TensorDataset
+from torch.utils.data import Dataset, Subset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from wsolnb.data.coco import CocoScenes
 from wsolnb.data.critters import World
+from wsolnb.data.kept import Kept
 from wsolnb.data.protocol import load_masks, read_split
 from wsolnb.data.scenes import Scenes, Target
 from wsolnb.data.voc import VocScenes
@@ -58,12 +59,11 @@ def drawn_objects(
         >>> drawn_objects(World(size=32), train_images=24, held_images=4, test_images=6).sizes
         {'classes': 12, 'train': 24, 'held': 4, 'test': 6}
     """
-    images, targets = world.singles(train_images, seed=3 * seed).tensors()
     return SingleObject(
         world.classes,
-        TensorDataset(images, torch.cat([t["labels"] for t in targets])),
-        world.singles(held_images, seed=3 * seed + 1),
-        world.singles(test_images, seed=3 * seed + 2),
+        Kept(world.singles(train_images, seed=3 * seed), bare=True),
+        Kept(world.singles(held_images, seed=3 * seed + 1)),
+        Kept(world.singles(test_images, seed=3 * seed + 2)),
     )
 
 

@@ -271,6 +271,17 @@ def _tiny(weights: str | None) -> Stages:
     return stages
 
 
+def _tiny_gap(weights: str | None) -> Stages:
+    """The tiny network with a plain last convolution, without normalisation, as bae2020's networks end."""
+    stages = _tiny(None)
+    last = nn.Conv2d(96, 96, 3, padding=1)
+    nn.init.kaiming_normal_(last.weight, nonlinearity="relu")
+    nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+    stages["block3"] = nn.Sequential(*stages["block3"][:3], last, nn.ReLU(inplace=True))
+    load_into(nn.ModuleDict(stages), "tiny_gap", weights, ())
+    return stages
+
+
 def _conv_norm_relu(inputs: int, outputs: int, *, stride: int) -> tuple[nn.Module, nn.Module, nn.Module]:
     conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
@@ -279,6 +290,7 @@ def _conv_norm_relu(inputs: int, outputs: int, *, stride: int) -> tuple[nn.Modul
 
 _BUILDERS: dict[str, tuple[int, Callable[[str | None], Stages]]] = {
     "tiny": (8, _tiny),
+    "tiny_gap": (8, _tiny_gap),
     "resnet18": (32, _resnet("resnet18")),
     "resnet50": (32, _resnet("resnet50")),
     "mobilenet_v2": (32, _features("mobilenet_v2", (2, 4, 7, 14, 19), ("classifier.",))),

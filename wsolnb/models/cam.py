@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -73,3 +74,30 @@ def classifier(name: str, outputs: int, *, seed: int = 0, pool: nn.Module | None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Classifier(backbone(name, **options), outputs, pool)
+
+
+def new_head(
+    backbone: Backbone, outputs: int, *, seed: int = 0, pool: nn.Module | None = None, freeze: bool = False
+) -> Classifier:
+    """Put a new head on a copy of a backbone that has learned elsewhere.
+
+    Args:
+        backbone: Is copied and stays as it is.
+        outputs: Number of outputs.
+        seed: Of the head's random weights.
+        pool: As for `Classifier`.
+        freeze: Only the head will learn; the backbone keeps its weights and the statistics of its normalisation.
+
+    Example:
+        >>> start = backbone("tiny")
+        >>> net = new_head(start, 5, freeze=True)
+        >>> [name for name, weight in net.named_parameters() if weight.requires_grad]
+        ['head.weight', 'head.bias']
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = Classifier(copy.deepcopy(backbone), outputs, pool)
+    if freeze:
+        net.backbone.requires_grad_(False)
+        net.backbone.freeze_norm = True
+    return net

@@ -17,6 +17,7 @@ from wsolnb.models.backbones import Backbone
 
 ADL_POSITIONS: dict[str, tuple[str, ...]] = {
     "tiny": ("block2", "block3"),
+    "tiny_gap": ("block2", "block3"),
     "vgg16": ("block3", "block4", "block5"),
     "vgg16_gap": ("block3", "block4", "block5"),
     "resnet18": ("layer3.0", "layer4.0", "layer4"),
