@@ -77,6 +77,10 @@ class ObjectMaps:
         boxes = [self.boxes[i] for i in indices.tolist()]
         return ObjectMaps(self.maps[indices], self.scores[indices], self.labels[indices], boxes, self.frame, masks)
 
+    def cut(self, rule: BoxRule) -> Tensor:
+        """The rule's box of every map, `(N, 4)` in pixels of the frame."""
+        return rule(self.maps[:, None], self.frame)[:, 0]
+
     def enlarged(self) -> Tensor:
         """Maps at the size of the frame, bicubic and then stretched to [0, 1] each, as the field's evaluators do."""
         maps = F.interpolate(self.maps[:, None].float(), self.frame, mode="bicubic", align_corners=False)
@@ -116,11 +120,10 @@ def read_objects(
         if each.shape != model.head.weight.shape:
             raise ValueError(f"weights {name!r} are {tuple(each.shape)}, the head's {tuple(model.head.weight.shape)}")
     device = next(model.parameters()).device
-    loader = DataLoader(_Framed(images, image_size), _BATCH, num_workers=workers, collate_fn=list)
+    loader = DataLoader(Framed(images, image_size), _BATCH, num_workers=workers, collate_fn=list)
     maps: dict[str, list[Tensor]] = {name: [] for name in weights}
-    scores, labels, frame = [], [], (0, 0)
-    boxes: list[Tensor] = []
-    masks: dict[str, list[Tensor]] = {}
+    scores, frame = [], (0, 0)
+    targets: list[dict[str, Any]] = []
     for rows in track(loader, "images"):
         batch = torch.stack([image for image, _ in rows]).to(device)
         frame = (batch.shape[2], batch.shape[3])
@@ -129,14 +132,19 @@ def read_objects(
         for name, each in weights.items():
             maps[name].append(torch.einsum("bdhw,bd->bhw", features, each[truth.to(device)]).float().cpu())
         scores.append(model.classify(features).float().cpu())
-        labels.append(truth)
-        for _, target in rows:
-            boxes.append(target["boxes"].as_subclass(Tensor))
-            for name in set(_MASKS) & target.keys():
-                masks.setdefault(name, []).append(target[name].as_subclass(Tensor).any(dim=0))
-    joined = {name: torch.stack(each) for name, each in masks.items()}
-    shared = (torch.cat(scores), torch.cat(labels), boxes, frame, joined)
+        targets += [target for _, target in rows]
+    labels, boxes, masks = truth_of(targets)
+    shared = (torch.cat(scores), labels, boxes, frame, masks)
     return {name: ObjectMaps(torch.cat(each), *shared) for name, each in maps.items()}
+
+
+def truth_of(targets: Sequence[Mapping[str, Any]]) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
+    """Labels `(N,)`, boxes and masks of images with one object class each, as `ObjectMaps` keeps them."""
+    labels = torch.tensor([int(target["labels"][0]) for target in targets])
+    boxes = [target["boxes"].as_subclass(Tensor) for target in targets]
+    known = set(_MASKS).intersection(*targets)
+    masks = {k: torch.stack([target[k].as_subclass(Tensor).any(dim=0) for target in targets]) for k in sorted(known)}
+    return labels, boxes, masks
 
 
 @torch.inference_mode()
@@ -158,7 +166,7 @@ def mean_statistic(
         workers: Processes that decode.
     """
     device = next(model.parameters()).device
-    loader = DataLoader(_Framed(images, image_size), _BATCH, num_workers=workers, collate_fn=list)
+    loader = DataLoader(Framed(images, image_size), _BATCH, num_workers=workers, collate_fn=list)
     rows = [statistic(model.features(torch.stack([i for i, _ in batch]).to(device))).cpu() for batch in loader]
     return torch.cat(rows).mean(dim=0)
 
@@ -186,7 +194,7 @@ class Located:
 
     def boxes(self, indices: Sequence[int]) -> Tensor:
         """The boxes of some test images, `(n, 4)` in pixels of the frame."""
-        return self.rule(self.found.maps[list(indices)][:, None], self.found.frame)[:, 0]
+        return self.found.part(torch.tensor(list(indices))).cut(self.rule)
 
     def regions(self) -> Tensor:
         """What the rule keeps of every test image before it looks for the largest piece, bool `(N, H, W)`."""
@@ -222,7 +230,9 @@ class Located:
         return numbers
 
 
-def locate(held: ObjectMaps, test: ObjectMaps, rule: BoxRule, *, thresholds: int = 100) -> Located:
+def locate(
+    held: ObjectMaps, test: ObjectMaps, rule: BoxRule, *, thresholds: int = 100, ks: Sequence[int] = (1,)
+) -> Located:
     """Judge boxes on test images, at the threshold that is best for GT-known localization on held-out images.
 
     Args:
@@ -231,21 +241,22 @@ def locate(held: ObjectMaps, test: ObjectMaps, rule: BoxRule, *, thresholds: int
         rule: How a map becomes a box. Its own threshold is replaced; maps are enlarged and stretched as by
             `ObjectMaps.enlarged`.
         thresholds: Number of thresholds `i / thresholds`.
+        ks: The values of k for top-k localization.
     """
-    best = _judged(held, rule, thresholds).best_threshold()
-    return Located(test, replace(rule, threshold=best), _judged(test, rule, thresholds))
+    best = _judged(held, rule, thresholds, ks).best_threshold()
+    return Located(test, replace(rule, threshold=best), _judged(test, rule, thresholds, ks))
 
 
-def _judged(found: ObjectMaps, rule: BoxRule, thresholds: int) -> TopLocalization:
-    metric = TopLocalization(ks=(1,), rule=rule, thresholds=thresholds, per_image=True)
+def _judged(found: ObjectMaps, rule: BoxRule, thresholds: int, ks: Sequence[int]) -> TopLocalization:
+    metric = TopLocalization(ks=ks, rule=rule, thresholds=thresholds, per_image=True)
     for part in torch.arange(len(found)).split(_BATCH):
         rows = found.part(part)
         metric.update(rows.enlarged(), rows.boxes, rows.scores, rows.labels)
     return metric
 
 
-class _Framed(Dataset[tuple[Tensor, dict[str, Any]]]):
-    """Images in [0, 1] and their truth, all brought to one size."""
+class Framed(Dataset[tuple[Tensor, dict[str, Any]]]):
+    """Images in [0, 1] and their truth, all brought to one size: squares of `side` pixels, or as they are."""
 
     def __init__(self, images: Dataset[Any], side: int | None) -> None:
         self.images, self.side = images, side
