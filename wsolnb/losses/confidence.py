@@ -1,0 +1,134 @@
+"""Confidence segmentation (kou2021 Sec. 3.1): one map supervises another where it is far from undecided.
+
+Undecided is a map's mean. Cells further from it than their mean distance are *confident*, on the object or on the
+background; there the inner map has to follow. Both numbers come from the map itself, so every image has its own two
+thresholds, where zhang2018 (SPG) fixes one pair for all images.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def confidence(maps: Tensor) -> Tensor:
+    """Distance of every cell from its map's mean, `|S - μ1|` (kou2021 Eq. 2).
+
+    Args:
+        maps: `S_L` of one class per image, float `(B, h, w)`.
+
+    Returns:
+        `(B, h, w)`, 0 or more.
+
+    Example:
+        >>> confidence(torch.tensor([[[0.0, 0.0, 3.0]]]))
+        tensor([[[1., 1., 2.]]])
+    """
+    if maps.ndim != 3 or not maps.is_floating_point():
+        raise ValueError(f"maps must be float (B, h, w), one class each, got {maps.dtype} {tuple(maps.shape)}")
+    return (maps - maps.mean(dim=(1, 2), keepdim=True)).abs()
+
+
+def confidence_mask(maps: Tensor) -> Tensor:
+    """Confident cells: those further from the mean than the mean distance `μ2` (kou2021 Eqs. 3 and 4).
+
+    Args:
+        maps: As for `confidence`.
+
+    Returns:
+        bool `(B, h, w)`; nothing is confident in a constant map.
+
+    Example:
+        >>> confidence_mask(torch.tensor([[[0.0, 0.0, 3.0]]]))
+        tensor([[[False, False,  True]]])
+    """
+    distance = confidence(maps)
+    return distance > distance.mean(dim=(1, 2), keepdim=True)
+
+
+def thresholds(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """The two thresholds that the confidence mask amounts to, `μ1 - μ2` and `μ1 + μ2` (kou2021 Eq. 7).
+
+    `confidence_mask` is the same as "below the first or above the second", up to rounding at equality.
+
+    Args:
+        maps: As for `confidence`.
+
+    Returns:
+        Of the background and of the foreground, `(B,)` each.
+
+    Example:
+        >>> [float(each) for each in thresholds(torch.tensor([[[0.0, 0.0, 3.0, 3.0]]]))]
+        [0.0, 3.0]
+    """
+    middle, spread = maps.mean(dim=(1, 2)), confidence(maps).mean(dim=(1, 2))
+    return middle - spread, middle + spread
+
+
+def fixed_mask(maps: Tensor, low: float, high: float) -> Tensor:
+    """Confident cells by fixed thresholds on the map stretched to [0, 1], what the confidence mask generalises.
+
+    Args:
+        maps: As for `confidence`.
+        low: Below it a cell is background, in [0, 1]. SPG has 0.05 or 0.1.
+        high: Above it a cell is foreground, in [0, 1]. SPG has 0.5 or 0.7.
+
+    Returns:
+        bool `(B, h, w)`; nothing is confident in a constant map.
+
+    Raises:
+        ValueError: Unless `0 <= low <= high <= 1`.
+
+    Example:
+        >>> fixed_mask(torch.tensor([[[0.0, 2.0, 10.0]]]), low=0.1, high=0.7)
+        tensor([[[ True, False,  True]]])
+    """
+    if not 0 <= low <= high <= 1:
+        raise ValueError(f"thresholds must satisfy 0 <= low <= high <= 1, got low={low}, high={high}")
+    stretched = stretch(maps)
+    return ((stretched < low) | (stretched > high)) & (maps.amax(dim=(1, 2)) > maps.amin(dim=(1, 2)))[:, None, None]
+
+
+def stretch(maps: Tensor) -> Tensor:
+    """Each map stretched to [0, 1], with gradients; a constant map becomes zero.
+
+    Args:
+        maps: Float `(B, h, w)`.
+
+    Example:
+        >>> stretch(torch.tensor([[[1.0, 3.0, 2.0]], [[4.0, 4.0, 4.0]]]))
+        tensor([[[0.0000, 1.0000, 0.5000]],
+        <BLANKLINE>
+                [[0.0000, 0.0000, 0.0000]]])
+    """
+    shifted = maps - maps.amin(dim=(1, 2), keepdim=True)
+    highest = shifted.amax(dim=(1, 2), keepdim=True)
+    return shifted / torch.where(highest > 0, highest, 1)
+
+
+def inner_loss(inner: Tensor, last: Tensor, mask: Tensor) -> Tensor:
+    """How far the inner map is from the last one where that is confident (kou2021 Eq. 5).
+
+    `L_inner = sum_ij |S_F - S_L| ⊙ mask`, summed over the cells of an image and averaged over the batch. No gradient
+    reaches `S_L`: it supervises.
+
+    Args:
+        inner: `S_F` of the true class, `(B, h, w)`.
+        last: `S_L` of the true class, of the same shape.
+        mask: bool, of the same shape.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: If shapes differ.
+
+    Example:
+        >>> inner, last = torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[4.0, 9.0]]])
+        >>> inner_loss(inner, last, torch.tensor([[[True, False]]]))
+        tensor(3.)
+    """
+    if not inner.shape == last.shape == mask.shape:
+        shapes = ", ".join(str(tuple(each.shape)) for each in (inner, last, mask))
+        raise ValueError(f"inner map, last map and mask must have one shape, got {shapes}")
+    return ((inner - last.detach()).abs() * mask).sum(dim=(1, 2)).mean()

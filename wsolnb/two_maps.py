@@ -1,0 +1,157 @@
+"""Two maps of one object (kou2021): read both heads, merge their regions, classify by ten crops, count errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2.functional import ten_crop
+
+from wsolnb.boxes import BoxRule
+from wsolnb.localize import Framed, Located, ObjectMaps, truth_of
+from wsolnb.metrics.bootstrap import Statistic
+from wsolnb.models.csoa import CSoA, Merge, merged_map
+from wsolnb.progress import track
+
+_BATCH = 64
+RULE = BoxRule(0.2, reference="absolute", quantise=True)
+"""The largest piece of the merged region, cut at the image's size, as zhou2016's text has it."""
+
+
+@dataclass(frozen=True)
+class MergedMaps(ObjectMaps):
+    """Maps of two heads that are merged when they are enlarged; `maps` are the last head's.
+
+    Args:
+        inner: The inner head's maps, `(N, h, w)`; None where there is one head.
+        how: How their regions are merged.
+    """
+
+    inner: Tensor | None = None
+    how: Merge = "union"
+
+    def part(self, indices: Tensor) -> MergedMaps:
+        """The maps of some images."""
+        rows = super().part(indices)
+        own = {name: getattr(rows, name) for name in ("maps", "scores", "labels", "boxes", "frame", "masks")}
+        return MergedMaps(**own, inner=None if self.inner is None else self.inner[indices], how=self.how)
+
+    def enlarged(self) -> Tensor:
+        """Merged maps at the size of the frame, in [0, 1]: see `wsolnb.models.csoa.merged_map`."""
+        return merged_map(self.inner, self.maps, self.frame, self.how)
+
+    def cut(self, rule: BoxRule) -> Tensor:
+        """The rule's box of every merged map, `(N, 4)` in pixels of the frame."""
+        return rule(self.enlarged()[:, None], self.frame)[:, 0]
+
+    def readings(self) -> dict[str, MergedMaps]:
+        """The ways to use the two maps: their `union`, their `intersection`, the `last` and the `inner` one alone."""
+        if self.inner is None:
+            return {"last": self}
+        alone = {"last": replace(self, inner=None), "inner": replace(self, maps=self.inner, inner=None)}
+        return {"union": replace(self, how="union"), "intersection": replace(self, how="intersection"), **alone}
+
+
+@torch.inference_mode()
+def read_two(
+    model: CSoA,
+    images: Dataset[Any],
+    *,
+    image_size: int | None = None,
+    crop: float | None = 224 / 256,
+    workers: int = 0,
+) -> MergedMaps:
+    """Run a network over images with one object class each, and keep the true class's maps of both heads.
+
+    Args:
+        model: In evaluation mode, on its device.
+        images: Items `(image, target)` with one or more boxes of one class and their "labels".
+        image_size: As for `wsolnb.localize.read_objects`.
+        crop: Class scores are averaged over ten crops of this share of the side (Sec. 4.1); None: taken from the whole
+            image. Maps are always of the whole image.
+        workers: Processes that decode.
+
+    Example:
+        >>> from wsolnb.data.critters import World
+        >>> from wsolnb.models.backbones import backbone
+        >>> world = World(families=2, species=2, size=(48, 64))
+        >>> net = CSoA(backbone("tiny"), 4, inner="block2", pool=2, width=8).eval()
+        >>> read_two(net, world.singles(3)).enlarged().shape
+        torch.Size([3, 48, 64])
+    """
+    device = next(model.parameters()).device
+    loader = DataLoader(Framed(images, image_size), _BATCH, num_workers=workers, collate_fn=list)
+    last, inner, scores = [], [], []
+    rows: list[dict[str, Any]] = []
+    frame = (0, 0)
+    for batch in track(loader, "images"):
+        pixels = torch.stack([image for image, _ in batch]).to(device)
+        frame = (pixels.shape[2], pixels.shape[3])
+        targets = [target for _, target in batch]
+        truth = torch.tensor([int(target["labels"][0]) for target in targets], device=device)
+        outputs = model(pixels)
+        own = [maps[torch.arange(len(truth), device=device), truth].float().cpu() for maps in outputs.maps()]
+        last.append(own[0])
+        inner += own[1:]
+        whole = outputs.scores() if crop is None else ten_crop_scores(lambda x: model(x).scores(), pixels, crop)
+        scores.append(whole.float().cpu())
+        rows += targets
+    labels, boxes, masks = truth_of(rows)
+    both = torch.cat(inner) if inner else None
+    return MergedMaps(torch.cat(last), torch.cat(scores), labels, boxes, frame, masks, inner=both)
+
+
+def ten_crop_scores(score: Callable[[Tensor], Tensor], images: Tensor, crop: float = 224 / 256) -> Tensor:
+    """Class scores averaged over the four corners, the middle, and their mirror images (kou2021 Sec. 4.1).
+
+    Args:
+        score: From images `(B, 3, H, W)` to scores `(B, C)`.
+        images: `(B, 3, H, W)`.
+        crop: Side of a crop as a share of the image's.
+
+    Returns:
+        `(B, C)`.
+
+    Raises:
+        ValueError: If `crop` is not in (0, 1].
+
+    Example:
+        >>> ten_crop_scores(lambda x: x.mean(dim=(2, 3)), torch.ones(2, 3, 16, 24)).shape
+        torch.Size([2, 3])
+    """
+    if not 0 < crop <= 1:
+        raise ValueError(f"crop must be a share of the side in (0, 1], got {crop}")
+    size = [max(1, round(crop * side)) for side in images.shape[2:]]
+    return torch.stack([score(each) for each in ten_crop(images, size)]).mean(dim=0)
+
+
+def error_rates(located: Located) -> dict[str, Statistic]:
+    """The numbers of kou2021's tables as functions of image weights, all of them errors.
+
+    Args:
+        located: From `wsolnb.localize.locate` with `ks=(1, 5)`.
+
+    Returns:
+        `top1_loc_error` and `top5_loc_error` (class among the first one or five, and the true class's box right) and
+        `gt_known_error` at the chosen threshold; `top1_cls_error`, `top5_cls_error`; `gt_known_error_oracle` at the
+        best threshold of every draw.
+    """
+    found, threshold = located.found, located.rule.threshold
+    rank = (found.scores > found.scores.gather(1, found.labels[:, None])).sum(dim=1)
+    right, best = located.judged.statistic("gt_known", threshold), located.judged.statistic("gt_known")
+    return {
+        "top1_loc_error": located.judged.statistic("top1_error", threshold),
+        "top5_loc_error": located.judged.statistic("top5_error", threshold),
+        "top1_cls_error": _share(rank >= 1),
+        "top5_cls_error": _share(rank >= 5),
+        "gt_known_error": lambda weights: 1 - right(weights),
+        "gt_known_error_oracle": lambda weights: 1 - best(weights),
+    }
+
+
+def _share(wrong: Tensor) -> Statistic:
+    return lambda weights: weights.double() @ wrong.double() / weights.double().sum(dim=1)
