@@ -157,13 +157,19 @@ def load_masks(split: ProtocolSplit, index: int, root: str | Path, frame: tuple[
         raise ValueError("this split has no masks: localization.txt is empty or holds boxes")
     foreground = torch.zeros(frame, dtype=torch.bool)
     for path in split.masks[index]:
-        foreground |= _read_mask(Path(root) / path, frame)
+        foreground |= read_mask(Path(root) / path, frame)
     if not split.ignore[index]:
         return foreground, torch.zeros(frame, dtype=torch.bool)
-    return foreground, _read_mask(Path(root) / split.ignore[index], frame) & ~foreground
+    return foreground, read_mask(Path(root) / split.ignore[index], frame) & ~foreground
 
 
-def _read_mask(path: Path, frame: tuple[int, int]) -> Tensor:
+def read_mask(path: Path, frame: tuple[int, int]) -> Tensor:
+    """Where a mask file is not black, bool ``(H, W)``, brought to a frame by nearest neighbours.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no image.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"no mask at {path}: is the mask root right?")
     try:

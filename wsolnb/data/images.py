@@ -1,0 +1,100 @@
+"""Decode image files; name the one that does not decode, or, if asked to, replace it and count it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+
+class UnreadableImage(ValueError):
+    """An image file that is truncated or no image at all; the message names it."""
+
+
+def decode(path: str | Path) -> tv_tensors.Image:
+    """Decode a file to RGB, uint8 ``(3, H, W)``, as it is stored: EXIF orientation is not applied.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        UnreadableImage: If it does not decode to its end.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("L", (5, 3), 7).save(Path(folder) / "a.png")
+        ...     tuple(decode(Path(folder) / "a.png").shape)
+        (3, 3, 5)
+    """
+    try:
+        with Image.open(path) as file:
+            return tv_tensors.Image(v2.functional.pil_to_tensor(file.convert("RGB")))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no image {path}: is the data root right?") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UnreadableImage(f"{path} does not decode as an image: {error}") from None
+
+
+def stored_size(path: str | Path) -> tuple[int, int]:
+    """Height and width from a file's header, without decoding it.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        UnreadableImage: If it is no image.
+    """
+    try:
+        with Image.open(path) as file:
+            return file.height, file.width
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no image {path}: is the data root right?") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UnreadableImage(f"{path} does not decode as an image: {error}") from None
+
+
+class Readable(Dataset[Any]):
+    """A data set in which images that do not decode are replaced by the next one that does, and counted.
+
+    The count is shared with the worker processes of a loader. Use it for training only: results on images that were
+    replaced are results on other images.
+
+    Args:
+        source: Data set that raises `UnreadableImage`.
+
+    Example:
+        >>> class Broken(Dataset):
+        ...     def __len__(self): return 3
+        ...     def __getitem__(self, index):
+        ...         if index == 1: raise UnreadableImage("1.jpg does not decode")
+        ...         return index
+        >>> readable = Readable(Broken())
+        >>> [readable[i] for i in range(3)], readable.broken
+        ([0, 2, 2], [1])
+    """
+
+    def __init__(self, source: Dataset[Any]) -> None:
+        self.source = source
+        length: int = len(source)  # type: ignore[arg-type]
+        self._flags = torch.zeros(length, dtype=torch.uint8).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self._flags)
+
+    @property
+    def broken(self) -> list[int]:
+        """Indices of the images that were found unreadable so far."""
+        return self._flags.nonzero()[:, 0].tolist()
+
+    def __getitem__(self, index: int) -> Any:
+        first: UnreadableImage | None = None
+        for offset in range(len(self)):
+            at = (index + offset) % len(self)
+            try:
+                return self.source[at]
+            except UnreadableImage as error:
+                self._flags[at] = 1
+                first = first or error
+        raise UnreadableImage(f"none of the {len(self)} images decodes; the first: {first}")
