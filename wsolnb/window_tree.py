@@ -1,0 +1,110 @@
+"""What a search over windows leaves behind: the windows of every level, what was kept, and heat maps of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Level:
+    """The windows of one level of the tree.
+
+    Args:
+        image: Number of the image of every window, int64 `(n,)`.
+        windows: xyxy as fractions of the image, float64 `(n, 4)`.
+        parent: Place of the parent in the level before, int64 `(n,)`; where two parents share a child, the first.
+        scores: Of every window for every class, `(n, K)`.
+        kept: For every pair of image and class that is searched, the places of its best windows, best first, int64
+            `(P, m)`; -1 where there are fewer.
+        crops: Images that went through the backbone for this level.
+    """
+
+    image: Tensor
+    windows: Tensor
+    parent: Tensor
+    scores: Tensor
+    kept: Tensor
+    crops: int
+
+
+@dataclass(frozen=True)
+class Tree:
+    """What a search looked at and what it kept.
+
+    Args:
+        pairs: Image and class of every search, int64 `(P, 2)`.
+        scores: Of the whole images, `(B, K)`.
+        levels: From the whole image (level 0) down.
+    """
+
+    pairs: Tensor
+    scores: Tensor
+    levels: list[Level] = field(default_factory=list)
+
+    @property
+    def windows(self) -> list[int]:
+        """Number of windows scored at every level."""
+        return [len(level.windows) for level in self.levels]
+
+    @property
+    def crops(self) -> list[int]:
+        """Number of crops that went through the backbone for every level."""
+        return [level.crops for level in self.levels]
+
+    def survivors(self, depth: int | None = None) -> tuple[Tensor, Tensor]:
+        """The kept windows of every search, from level 1 on.
+
+        Args:
+            depth: Levels to take; None: all. A search of depth 10 contains those that stop earlier.
+
+        Returns:
+            Windows `(P, n, 4)` and their scores for the class of the search `(P, n)`; a score of 0 where there is none.
+        """
+        windows, scores = [], []
+        for level in self.levels[1 : None if depth is None else depth + 1]:
+            place = level.kept.clamp(min=0)
+            windows.append(level.windows[place])
+            found = level.scores[place, self.pairs[:, 1:]]
+            scores.append(found.masked_fill(level.kept < 0, 0))
+        if not windows:
+            return torch.zeros(len(self.pairs), 0, 4), torch.zeros(len(self.pairs), 0)
+        return torch.cat(windows, dim=1), torch.cat(scores, dim=1)
+
+    def best(self, depth: int | None = None) -> tuple[Tensor, Tensor]:
+        """The best-scored window of every search, `(P, 4)`, and its score `(P,)`; the whole image counts too."""
+        windows, scores = self.survivors(depth)
+        root = self.scores[self.pairs[:, 0], self.pairs[:, 1]]
+        whole = torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=windows.dtype, device=windows.device)
+        windows = torch.cat([whole.expand(len(windows), 1, 4), windows], dim=1)
+        scores = torch.cat([root[:, None].to(scores), scores], dim=1)
+        value, place = scores.max(dim=1)
+        return windows[torch.arange(len(windows)), place], value
+
+    def heat(self, cells: int = 32, depth: int | None = None) -> Tensor:
+        """Heat maps: the scores of the kept windows of all levels, summed where each of them lies (Sec. 3.4).
+
+        The whole image is left out, as it adds the same everywhere. A cell that a window covers in part gets that part.
+
+        Args:
+            cells: Cells of the map on a side.
+            depth: Levels to take; None: all.
+
+        Returns:
+            float32 `(B, K, cells, cells)`, 0 for classes that were not searched.
+        """
+        windows, scores = self.survivors(depth)
+        spread = torch.arange(cells, dtype=windows.dtype, device=windows.device)
+        edges = cells * windows[..., None]
+
+        def covered(low: Tensor, high: Tensor) -> Tensor:
+            return (torch.minimum(high, spread + 1) - torch.maximum(low, spread)).clamp(min=0)
+
+        across = covered(edges[:, :, 0], edges[:, :, 2])
+        down = covered(edges[:, :, 1], edges[:, :, 3]) * scores[..., None].to(windows)
+        found = torch.einsum("pny,pnx->pyx", down, across).float()
+        heat = found.new_zeros(*self.scores.shape, cells, cells)
+        heat[self.pairs[:, 0], self.pairs[:, 1]] = found
+        return heat
