@@ -18,107 +18,19 @@ from lightning_fabric import Fabric
 from platformdirs import user_cache_path
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LRScheduler, StepLR
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2.functional import to_dtype
 
 from wsolnb.fingerprints import fingerprint
 from wsolnb.losses import Objective
+from wsolnb.plans import AdamPlan as AdamPlan
+from wsolnb.plans import Plan
+from wsolnb.plans import StepPlan as StepPlan
 from wsolnb.progress import headless, track
 
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces every choice of precision
 
 _CHECK_EVERY = 10  # steps between two looks at the loss: a look makes a GPU wait
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How to train: stochastic gradient descent with warm restarts (barz2022 Sec. 4.2).
-
-    The learning rate falls from `lr` to 1e-6 along a half cosine in every cycle; a cycle is twice as long as the one
-    before it. Paper scale is `epochs=372, cycle=12`: five cycles of 12, 24, 48, 96 and 192 epochs.
-
-    Args:
-        epochs: Passes over the data.
-        batch_size: Images per step.
-        lr: Learning rate at the start of a cycle.
-        cycle: Epochs of the first cycle; 0: one cycle over all epochs.
-        momentum: Of the gradient.
-        weight_decay: Of all weights.
-        clip: Largest norm of the gradient; 0: not clipped.
-        head_rate: Learning rate of the new head (`model.head`) as a multiple of the rest's. Above 1 spares pretrained
-            layers, as the field's training code does.
-        seed: Of the order of the images and of the augmentation.
-
-    Raises:
-        ValueError: For values out of range, and if the last cycle would be cut off.
-    """
-
-    epochs: int
-    batch_size: int = 96
-    lr: float = 0.1
-    cycle: int = 0
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    clip: float = 10.0
-    head_rate: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, low in (("epochs", 1), ("batch_size", 1), ("cycle", 0), ("momentum", 0), ("clip", 0)):
-            if (value := getattr(self, name)) < low:
-                raise ValueError(f"{name}={value}: must be at least {low}")
-        for name in ("lr", "head_rate"):
-            if not (value := getattr(self, name)) > 0:
-                raise ValueError(f"{name}={value}: must be above 0")
-        ends, length = [0], self.cycle
-        while self.cycle and ends[-1] < self.epochs:
-            ends.append(ends[-1] + length)
-            length *= 2
-        if self.cycle and ends[-1] != self.epochs:
-            raise ValueError(
-                f"epochs={self.epochs} ends inside a cycle; with cycle={self.cycle} take "
-                f"{' or '.join(str(e) for e in ends[-2:] if e)}, or cycle=0 for one cycle over all epochs"
-            )
-
-    def schedule(self, optimizer: Optimizer) -> LRScheduler:
-        """What sets the learning rate after every epoch."""
-        low = min(1e-6, self.lr)
-        return CosineAnnealingWarmRestarts(optimizer, T_0=self.cycle or self.epochs, T_mult=2, eta_min=low)
-
-
-@dataclass(frozen=True)
-class StepPlan(Plan):
-    """How to train with a learning rate that falls in steps (bency2016 Sec. 4.1).
-
-    Args:
-        every: Epochs between two steps.
-        factor: What the learning rate is multiplied with at a step.
-
-    Raises:
-        ValueError: For values out of range, and for a cycle.
-
-    Example:
-        >>> StepPlan(epochs=60, lr=0.001, every=20).factor
-        0.1
-    """
-
-    every: int = 20
-    factor: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.cycle:
-            raise ValueError(f"cycle={self.cycle}: a learning rate that falls in steps has no cycles")
-        if self.every < 1:
-            raise ValueError(f"every={self.every}: must be at least 1")
-        if not 0 < self.factor <= 1:
-            raise ValueError(f"factor={self.factor}: must be above 0 and at most 1")
-
-    def schedule(self, optimizer: Optimizer) -> LRScheduler:
-        """What sets the learning rate after every epoch."""
-        return StepLR(optimizer, step_size=self.every, gamma=self.factor)
 
 
 @dataclass
@@ -257,12 +169,7 @@ class _Loop:
         )
         self.fabric.to_device(cast(nn.Module, objective))
         self.objective = objective
-        optimizer = torch.optim.SGD(
-            _groups(model, plan),
-            lr=plan.lr,
-            momentum=plan.momentum,
-            weight_decay=plan.weight_decay,
-        )
+        optimizer = plan.optimizer(_groups(model, plan))
         self.schedule = plan.schedule(optimizer)
         self.model, self.optimizer = self.fabric.setup(model.to(memory_format=torch.channels_last), optimizer)
         self.shuffle, self.batches = torch.Generator(), batches
@@ -339,9 +246,10 @@ class _Loop:
 
 
 def _groups(model: nn.Module, plan: Plan) -> list[dict[str, Any]]:
+    new = tuple(f"{part}." for part in getattr(model, "new_parts", ("head",)))
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    rest = [p for name, p in named if not name.startswith("head.")]
-    head = [p for name, p in named if name.startswith("head.")]
+    rest = [p for name, p in named if not name.startswith(new)]
+    head = [p for name, p in named if name.startswith(new)]
     groups: list[dict[str, Any]] = [{"params": rest}, {"params": head, "lr": plan.head_rate * plan.lr}]
     return groups if rest and head else groups[:1] if rest else groups[1:]
 

@@ -1,0 +1,132 @@
+"""How to train: which optimizer takes the steps, how large they are, and how many."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch.optim import SGD, Adam, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LRScheduler, StepLR
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train: stochastic gradient descent with warm restarts (barz2022 Sec. 4.2).
+
+    The learning rate falls from `lr` to 1e-6 along a half cosine in every cycle; a cycle is twice as long as the one
+    before it. Paper scale is `epochs=372, cycle=12`: five cycles of 12, 24, 48, 96 and 192 epochs.
+
+    Args:
+        epochs: Passes over the data.
+        batch_size: Images per step.
+        lr: Learning rate at the start of a cycle.
+        cycle: Epochs of the first cycle; 0: one cycle over all epochs.
+        momentum: Of the gradient.
+        weight_decay: Of all weights.
+        clip: Largest norm of the gradient; 0: not clipped.
+        head_rate: Learning rate of the new parts (`model.head`, or what `model.new_parts` names) as a multiple of the
+            rest's. Above 1 spares pretrained layers, as the field's training code does.
+        seed: Of the order of the images and of the augmentation.
+
+    Raises:
+        ValueError: For values out of range, and if the last cycle would be cut off.
+    """
+
+    epochs: int
+    batch_size: int = 96
+    lr: float = 0.1
+    cycle: int = 0
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    clip: float = 10.0
+    head_rate: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low in (("epochs", 1), ("batch_size", 1), ("cycle", 0), ("momentum", 0), ("clip", 0)):
+            if (value := getattr(self, name)) < low:
+                raise ValueError(f"{name}={value}: must be at least {low}")
+        for name in ("lr", "head_rate"):
+            if not (value := getattr(self, name)) > 0:
+                raise ValueError(f"{name}={value}: must be above 0")
+        ends, length = [0], self.cycle
+        while self.cycle and ends[-1] < self.epochs:
+            ends.append(ends[-1] + length)
+            length *= 2
+        if self.cycle and ends[-1] != self.epochs:
+            raise ValueError(
+                f"epochs={self.epochs} ends inside a cycle; with cycle={self.cycle} take "
+                f"{' or '.join(str(e) for e in ends[-2:] if e)}, or cycle=0 for one cycle over all epochs"
+            )
+
+    def optimizer(self, parameters: list[dict[str, Any]]) -> Optimizer:
+        """What takes the steps, over groups of parameters."""
+        return SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+
+    def schedule(self, optimizer: Optimizer) -> LRScheduler:
+        """What sets the learning rate after every epoch."""
+        low = min(1e-6, self.lr)
+        return CosineAnnealingWarmRestarts(optimizer, T_0=self.cycle or self.epochs, T_mult=2, eta_min=low)
+
+
+@dataclass(frozen=True)
+class StepPlan(Plan):
+    """How to train with a learning rate that falls in steps (bency2016 Sec. 4.1).
+
+    Args:
+        every: Epochs between two steps.
+        factor: What the learning rate is multiplied with at a step.
+
+    Raises:
+        ValueError: For values out of range, and for a cycle.
+
+    Example:
+        >>> StepPlan(epochs=60, lr=0.001, every=20).factor
+        0.1
+    """
+
+    every: int = 20
+    factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cycle:
+            raise ValueError(f"cycle={self.cycle}: a learning rate that falls in steps has no cycles")
+        if self.every < 1:
+            raise ValueError(f"every={self.every}: must be at least 1")
+        if not 0 < self.factor <= 1:
+            raise ValueError(f"factor={self.factor}: must be above 0 and at most 1")
+
+    def schedule(self, optimizer: Optimizer) -> LRScheduler:
+        """What sets the learning rate after every epoch."""
+        return StepLR(optimizer, step_size=self.every, gamma=self.factor)
+
+
+@dataclass(frozen=True)
+class AdamPlan(Plan):
+    """How to train with Adam (xie2021 Sec. 4.1: learning rate 0.001, then 0.0001, half a cosine, no weight decay).
+
+    Args:
+        lr: Learning rate at the start of a cycle.
+        second: Decay of the mean squared gradient; that of the mean gradient is `momentum`.
+
+    Raises:
+        ValueError: For values out of range.
+
+    Example:
+        >>> AdamPlan(epochs=70, batch_size=16).lr
+        0.001
+    """
+
+    lr: float = 0.001
+    second: float = 0.999
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.second < 1:
+            raise ValueError(f"second={self.second}: must be at least 0 and below 1")
+
+    def optimizer(self, parameters: list[dict[str, Any]]) -> Optimizer:
+        """What takes the steps, over groups of parameters."""
+        betas = (self.momentum, self.second)
+        return Adam(parameters, lr=self.lr, betas=betas, weight_decay=self.weight_decay)
