@@ -1,0 +1,85 @@
+"""Classes that tend to appear together lend each other a part of their scores (bency2016 Eqs. 2 to 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+
+def cooccurrence(present: Tensor) -> Tensor:
+    """How often each class is there where another one is: `p(b_i | b_j) = |b_i ∩ b_j| / |b_j|` (bency2016 Eq. 4).
+
+    Args:
+        present: Which classes each training image shows, `(N, K)`: 1 or 0, NaN where not known (counts as 0).
+
+    Returns:
+        float64 `(K, K)`: row i, column j. The diagonal is 0, as the sum of Eq. 2 leaves it out; so is the column of a
+        class without an image.
+
+    Raises:
+        ValueError: If `present` is no matrix, or has other values.
+
+    Example:
+        >>> import torch
+        >>> cooccurrence(torch.tensor([[1, 1], [1, 0], [0, 0]])).tolist()
+        [[0.0, 1.0], [0.5, 0.0]]
+    """
+    if present.ndim != 2:
+        raise ValueError(f"present must be a matrix (images, classes), got {tuple(present.shape)}")
+    there = present.double().nan_to_num()
+    if bool(((there != 0) & (there != 1)).any()):
+        raise ValueError("present must hold 0, 1 or NaN")
+    both = there.T @ there
+    return (both / both.diagonal().clamp(min=1)).fill_diagonal_(0)
+
+
+def rescore(scores: Tensor, pair: Tensor, alpha: float) -> Tensor:
+    """Scores with a part of the scores of the classes that come along (bency2016 Eqs. 2 and 3).
+
+    `s_comb(b_i) = s(b_i) + α Σ_{j≠i} p(b_i | b_j) s(b_j)`
+
+    Args:
+        scores: `(N, K)`, as the classifier gives them.
+        pair: `p(b_i | b_j)`, `(K, K)`, from `cooccurrence`.
+        alpha: Weight of the other classes; 0 leaves the scores as they are.
+
+    Returns:
+        `(N, K)` in the dtype of the scores.
+
+    Raises:
+        ValueError: If the shapes do not fit or `alpha` is negative.
+
+    Example:
+        >>> import torch
+        >>> rescore(torch.tensor([[0.5, 0.25]]), cooccurrence(torch.tensor([[1, 1], [1, 0]])), alpha=2.0)
+        tensor([[1.0000, 0.7500]])
+    """
+    if scores.ndim != 2 or pair.shape != (scores.shape[1], scores.shape[1]):
+        raise ValueError(f"scores {tuple(scores.shape)} and pairs {tuple(pair.shape)} do not fit: (N, K) and (K, K)")
+    if alpha < 0:
+        raise ValueError(f"alpha={alpha}: must be at least 0")
+    return (scores.double() + alpha * scores.double() @ pair.T.to(scores.device)).to(scores.dtype)
+
+
+def tune_alpha(
+    scores: Tensor, pair: Tensor, alphas: Sequence[float], value: Callable[[Tensor], float]
+) -> dict[float, float]:
+    """What held-out images say about every weight of the other classes (bency2016 Sec. 3.2).
+
+    Args:
+        scores: Of images that the classifier was not trained on, `(N, K)`.
+        pair: From the training images.
+        alphas: The weights to try; with 0 among them the best one never does harm on these images.
+        value: From scores `(N, K)` to what shall be high, such as the mean average precision.
+
+    Returns:
+        Weight to value, in the order given; the best is `max(curve, key=curve.get)`, the first of equals.
+
+    Example:
+        >>> import torch
+        >>> scores, pair = torch.tensor([[0.5, 0.25]]), cooccurrence(torch.tensor([[1, 1], [1, 0]]))
+        >>> tune_alpha(scores, pair, [0.0, 1.0], lambda s: float(s[0, 1] - s[0, 0]))
+        {0.0: -0.25, 1.0: -0.25}
+    """
+    return {alpha: value(rescore(scores, pair, alpha)) for alpha in alphas}
