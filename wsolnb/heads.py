@@ -131,7 +131,7 @@ class _Watch(TorchFunctionMode):
             self._linear(result, *args, **kwargs)
         elif name == "layer_norm":
             self.norms.append(_norm(*args, **kwargs))
-        elif name in ("flatten", "view", "reshape") and args and result.ndim == 2 and args[0].ndim == 4:
+        elif name in ("flatten", "view", "reshape") and args and result.ndim == 2 and args[0].shape[2:].numel() > 1:
             self.flattened = tuple(args[0].shape[1:])
         if not name.startswith("_") and name not in _RESHAPING:
             self.names.append(name)
@@ -164,10 +164,11 @@ def _adaptive(result: Tensor, input: Tensor, *_: Any, **__: Any) -> Tensor | Non
 
 
 def _window(
-    result: Tensor, input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, *_: Any, **__: Any
+    result: Tensor, input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, *_: Any, **options: Any
 ) -> Tensor | None:
     sides = (kernel_size,) * 2 if isinstance(kernel_size, int) else tuple(kernel_size) * (2 // len(kernel_size))
-    return input if input.ndim == 4 and tuple(input.shape[2:]) == sides and padding in (0, (0, 0), [0, 0]) else None
+    plain = padding in (0, (0, 0), [0, 0]) and options.get("divisor_override") is None
+    return input if input.ndim == 4 and tuple(input.shape[2:]) == sides and plain else None
 
 
 _AVERAGES: dict[str, Callable[..., Tensor | None]] = {
