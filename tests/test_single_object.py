@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import layout_trees as trees
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from wsolnb.data.critters import World
+from wsolnb.data.images import UnreadableImage
 from wsolnb.data.protocol import ProtocolSplit, write_split
 from wsolnb.data.single_object import ProtocolImages, drawn_objects, photographed_objects
 from wsolnb.localize import read_objects
@@ -93,9 +95,95 @@ def test_a_fifth_of_the_training_photos_is_held_out(shared_data: Path) -> None:
 
 
 def test_bad_input_is_named(tmp_path: Path, protocol: Path) -> None:
-    with pytest.raises(ValueError, match="unknown data set 'cub'; known: critters, voc, coco, protocol"):
-        photographed_objects("cub", tmp_path)
+    with pytest.raises(ValueError, match="unknown data set 'birds'; known: critters, voc, coco, protocol, cub"):
+        photographed_objects("birds", tmp_path)
     with pytest.raises(ValueError, match="'protocol' needs a folder: give metadata"):
         photographed_objects("protocol", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no image .*0\.png: is the data root right\?"):
         ProtocolImages(protocol / "meta" / "test", tmp_path / "elsewhere")[0]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "splits", "sizes"),
+    [
+        ("cub", ("train", "", "test"), {"classes": 2, "train": 8, "held": 2, "test": 10}),
+        ("imagenet", ("train", "", "val"), {"classes": 3, "train": 29, "held": 1, "test": 6}),
+        ("openimages", ("train", "val", "test"), {"classes": 2, "train": 20, "held": 20, "test": 20}),
+        ("dogs", ("train", "", "test"), {"classes": 2, "train": 8, "held": 2, "test": 10}),
+        ("aircraft", ("train", "val", "test"), {"classes": 2, "train": 20, "held": 20, "test": 20}),
+    ],
+)
+def test_official_layouts(tmp_path: Path, dataset: str, splits: tuple[str, str, str], sizes: dict) -> None:
+    getattr(trees, dataset)(tmp_path, per_class=10)
+    if dataset == "imagenet":  # a fifth of those training images that have boxes
+        for synset in trees.SYNSETS:
+            for k in range(2):
+                trees.xml(
+                    tmp_path / "Annotations/CLS-LOC/train" / synset / f"{synset}_{k}.xml", [(synset, (4, 6, 33, 22))]
+                )
+    task = photographed_objects(dataset, tmp_path, splits=splits, image_size=16)
+    assert task.sizes == sizes
+    image, label = task.train[0]
+    assert image.shape == (3, 16, 16)
+    assert label == int(task.train.labels[0])  # type: ignore[attr-defined]
+    for part in (task.held, task.test):
+        image, target = part[0]
+        assert len(target["boxes"]) >= 1
+        assert image.shape[1:] == target["boxes"].canvas_size == (30, 40)
+    if splits[1] == "":
+        held = set(task.held.indices)  # type: ignore[attr-defined]
+        assert held.isdisjoint(task.train.indices)  # type: ignore[attr-defined]
+        few = photographed_objects(dataset, tmp_path, splits=splits, image_size=16, held_images=1).sizes
+        assert few == sizes | {"train": sizes["train"] + sizes["held"] - 1, "held": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset", "held"), [("cub", "cub", 2), ("imagenet", "imagenet", 0), ("openimages", "openimages", 20)]
+)
+def test_recipes_for_the_protocol_run_without_metadata(tmp_path: Path, name: str, dataset: str, held: int) -> None:
+    getattr(trees, name)(tmp_path, per_class=10)
+    if name == "imagenet":  # too few boxes for a fifth: nothing is held out
+        assert photographed_objects("protocol", tmp_path, splits=("train", "val", "test")).sizes["test"] == 6
+        return
+    task = photographed_objects("protocol", tmp_path, splits=("train", "val", "test"), image_size=16)
+    assert task.sizes["held"] == held
+    assert task.sizes["train"] in (8, 20)
+
+
+def test_a_class_that_training_lacks(tmp_path: Path) -> None:
+    trees.imagenet(tmp_path, layout="sorted", per_class=10)
+    (tmp_path / "train" / trees.SYNSETS[1]).rename(tmp_path / "elsewhere")
+    with pytest.raises(
+        ValueError, match="'train' has 2 classes, but 'val' has 3, the first that differs is 'n01443537'"
+    ):
+        photographed_objects("imagenet", tmp_path, splits=("train", "", "val"))
+
+
+def test_the_root_of_another_data_set_for_coco_and_voc(tmp_path: Path) -> None:
+    trees.voc(tmp_path / "voc")
+    trees.coco(tmp_path / "coco")
+    with pytest.raises(FileNotFoundError, match=r"is not COCO 2017: expected train2017/.*this looks like VOC2012"):
+        photographed_objects("coco", tmp_path / "voc", splits=("train2017", "", "val2017"))
+    with pytest.raises(FileNotFoundError, match=r"is not VOC2012: expected VOCdevkit/.*this looks like COCO 2017"):
+        photographed_objects("voc", tmp_path / "coco")
+    with pytest.raises(ValueError, match="looks like VOC2012"):
+        photographed_objects("protocol", tmp_path / "voc")
+
+
+def test_voc_s_own_folder_above_the_devkit(tmp_path: Path) -> None:
+    trees.voc(tmp_path)
+    task = photographed_objects("voc", tmp_path, splits=("train", "", "val"), image_size=16)
+    again = photographed_objects("voc", tmp_path / "VOCdevkit" / "VOC2012", splits=("train", "", "val"))
+    assert task.classes == again.classes == ["dog", "person"]
+
+
+def test_broken_photos_are_skipped_if_asked_and_counted(tmp_path: Path) -> None:
+    trees.cub(tmp_path, per_class=10)
+    cut = tmp_path / "CUB_200_2011/images/001.Black_footed_Albatross/Black_footed_Albatross_0000_0.jpg"
+    cut.write_bytes(cut.read_bytes()[:-200])
+    task = photographed_objects("cub", tmp_path, image_size=16)
+    with pytest.raises(UnreadableImage, match=rf"{cut.name} does not decode"):
+        [task.train[k] for k in range(len(task.train))]
+    task = photographed_objects("cub", tmp_path, image_size=16, skip_broken=True)
+    assert len([task.train[k] for k in range(len(task.train))]) == 8
+    assert len(task.train.broken) == 1  # type: ignore[attr-defined]

@@ -93,11 +93,19 @@ class ImageNet(Photos):
         label = {synset: k for k, synset in enumerate(known)}
         super().__init__(folder, names, [label[synset] for synset in synsets], classes=known, transform=transform)
         words = devkit[1] if devkit else {}
+        self._listed: dict[str, set[str]] = {}
         self.names = [words.get(synset, synset) for synset in known]
 
     def has_boxes(self, index: int) -> bool:
-        """Whether there is an XML file for the image."""
-        return self._xml_file(self.name(index)) is not None
+        """Whether there is an XML file for the image; lists every folder once, not every file."""
+        if self._xml is None:
+            return False
+        folder, stem = Path(self.name(index)).parent.name, Path(self.name(index)).stem
+        for each in (folder, ""):
+            if each not in self._listed:
+                there = (self._xml / each).is_dir()
+                self._listed[each] = {entry.name for entry in os.scandir(self._xml / each)} if there else set()
+        return any(f"{stem}.xml" in self._listed[each] for each in (folder, ""))
 
     def _boxes(self, index: int, size: tuple[int, int]) -> Tensor | None:
         path = self._xml_file(self.name(index))

@@ -10,22 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
-from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from wsolnb.data.coco import CocoScenes
 from wsolnb.data.critters import World
+from wsolnb.data.images import Readable
 from wsolnb.data.kept import Kept
-from wsolnb.data.protocol import load_masks, read_split
-from wsolnb.data.scenes import Scenes, Target
+from wsolnb.data.layouts import not_here, recognise, voc_folder
+from wsolnb.data.official import PHOTOS, ProtocolImages, open_split, without_metadata
+from wsolnb.data.photos import Photos
+from wsolnb.data.scenes import Scenes
 from wsolnb.data.voc import VocScenes
 
-DATASETS = ("critters", "voc", "coco", "protocol")
+__all__ = ["DATASETS", "ProtocolImages", "SingleObject", "drawn_objects", "photographed_objects"]
+
+DATASETS = ("critters", "voc", "coco", "protocol", *PHOTOS)
 
 
 @dataclass(frozen=True)
@@ -77,33 +79,40 @@ def photographed_objects(
     train_images: int = 0,
     held_images: int = 0,
     test_images: int = 0,
+    skip_broken: bool = False,
     seed: int = 0,
 ) -> SingleObject:
     """Photos with one object class each.
 
     Args:
-        dataset: `voc` or `coco` (of their scenes, those with exactly one box), or `protocol` (CUB, ImageNet or
-            OpenImages by the field's metadata files).
-        root: Folder of the photos: with a folder per split for `voc` and `coco`, or where the paths in the metadata
-            start.
-        metadata: `protocol`: folder with a folder of metadata per split.
-        splits: Names of the training, the held-out and the test split. Without a held-out split, every fifth training
-            image is held out.
+        dataset: `cub`, `imagenet`, `openimages`, `dogs` or `aircraft` in their official layouts; `voc` or `coco` (of
+            their scenes, those with exactly one box); or `protocol` (CUB, ImageNet, OpenImages or others by the field's
+            metadata files).
+        root: Folder of the photos, as `wsolnb data get` makes it, with a folder per split for `coco`, or where the
+            paths in the metadata start.
+        metadata: `protocol`: folder with a folder of metadata per split. "": CUB, ImageNet or OpenImages in the
+            official layout, the splits called as in the metadata; CUB and ImageNet have no `val` then, and hold out
+            training images.
+        splits: Names of the training, the held-out and the test split. Without a held-out split, `held_images` (0: a
+            fifth, which is also the most) of those training images that have boxes are held out.
         image_size: Side of the squares to train on, cut at random out of images of 256/224 of it, half of them flipped.
         train_images: Number of training images, drawn by `seed`; 0: all.
         held_images: Number of held-out images; 0: all.
         test_images: Number of test images; 0: all.
+        skip_broken: Train on the next image in place of one that does not decode; `train.broken` lists them.
         seed: Of the draws.
 
     Raises:
-        ValueError: If the data set is unknown, a folder is not given, or no image is left.
+        ValueError: If the data set is unknown, a folder is not given, no image is left, or the test split has a class
+            that the training split lacks.
         FileNotFoundError: If a folder or file is missing.
     """
     if dataset not in DATASETS[1:]:
         raise ValueError(f"unknown data set {dataset!r}; known: {', '.join(DATASETS)}")
-    for name, folder in (("data_root", root), *((("metadata", metadata),) if dataset == "protocol" else ())):
-        if not str(folder):
-            raise ValueError(f"data set {dataset!r} needs a folder: give {name}")
+    if not str(root):
+        raise ValueError(f"data set {dataset!r} needs a folder: give data_root")
+    if dataset == "protocol" and not str(metadata):
+        dataset, splits = without_metadata(root, splits)
     where = (Path(root), Path(metadata))
     train, one = _read(dataset, *where, splits[0])
     known = train.classes if dataset == "voc" else None
@@ -112,60 +121,26 @@ def photographed_objects(
         held, others = _read(dataset, *where, splits[1], known)
         others = _drawn(others, seed)
     else:
-        held, others, order = train, order[: len(order) // 5], order[len(order) // 5 :]
+        held, others = train, [i for i in order if not isinstance(train, Photos) or train.has_boxes(i)]
+        if not others:
+            raise ValueError(f"no image of {splits[0]!r} in {root} has a box: name a held-out split that has them")
+        fifth = len(others) // 5
+        others = others[: min(held_images, fifth) or fifth]
+        taken = set(others)
+        order = [i for i in order if i not in taken]
     test, last = _read(dataset, *where, splits[2], known)
+    for name, part in zip(splits[1:], (held, test), strict=True):
+        _same_classes(train.classes, part.classes, splits[0], name)
     resize, crop = v2.Resize([round(256 / 224 * image_size)] * 2), v2.RandomCrop(image_size)
+    augmented: Dataset[Any] = _Augmented(
+        train, order[: train_images or None], v2.Compose([resize, crop, v2.RandomHorizontalFlip()])
+    )
     return SingleObject(
         train.classes,
-        _Augmented(train, order[: train_images or None], v2.Compose([resize, crop, v2.RandomHorizontalFlip()])),
+        Readable(augmented) if skip_broken else augmented,
         Subset(held, others[: held_images or None]),
         Subset(test, _drawn(last, seed)[: test_images or None]),
     )
-
-
-class ProtocolImages(Dataset[tuple[Tensor, Target]]):
-    """Photos with the field's metadata files (`wsolnb.data.protocol`): CUB-200-2011, ImageNet-1k, OpenImages30k.
-
-    Far corners, which the files mean inclusively, become exclusive. Where the files have masks, the target has "masks"
-    (the union of all instances, bool `(1, H, W)`) and "ignore", and its box is the extent of the mask. Splits without
-    annotations have neither.
-
-    Args:
-        metadata: Folder of one split.
-        root: Folder from which image and mask paths start.
-
-    Raises:
-        FileNotFoundError: If the metadata are missing, or an image when it is asked for.
-        ValueError: If the metadata or an image do not parse.
-    """
-
-    def __init__(self, metadata: str | Path, root: str | Path) -> None:
-        self.split, self.root = read_split(metadata), Path(root)
-        self.classes = [str(k) for k in range(int(self.split.labels.max()) + 1)]
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Target]:
-        path = self.root / self.split.image_ids[index]
-        if not path.is_file():
-            raise FileNotFoundError(f"no image {path}: is the data root right?")
-        try:
-            with Image.open(path) as file:
-                pixels = torch.from_numpy(np.array(file.convert("RGB"))).permute(2, 0, 1)
-        except OSError as error:
-            raise ValueError(f"{path} does not decode as an image: {error}") from None
-        size = (pixels.shape[1], pixels.shape[2])
-        target: Target = {"labels": self.split.labels[index, None], "image_id": index}
-        boxes = torch.zeros(0, 4)
-        if self.split.boxes is not None:
-            boxes = self.split.boxes[index].float() + torch.tensor([0.0, 0.0, 1.0, 1.0])
-        elif self.split.masks is not None:
-            mask, ignore = load_masks(self.split, index, self.root, size)
-            target |= {"masks": tv_tensors.Mask(mask[None]), "ignore": tv_tensors.Mask(ignore[None])}
-            boxes = _extent(mask)
-        target["boxes"] = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size)
-        return tv_tensors.Image(pixels), target
 
 
 class _Augmented(Dataset[tuple[Tensor, int]]):
@@ -177,8 +152,18 @@ class _Augmented(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.indices)
 
+    @property
+    def labels(self) -> Tensor:
+        """Labels of all images, without decoding them."""
+        if isinstance(self.source, Photos):
+            return self.source.labels[self.indices]
+        return torch.tensor([int(self.source.target(i)["labels"][0]) for i in self.indices])  # type: ignore[attr-defined]
+
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image, target = self.source[self.indices[index]]
+        at = self.indices[index]
+        if isinstance(self.source, Photos):  # boxes and masks are not needed here, and cost time
+            return self.transform(self.source.image(at)), int(self.source.labels[at])
+        image, target = self.source[at]
         return self.transform(image), int(target["labels"][0])
 
 
@@ -186,17 +171,22 @@ def _read(
     dataset: str, root: Path, metadata: Path, split: str, classes: list[str] | None = None
 ) -> tuple[Any, list[int]]:
     """A split, and its images with one object class."""
-    if dataset == "protocol":
-        images = ProtocolImages(metadata / split, root)
-        return images, list(range(len(images)))
+    if dataset == "protocol" or dataset in PHOTOS:
+        photos: Any = (
+            ProtocolImages(metadata / split, root) if dataset == "protocol" else open_split(dataset, root, split)
+        )
+        return photos, list(range(len(photos)))
     scenes: Scenes
     if dataset == "coco":
+        if not (root / split).is_dir() and recognise(root) not in ("coco2014", "coco2017"):
+            raise not_here(root, "coco2017", f"{split}/ and annotations/instances_{split}.json")
         scenes = CocoScenes(root / split, root / "annotations" / f"instances_{split}.json")
-    elif (root / "Annotations").is_dir():
+    elif (root / split).is_dir():
+        scenes = VocScenes(root / split, classes=classes)
+    else:
+        root = voc_folder(root)
         image_set = root / "ImageSets" / "Main" / f"{split}.txt"
         scenes = VocScenes(root / "Annotations", root / "JPEGImages", classes=classes, image_set=image_set)
-    else:
-        scenes = VocScenes(root / split, classes=classes)
     one = [i for i in range(len(scenes)) if len(scenes.target(i)["labels"]) == 1]
     if not one:
         raise ValueError(f"no image of {split!r} in {root} shows exactly one object")
@@ -207,8 +197,11 @@ def _drawn(indices: list[int], seed: int) -> list[int]:
     return [indices[k] for k in torch.randperm(len(indices), generator=torch.Generator().manual_seed(seed)).tolist()]
 
 
-def _extent(mask: Tensor) -> Tensor:
-    rows, columns = mask.any(dim=1).nonzero()[:, 0], mask.any(dim=0).nonzero()[:, 0]
-    if not len(rows):
-        return torch.zeros(0, 4)
-    return torch.tensor([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]], dtype=torch.float32)
+def _same_classes(train: list[str], other: list[str], train_split: str, split: str) -> None:
+    """Refuse labels that a network for the training split does not have."""
+    if len(other) > len(train) or other != train[: len(other)]:
+        odd = next((name for name in other if name not in train), other[0])
+        raise ValueError(
+            f"{train_split!r} has {len(train)} classes, but {split!r} has {len(other)}, the first that differs is "
+            f"{odd!r}: are both of the same data set?"
+        )

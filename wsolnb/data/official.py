@@ -1,0 +1,142 @@
+"""One way to open any data set in its official layout: by its name, its root and a split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from wsolnb.data.aircraft import Aircraft
+from wsolnb.data.coco import CocoScenes
+from wsolnb.data.cub import CubBirds
+from wsolnb.data.dogs import StanfordDogs
+from wsolnb.data.imagenet import ImageNet
+from wsolnb.data.layouts import TITLES, not_here, recognise, voc_folder
+from wsolnb.data.openimages import OpenImages30k
+from wsolnb.data.photos import Photos
+from wsolnb.data.protocol import load_masks, read_split
+from wsolnb.data.scenes import Transform
+from wsolnb.data.voc import VocScenes
+
+PHOTOS: dict[str, Callable[..., Photos]] = {
+    "cub": CubBirds,
+    "imagenet": ImageNet,
+    "openimages": OpenImages30k,
+    "dogs": StanfordDogs,
+    "aircraft": Aircraft,
+}
+"""Readers of data sets with one class per image, called as `reader(root, split)`."""
+
+_PROTOCOL_SPLITS = {
+    "cub": {"train": "train", "val": "", "test": "test"},
+    "imagenet": {"train": "train", "val": "", "test": "val"},
+    "openimages": {"train": "train", "val": "val", "test": "test"},
+}
+
+
+class ProtocolImages(Photos):
+    """Photos with the field's metadata files (`wsolnb.data.protocol`): CUB-200-2011, ImageNet, OpenImages30k, others.
+
+    Far corners, which the files mean inclusively, become exclusive. Where the files have masks, the target has "masks"
+    (the union of all instances, bool `(1, H, W)`) and "ignore", and its box is the extent of the mask. Splits without
+    annotations have neither.
+
+    Args:
+        metadata: Folder of one split.
+        root: Folder from which image and mask paths start.
+        transform: Called as `transform(image, target)`.
+
+    Raises:
+        FileNotFoundError: If the metadata are missing, or an image when it is asked for.
+        ValueError: If the metadata or an image do not parse.
+    """
+
+    def __init__(self, metadata: str | Path, root: str | Path, *, transform: Transform | None = None) -> None:
+        self.split = read_split(metadata)
+        classes = [str(k) for k in range(int(self.split.labels.max()) + 1)]
+        super().__init__(Path(root), self.split.image_ids, self.split.labels, classes=classes, transform=transform)
+
+    def has_boxes(self, index: int) -> bool:
+        """Whether the metadata have boxes or masks."""
+        return self.split.boxes is not None or self.split.masks is not None
+
+    def _boxes(self, index: int, size: tuple[int, int]) -> Tensor | None:
+        if self.split.boxes is None:
+            return None
+        return self.split.boxes[index].float() + torch.tensor([0.0, 0.0, 1.0, 1.0])
+
+    def _masks(self, index: int, size: tuple[int, int]) -> tuple[Tensor, Tensor] | None:
+        return None if self.split.masks is None else load_masks(self.split, index, self.root, size)
+
+
+def open_split(name: str, root: str | Path, split: str) -> Dataset[Any]:
+    """Open a split of a data set in its official layout.
+
+    Args:
+        name: A key of `wsolnb.data.layouts.TITLES`.
+        root: The data set's folder, as `wsolnb data get` makes it.
+        split: As the data set calls it: `train2017` for COCO, `trainval` for VOC, a folder of metadata files.
+
+    Returns:
+        Items `(image, target)`.
+
+    Raises:
+        ValueError: If the data set or the split is unknown, or the files are wrong.
+        FileNotFoundError: If files are missing; the message says what the folder looks like instead.
+
+    >>> open_split("voc2007", "data/voc2007", "test")  # doctest: +SKIP
+    VocScenes(4952 images, 14976 boxes, 20 classes)
+    """
+    root = Path(root)
+    if name in PHOTOS:
+        return PHOTOS[name](root, split)
+    if name.startswith("voc"):
+        folder = voc_folder(root, name[3:])
+        return VocScenes(folder, image_set=folder / "ImageSets" / "Main" / f"{split}.txt")
+    if name.startswith("coco"):
+        annotations = root / "annotations" / f"instances_{split}.json"
+        if not annotations.is_file():
+            raise not_here(root, name, f"{split}/ and annotations/instances_{split}.json")
+        return CocoScenes(root / split, annotations)
+    if name == "protocol":
+        if not (root / split / "image_ids.txt").is_file():
+            raise not_here(root, name, f"{split}/image_ids.txt")
+        return ProtocolImages(root / split, root)
+    raise ValueError(f"unknown data set {name!r}; known: {', '.join(TITLES)}")
+
+
+def without_metadata(root: str | Path, splits: tuple[str, str, str]) -> tuple[str, tuple[str, str, str]]:
+    """Which official layout can stand in for the field's metadata files, and what it calls their splits.
+
+    The images of `val` for CUB and ImageNet (CUBV2, ImageNetV2) belong to the metadata alone: "" asks for held-out
+    training images instead.
+
+    Args:
+        root: The data set's folder.
+        splits: Training, held-out and test split, in the words of the metadata (`train`, `val`, `test`).
+
+    Raises:
+        ValueError: If the folder is none of these data sets.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     (Path(folder) / "train" / "n01440764").mkdir(parents=True)
+        ...     without_metadata(folder, ("train", "val", "test"))
+        ('imagenet', ('train', '', 'val'))
+    """
+    name = recognise(root)
+    if name not in _PROTOCOL_SPLITS:
+        known = ", ".join(TITLES[each] for each in _PROTOCOL_SPLITS)
+        found = f"{root} looks like {TITLES[name]}" if name else f"{root} is none of them"
+        raise ValueError(
+            f"data set 'protocol' needs a folder: give metadata, or as data_root the official layout of one of "
+            f"{known}; {found}"
+        )
+    words = _PROTOCOL_SPLITS[name]
+    train, held, test = (words.get(split, split) for split in splits)
+    return name, (train, held, test)
