@@ -22,7 +22,7 @@ from wsolnb.models.weights import read_weights
 def test_features_come_out_at_the_asked_stride(name: str, stride: int) -> None:
     net = backbone(name, stride=stride).eval()
     features = net(torch.rand(1, 3, 192, 256))
-    slack = 1 if name in ("squeezenet1_0", "alexnet") else 0  # their poolings have no padding on all sides
+    slack = {"squeezenet1_0": 1, "alexnet": 1, "inception_v3": 2}.get(name, 0)  # they pad less than they shrink
     assert features.shape[1] == net.out_channels
     assert abs(features.shape[2] - 192 // stride) <= slack
     assert abs(features.shape[3] - 256 // stride) <= slack

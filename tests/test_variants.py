@@ -37,6 +37,22 @@ def test_vgg16_keeps_everything_before_its_last_pooling(tmp_path: Path) -> None:
     assert net.strides == {"block1": 2, "block2": 4, "block3": 8, "block4": 16, "block5": 16, "conv6": 16}
 
 
+def test_inception_v3_is_cut_where_the_heads_are() -> None:
+    whole = torchvision.models.inception_v3(weights=None, init_weights=False, aux_logits=False).eval()
+    net = backbone("inception_v3").eval()
+    own = [v for k, v in whole.named_parameters() if not k.startswith(("Mixed_7", "fc."))]
+    for mine, theirs in zip(net.stages.parameters(), own, strict=True):
+        mine.data.copy_(theirs)
+    images = torch.rand(1, 3, 128, 160)
+    reached: list[torch.Tensor] = []
+    whole.Mixed_6e.register_forward_hook(lambda *call: reached.append(call[2]))
+    with torch.no_grad():
+        whole(2 * images - 1)
+        found = net.stage_features(images, "Mixed_6b", "Mixed_6e")
+    torch.testing.assert_close(found["Mixed_6e"], reached[0])
+    assert found["Mixed_6b"].shape == found["Mixed_6e"].shape == (1, 768, 6, 8)
+
+
 @pytest.mark.parametrize(("name", "theirs"), [("resnet50_se", "seresnet50"), ("mobilenet_v1", "mobilenetv1_100")])
 def test_networks_of_timm_are_timms(name: str, theirs: str, tmp_path: Path) -> None:
     whole = timm.create_model(theirs, pretrained=False).eval()

@@ -213,6 +213,13 @@ class Critters(Dataset[tuple[tv_tensors.Image, Target]]):
         }
         return (image, target) if self.transform is None else self.transform(image, target)
 
+    @property
+    def labels(self) -> Tensor:
+        """Labels of single animals, int64 `(n,)`, without drawing them."""
+        if self.several:
+            raise AttributeError("scenes have several labels each: look at their targets")
+        return torch.arange(self.n) % len(self.classes)
+
     def stage(self, index: int) -> Stage:
         """An image and its truth as arrays, without the transform."""
         rng = generator(self.world.seed, self.seed, int(self.several), index)

@@ -28,6 +28,11 @@ class Kept(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
 
+    @property
+    def labels(self) -> Any:
+        """Labels of all samples, where the data set knows them without looking."""
+        return self.dataset.labels  # type: ignore[attr-defined]
+
     def __getitem__(self, index: int) -> Any:
         if index not in self.samples:
             image, target = self.dataset[index]

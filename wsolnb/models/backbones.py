@@ -179,7 +179,7 @@ def backbone(
     if convention not in _INPUTS:
         raise ValueError(f"unknown convention {convention!r}; known: {', '.join(_INPUTS)}")
     mean, std, bgr = _INPUTS[convention]
-    if name.startswith("googlenet"):  # torchvision's GoogLeNet undoes ImageNet's mean and deviation itself
+    if name.startswith(("googlenet", "inception")):  # torchvision's own undo ImageNet's mean and deviation
         mean, std, bgr = _INPUTS["tensorflow"]
     own, build = _BUILDERS[name]
     allowed = (own, own // 2) if own == 32 else (own, own * 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import timm
@@ -43,6 +43,16 @@ def _googlenet_gap(weights: str | None) -> Stages:
     }
 
 
+def _inception_v3(weights: str | None) -> Stages:
+    """Inception v3 up to `Mixed_6e`, cut where kou2021's heads are (Sec. 4.1); maps of 12x12 cells for 224 pixels."""
+    net = torchvision.models.inception_v3(weights=None, aux_logits=False, init_weights=weights is None)
+    load_into(net, "inception_v3", weights, ("fc.", "AuxLogits."))
+    stem = [name for name, _ in net.named_children()][:7]  # up to the second pooling
+    stages: dict[str, Sequence[str]] = {"stem": stem, "Mixed_5d": ("Mixed_5b", "Mixed_5c", "Mixed_5d")}
+    stages |= {"Mixed_6b": ("Mixed_6a", "Mixed_6b"), "Mixed_6e": ("Mixed_6c", "Mixed_6d", "Mixed_6e")}
+    return {name: nn.Sequential(*(getattr(net, part) for part in parts)) for name, parts in stages.items()}
+
+
 def _resnet50_se(weights: str | None) -> Stages:
     """ResNet-50 with a squeeze-and-excitation block in every residual block: timm's `seresnet50`."""
     net = _timm("seresnet50", weights, ("fc.",))
@@ -79,6 +89,7 @@ VARIANTS: dict[str, tuple[int, Callable[[str | None], Stages]]] = {
     "alexnet": (32, _alexnet),
     "vgg16_gap": (16, _vgg16_gap),
     "googlenet_gap": (16, _googlenet_gap),
+    "inception_v3": (16, _inception_v3),
     "resnet50_se": (32, _resnet50_se),
     "mobilenet_v1": (32, _mobilenet_v1),
 }
