@@ -10,6 +10,7 @@ the two regions are merged (Eq. 13).
 
 from __future__ import annotations
 
+import copy
 from typing import Literal, NamedTuple
 
 import torch
@@ -124,7 +125,7 @@ def csoa(backbone: Backbone, classes: int, *, seed: int = 0, **options: object) 
     The global random state is left as it was.
 
     Args:
-        backbone: As for `CSoA`.
+        backbone: Is copied and stays as it is.
         classes: As for `CSoA`.
         seed: Of the random weights.
         **options: As for `CSoA`.
@@ -136,7 +137,7 @@ def csoa(backbone: Backbone, classes: int, *, seed: int = 0, **options: object) 
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return CSoA(backbone, classes, **options)  # type: ignore[arg-type]
+        return CSoA(copy.deepcopy(backbone), classes, **options)  # type: ignore[arg-type]
 
 
 def merged_map(inner: Tensor | None, last: Tensor, frame: tuple[int, int], how: Merge = "union") -> Tensor:
@@ -174,7 +175,7 @@ def embedder(network: nn.Module) -> nn.Module:
     Args:
         network: A `Backbone`, whose features are averaged over all cells; or any classifier of torchvision, whose last
             linear layer is taken off (AlexNet, the paper's choice, then gives 4096 numbers). The latter is given images
-            normalised by ImageNet's mean and deviation. It is changed in place.
+            normalised by ImageNet's mean and deviation. It is copied and stays as it is.
 
     Raises:
         ValueError: If the network has no linear layer to take off.
@@ -185,8 +186,9 @@ def embedder(network: nn.Module) -> nn.Module:
         torch.Size([2, 4096])
     """
     if isinstance(network, Backbone):
-        whole = nn.Sequential(network, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        whole = nn.Sequential(copy.deepcopy(network), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     else:
+        network = copy.deepcopy(network)
         linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
         if not linear:
             raise ValueError(f"{type(network).__name__} has no linear layer to take off: give a Backbone of it instead")
