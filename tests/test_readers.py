@@ -15,12 +15,15 @@ from torchvision.transforms import v2
 
 from wsolnb.data.aircraft import Aircraft
 from wsolnb.data.boxes_xml import read_boxes
+from wsolnb.data.coco import CocoScenes
 from wsolnb.data.cub import CubBirds
 from wsolnb.data.dogs import StanfordDogs
 from wsolnb.data.imagenet import ImageNet
 from wsolnb.data.images import Readable, UnreadableImage
 from wsolnb.data.layouts import TITLES, not_here, recognise, voc_folder
+from wsolnb.data.official import open_split
 from wsolnb.data.openimages import OpenImages30k
+from wsolnb.data.voc import VocScenes
 
 BUILDERS = {
     "cub": trees.cub,
@@ -346,3 +349,85 @@ def test_grey_and_palette_photos_become_rgb(tmp_path: Path) -> None:
     train = CubBirds(tmp_path, "train")
     Image.new("L", (40, 30), 9).save(train.file(0))
     assert train[0][0].shape == (3, 30, 40)
+
+
+def test_coco_masks_with_crowds_to_ignore(tmp_path: Path) -> None:
+    trees.coco(tmp_path)
+    scenes = CocoScenes(tmp_path / "train2017", tmp_path / "annotations" / "instances_train2017.json", masks=True)
+    image, target = scenes[1]
+    assert image.shape == (3, 30, 40)
+    assert target["boxes"].tolist() == [[4, 5, 24, 17], [0, 0, 2, 30]]
+    assert target["crowd"].tolist() == [False, True]
+    assert target["masks"].shape == (2, 30, 40)
+    assert target["masks"].flatten(1).sum(1).tolist() == [20 * 12, 2 * 30]
+    assert target["ignore"].shape == (1, 30, 40)
+    assert target["ignore"][0, :, :2].all()
+    assert int(target["ignore"].sum()) == 60
+    assert scenes[0][1]["ignore"].sum() == 0
+    dogs = scenes.only(["dog"])
+    assert dogs[1][1]["masks"].shape == (0, 30, 40)
+    assert torch.equal(dogs[0][1]["masks"], scenes[0][1]["masks"])
+
+
+def test_coco_photos_have_no_masks_here(shared_data: Path) -> None:
+    scenes = open_split("coco2017", shared_data / "coco256", "val2017")
+    image, target = scenes[3]
+    assert image.shape[1:] == target["boxes"].canvas_size
+    assert target["labels"].shape == target["crowd"].shape == (len(target["boxes"]),)
+    assert "masks" not in target
+
+
+def test_voc_masks_with_borders_to_ignore(tmp_path: Path) -> None:
+    trees.voc(tmp_path)
+    folder = voc_folder(tmp_path)
+    kept = {"image_set": folder / "ImageSets" / "Segmentation" / "trainval.txt", "masks": True}
+    scenes = VocScenes(folder, **kept)
+    _, target = scenes[1]
+    assert target["boxes"].tolist() == [[0, 0, 20, 15], [10, 5, 40, 30]]
+    assert target["masks"].shape == (2, 30, 40)
+    assert target["masks"].flatten(1).sum(1).tolist() == [14 * 20, 22 * 19]
+    assert target["ignore"].shape == (1, 30, 40)
+    assert int(target["ignore"].sum()) == 20
+    people = VocScenes(folder, **kept).only(["person"])
+    assert torch.equal(people[1][1]["masks"][0], target["masks"][1])
+    (folder / "SegmentationObject" / "2007_000002.png").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"no masks .*2007_000002\.png: take an image set from ImageSets/Segment"
+    ):
+        scenes[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "length"),
+    [
+        ("cub", "train", 4), ("imagenet", "val", 6), ("openimages", "val", 4), ("dogs", "test", 4),
+        ("aircraft", "val", 4), ("voc2007", "test", 1), ("voc2012", "trainval", 5), ("coco2014", "val2014", 4), ("coco2017", "train2017", 4),
+    ],
+)  # fmt: skip
+def test_every_data_set_opens_by_name_with_one_kind_of_sample(
+    tmp_path: Path, name: str, split: str, length: int
+) -> None:
+    dataset = open_split(name, BUILDERS[name](tmp_path), split)
+    assert len(dataset) == length  # type: ignore[arg-type]
+    image, target = dataset[0]
+    assert isinstance(image, tv_tensors.Image)
+    assert image.dtype == torch.uint8
+    assert isinstance(target["boxes"], tv_tensors.BoundingBoxes)
+    assert target["boxes"].canvas_size == image.shape[1:]
+    assert target["labels"].dtype == torch.int64
+    assert 0 <= int(target["labels"][0]) < len(dataset.classes)  # type: ignore[attr-defined]
+    assert isinstance(target["image_id"], int)
+
+
+def test_voc_layout_photos_and_metadata_open_by_name(shared_data: Path, tmp_path: Path) -> None:
+    cards = VocScenes(shared_data / "cards" / "test")
+    image, target = cards[0]
+    assert image.shape[1:] == target["boxes"].canvas_size
+    birds = open_split("protocol", shared_data / "wsol_metadata" / "CUB", "val")
+    assert (len(birds), len(birds.classes)) == (1000, 200)  # type: ignore[arg-type, attr-defined]
+    with pytest.raises(FileNotFoundError, match=r"no image .*001\.Black_footed_Albatross"):
+        birds[0]
+    with pytest.raises(FileNotFoundError, match=r"is not metadata files .*: expected test/image_ids.txt"):
+        open_split("protocol", tmp_path, "test")
+    with pytest.raises(ValueError, match="unknown data set 'birds'; known: cub"):
+        open_split("birds", tmp_path, "test")

@@ -6,12 +6,15 @@ import contextlib
 import io
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from pycocotools.coco import COCO
+from torch import Tensor
 
 from wsolnb.data.scenes import Scenes, Transform, checked_boxes
 
@@ -35,6 +38,7 @@ class CocoScenes(Scenes):
             all categories in the order of their ids.
         min_boxes: leave classes with fewer boxes (crowds do not count) out. Decide that on the training images
             and pass `train.classes` as `classes` for the test images.
+        masks: also give masks, from polygons and run lengths; regions of crowds are ignored where no object is.
         transform: torchvision v2 transform, called as `transform(image, target)`.
 
     Raises:
@@ -54,6 +58,7 @@ class CocoScenes(Scenes):
         *,
         classes: Sequence[str] | None = None,
         min_boxes: int = 0,
+        masks: bool = False,
         transform: Transform | None = None,
     ) -> None:
         folder, path = Path(images_dir), Path(annotation_file)
@@ -91,10 +96,29 @@ class CocoScenes(Scenes):
             classes=[coco.cats[category]["name"] for category in label],
             transform=transform,
         )
+        self._coco = coco if masks else None
+        self._annotations = [a for _, a in found] if masks else []
         if classes is not None:
             self._keep(classes, str(path))
         if min_boxes:
             self._keep(self.frequent_classes(min_boxes), str(path))
+
+    def _masks(self, index: int) -> tuple[Tensor, Tensor] | None:
+        if self._coco is None:
+            return None
+        kept = self._span(index)
+        height, width = self.sizes[index].tolist()
+        masks = torch.zeros(kept.stop - kept.start, height, width, dtype=torch.bool)
+        for k, number in enumerate(self._numbers[kept].tolist()):
+            annotation = self._annotations[number]
+            if not annotation.get("segmentation"):
+                raise ValueError(f"annotation {annotation['id']} of {self.files[index].name} has no segmentation")
+            with warnings.catch_warnings():  # pycocotools' arrays are older than NumPy 2's rules
+                warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+                masks[k] = torch.from_numpy(self._coco.annToMask(annotation)).bool()
+        crowd = self._crowd[kept]
+        objects = masks[~crowd].any(dim=0, keepdim=True)
+        return masks, masks[crowd].any(dim=0, keepdim=True) & ~objects
 
 
 def _read(path: Path) -> COCO:

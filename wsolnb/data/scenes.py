@@ -10,12 +10,12 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from wsolnb.data.images import decode
 from wsolnb.data.taxonomy import Taxonomy, coco_taxonomy, voc_taxonomy
 
 OVERSHOOT = 2.0  # pixels by which a box may leave its image before it counts as wrong and not as rounded
@@ -29,8 +29,10 @@ class Scenes(Dataset[tuple[Tensor, Target]]):
 
     `scenes[i]` is `(image, target)`: image a `tv_tensors.Image`, uint8 (3, H, W), RGB; target a dictionary with
     "boxes" (`tv_tensors.BoundingBoxes`, float32 (n, 4), XYXY, pixels, far corner exclusive), "labels" (int64
-    (n,)), "crowd" (bool (n,)) and "image_id" (int). Images without a box are kept. EXIF orientation is not
-    applied: boxes refer to the pixels as they are stored.
+    (n,)), "crowd" (bool (n,)) and "image_id" (int); readers that are asked for masks add "masks"
+    (`tv_tensors.Mask`, bool (n, H, W), in the order of the boxes) and "ignore" (bool (1, H, W), pixels that count as
+    neither object nor background). Images without a box are kept. EXIF orientation is not applied: boxes refer to the
+    pixels as they are stored.
 
     Attributes:
         classes: names; label k is classes[k].
@@ -72,6 +74,7 @@ class Scenes(Dataset[tuple[Tensor, Target]]):
         self._boxes = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4)
         self._labels = torch.as_tensor(labels, dtype=torch.int64)
         self._crowd = torch.as_tensor(crowd, dtype=torch.bool)
+        self._numbers = torch.arange(len(self._labels))  # of the boxes as they were read, whatever classes are kept
         self.taxonomy = _known_tree(self.classes)
 
     def __len__(self) -> int:
@@ -79,6 +82,9 @@ class Scenes(Dataset[tuple[Tensor, Target]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Target]:
         image, target = self.image(index), self.target(index)
+        found = self._masks(index)
+        if found is not None:
+            target |= {name: tv_tensors.Mask(mask) for name, mask in zip(("masks", "ignore"), found, strict=True)}
         return (image, target) if self.transform is None else self.transform(image, target)
 
     def __repr__(self) -> str:
@@ -88,34 +94,32 @@ class Scenes(Dataset[tuple[Tensor, Target]]):
         """Decode an image.
 
         Raises:
-            ValueError: the file does not decode, or its size is not the one in the annotations.
+            FileNotFoundError: the file is missing.
+            UnreadableImage: the file does not decode (a ValueError).
+            ValueError: its size is not the one in the annotations.
         """
         path = self.files[index]
-        try:
-            with Image.open(path) as file:
-                pixels = v2.functional.pil_to_tensor(file.convert("RGB"))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{path} does not decode as an image: {error}") from None
+        pixels = decode(path)
         height, width = self.sizes[index].tolist()
         if pixels.shape[1:] != (height, width):
             raise ValueError(
                 f"{path} has {pixels.shape[2]} x {pixels.shape[1]} pixels, but its annotations say {width} x "
                 f"{height}; boxes must refer to the pixels as they are stored, without EXIF rotation"
             )
-        return tv_tensors.Image(pixels)
+        return pixels
 
     def target(self, index: int) -> Target:
         """The truth about an image, without decoding it and without the transform."""
         index = range(len(self))[index]
-        start, stop = torch.searchsorted(self._images, torch.tensor([index, index + 1])).tolist()
+        kept = self._span(index)
         height, width = self.sizes[index].tolist()
         boxes = tv_tensors.BoundingBoxes(
-            self._boxes[start:stop].clone(), format=tv_tensors.BoundingBoxFormat.XYXY, canvas_size=(height, width)
+            self._boxes[kept].clone(), format=tv_tensors.BoundingBoxFormat.XYXY, canvas_size=(height, width)
         )
         return {
             "boxes": boxes,
-            "labels": self._labels[start:stop].clone(),
-            "crowd": self._crowd[start:stop].clone(),
+            "labels": self._labels[kept].clone(),
+            "crowd": self._crowd[kept].clone(),
             "image_id": self.image_ids[index],
         }
 
@@ -150,6 +154,15 @@ class Scenes(Dataset[tuple[Tensor, Target]]):
             )
         return names
 
+    def _masks(self, index: int) -> tuple[Tensor, Tensor] | None:
+        """Masks of the objects, bool (n, H, W), and the region to ignore, (1, H, W); None: not asked for."""
+        return None
+
+    def _span(self, index: int) -> slice:
+        """Where the boxes of an image stand."""
+        index = range(len(self))[index]
+        return slice(*torch.searchsorted(self._images, torch.tensor([index, index + 1])).tolist())
+
     def _keep(self, classes: Sequence[str], where: str) -> None:
         check_names(classes, self.classes, where)
         new_label = torch.full((len(self.classes),), -1)
@@ -158,6 +171,7 @@ class Scenes(Dataset[tuple[Tensor, Target]]):
         self.classes = list(classes)
         self._labels = new_label[self._labels[keep]]
         self._images, self._boxes, self._crowd = self._images[keep], self._boxes[keep], self._crowd[keep]
+        self._numbers = self._numbers[keep]
         self.taxonomy = self.taxonomy or _known_tree(self.classes)
 
 

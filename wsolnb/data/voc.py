@@ -7,10 +7,13 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from wsolnb.data.scenes import Scenes, Transform, check_names, checked_boxes
 
+_BORDER = 255  # value of pixels between objects, which belong to nobody
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 Entry = tuple[str, tuple[float, float, float, float], bool]  # name, xyxy, difficult
 
@@ -31,6 +34,9 @@ class VocScenes(Scenes):
             the names found, sorted.
         image_set: text file with one stem per line (further words are ignored), such as ImageSets/Main/train.txt;
             by default every XML file, sorted by name.
+        masks: also give masks, from SegmentationObject/ beside Annotations/, where object k of the XML has the value
+            k and the border between objects, which is to be ignored, 255. Only the images of ImageSets/Segmentation
+            have them.
         transform: torchvision v2 transform, called as `transform(image, target)`.
 
     Raises:
@@ -49,6 +55,7 @@ class VocScenes(Scenes):
         *,
         classes: Sequence[str] | None = None,
         image_set: str | Path | None = None,
+        masks: bool = False,
         transform: Transform | None = None,
     ) -> None:
         folder, image_folder = _folders(Path(annotation_dir), image_dir)
@@ -76,6 +83,8 @@ class VocScenes(Scenes):
                     f"{xml_files[k]} has an object of the class {name!r}, which is not among the {len(names)} given, "
                     f"{names[:20]}; correct the name, or add it to `classes` and leave it out with `only`"
                 )
+        self._segmentations = folder.parent / "SegmentationObject" if masks else None
+        self._first = np.searchsorted(where, np.arange(len(files))).tolist()  # number of each image's first object
         size_array = np.array(sizes, dtype=np.int64).reshape(-1, 2)
         super().__init__(
             files,
@@ -92,6 +101,24 @@ class VocScenes(Scenes):
             classes=names,
             transform=transform,
         )
+
+    def _masks(self, index: int) -> tuple[Tensor, Tensor] | None:
+        if self._segmentations is None:
+            return None
+        path = self._segmentations / f"{self.files[index].stem}.png"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"no masks {path}: take an image set from ImageSets/Segmentation, whose images have them"
+            )
+        try:
+            with Image.open(path) as file:
+                values = torch.from_numpy(np.array(file)).long()
+        except OSError as error:
+            raise ValueError(f"{path} does not decode as an image: {error}") from None
+        if values.shape != tuple(self.sizes[index].tolist()):
+            raise ValueError(f"{path} has {values.shape[-1]} x {values.shape[0]} pixels, unlike its image")
+        numbers = self._numbers[self._span(index)] - self._first[index] + 1
+        return values == numbers[:, None, None], (values == _BORDER)[None]
 
 
 def _folders(annotations: Path, images: str | Path | None) -> tuple[Path, Path]:
