@@ -1,11 +1,16 @@
 """Losses: what a network is trained with; one module per idea, all names importable from here."""
 
 from wsolnb.losses.classification import CosineLoss, CrossEntropy, Objective
+from wsolnb.losses.coaug import CoAug, coaug_loss
+from wsolnb.losses.confidence import confidence_mask, fixed_mask, inner_loss
+from wsolnb.losses.csoa import CSoALoss
 from wsolnb.losses.entropy import AreaLoss, EntropyLoss, RefinementLoss, TwoHeads
 from wsolnb.losses.multilabel import MultiLabelCrossEntropy
 
 __all__ = [
     "AreaLoss",
+    "CSoALoss",
+    "CoAug",
     "CosineLoss",
     "CrossEntropy",
     "EntropyLoss",
@@ -13,4 +18,8 @@ __all__ = [
     "Objective",
     "RefinementLoss",
     "TwoHeads",
+    "coaug_loss",
+    "confidence_mask",
+    "fixed_mask",
+    "inner_loss",
 ]

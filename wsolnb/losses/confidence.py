@@ -7,8 +7,12 @@ thresholds, where zhang2018 (SPG) fixes one pair for all images.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
+
+Over = Literal["sum", "mean"]
 
 
 def confidence(maps: Tensor) -> Tensor:
@@ -106,22 +110,24 @@ def stretch(maps: Tensor) -> Tensor:
     return shifted / torch.where(highest > 0, highest, 1)
 
 
-def inner_loss(inner: Tensor, last: Tensor, mask: Tensor) -> Tensor:
+def inner_loss(inner: Tensor, last: Tensor, mask: Tensor, *, over: Over = "sum") -> Tensor:
     """How far the inner map is from the last one where that is confident (kou2021 Eq. 5).
 
-    `L_inner = sum_ij |S_F - S_L| ⊙ mask`, summed over the cells of an image and averaged over the batch. No gradient
-    reaches `S_L`: it supervises.
+    `L_inner = sum_ij |S_F - S_L| ⊙ mask`, averaged over the batch. No gradient reaches `S_L`: it supervises. The
+    sum, as printed, grows with the size of the map: where `α` is 1, as in the paper, and a map has 200 cells, it
+    outweighs the cross-entropy by far. The mean over all cells does not.
 
     Args:
         inner: `S_F` of the true class, `(B, h, w)`.
         last: `S_L` of the true class, of the same shape.
         mask: bool, of the same shape.
+        over: `sum` over the cells as printed, or their `mean`.
 
     Returns:
         A scalar.
 
     Raises:
-        ValueError: If shapes differ.
+        ValueError: If shapes differ or `over` is unknown.
 
     Example:
         >>> inner, last = torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[4.0, 9.0]]])
@@ -131,4 +137,7 @@ def inner_loss(inner: Tensor, last: Tensor, mask: Tensor) -> Tensor:
     if not inner.shape == last.shape == mask.shape:
         shapes = ", ".join(str(tuple(each.shape)) for each in (inner, last, mask))
         raise ValueError(f"inner map, last map and mask must have one shape, got {shapes}")
-    return ((inner - last.detach()).abs() * mask).sum(dim=(1, 2)).mean()
+    if over not in ("sum", "mean"):
+        raise ValueError(f"over must be 'sum' or 'mean', not {over!r}")
+    far = (inner - last.detach()).abs() * mask
+    return (far.sum(dim=(1, 2)) if over == "sum" else far.mean(dim=(1, 2))).mean()

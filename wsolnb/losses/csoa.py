@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsolnb.losses.coaug import CoAug
-from wsolnb.losses.confidence import confidence_mask, fixed_mask, inner_loss
+from wsolnb.losses.confidence import Over, confidence_mask, fixed_mask, inner_loss
 
 if TYPE_CHECKING:
     from wsolnb.models.csoa import TwoMaps
@@ -28,6 +28,7 @@ class CSoALoss(nn.Module):
         alpha: Largest `α`; 0 leaves confidence segmentation out.
         ramp: `linear` from 0 in the first epoch to `alpha` in the last one, or `constant`. The paper says that it
             increases, not how.
+        over: How the inner loss takes the cells together, as for `wsolnb.losses.confidence.inner_loss`.
         fixed: Thresholds `(low, high)` of `wsolnb.losses.confidence.fixed_mask`, in place of the adaptive mask.
         coaug: Co-supervised augmentation; None leaves it out.
         coaug_weight: `λ`; the paper has 1.
@@ -47,6 +48,7 @@ class CSoALoss(nn.Module):
         *,
         alpha: float = 0.0,
         ramp: Ramp = "linear",
+        over: Over = "sum",
         fixed: tuple[float, float] | None = None,
         coaug: CoAug | None = None,
         coaug_weight: float = 1.0,
@@ -58,6 +60,7 @@ class CSoALoss(nn.Module):
             raise ValueError(f"ramp must be 'linear' or 'constant', not {ramp!r}")
         self.alpha, self.fixed, self.coaug, self.coaug_weight = alpha, fixed, coaug, coaug_weight
         self.ramp: Ramp = ramp
+        self.over: Over = over
         self.mask: Callable[[Tensor], Tensor] = confidence_mask
         if fixed is not None:
             low, high = fixed
@@ -81,7 +84,8 @@ class CSoALoss(nn.Module):
         if self.alpha:
             if outputs.inner is None:
                 raise ValueError("confidence segmentation supervises an inner map: build the network with `inner`")
-            loss = loss + self.now * inner_loss(outputs.inner[rows, labels], last, self.mask(last.detach()))
+            inner = outputs.inner[rows, labels]
+            loss = loss + self.now * inner_loss(inner, last, self.mask(last.detach()), over=self.over)
         if self.coaug is not None:
             loss = loss + self.coaug_weight * self.coaug(last, outputs.images, labels)
         return loss
@@ -92,4 +96,5 @@ class CSoALoss(nn.Module):
 
     def extra_repr(self) -> str:
         """The settings, for `repr`."""
-        return f"alpha={self.alpha}, ramp={self.ramp}, fixed={self.fixed}, coaug_weight={self.coaug_weight}"
+        settings = {"alpha": self.alpha, "ramp": self.ramp, "over": self.over, "fixed": self.fixed}
+        return ", ".join(f"{k}={v}" for k, v in (settings | {"coaug_weight": self.coaug_weight}).items())
