@@ -8,12 +8,16 @@ import matplotlib
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
 
 from wsolnb import plots
 from wsolnb.boxes import BoxRule
 from wsolnb.data.critters import World
 from wsolnb.detect import SceneMaps, detections
 from wsolnb.metrics import DetectionAP, Interval
+from wsolnb.plots.picture import compact, pixels
 from wsolnb.train import Training
 
 
@@ -83,3 +87,23 @@ def test_chance_falls_with_the_number_of_classes() -> None:
     heights = line.get_ydata().tolist()
     assert heights == sorted(heights, reverse=True)
     assert heights[-1] < 0.15
+
+
+def test_a_picture_is_cut_to_what_is_drawn() -> None:
+    figure = Figure(figsize=(4, 2))
+    figure.add_artist(Rectangle((0.25, 0.5), 0.5, 0.25, color="black", linewidth=0))
+    picture = pixels(figure, dpi=100)
+    assert picture.size == (200 + 16, 50 + 16)  # 8 pixels of white on every side
+    assert picture.getpixel((8, 8)) == (0, 0, 0)
+    assert picture.getpixel((7, 7)) == (255, 255, 255)
+    assert pixels(Figure(figsize=(4, 2)), dpi=50).size == (200, 100)
+
+
+def test_photos_become_jpeg_and_drawings_keep_their_lines() -> None:
+    noise = torch.randint(256, (90, 120, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    assert compact(Image.fromarray(noise.numpy()))[0] == "jpeg"
+    drawing = Image.new("RGB", (800, 600), "white")
+    drawing.paste("navy", (100, 100, 700, 120))
+    kind, content = compact(drawing)
+    assert kind == "png"
+    assert len(content) < 3000

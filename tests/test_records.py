@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import json
 import subprocess
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 
 from wsolnb import records
 from wsolnb.metrics.bootstrap import Interval
@@ -88,6 +92,24 @@ def test_figures_are_kept_by_name(tmp_path: Path) -> None:
     figure.subplots().plot([1, 3, 2])
     save_figure(figure, tmp_path, "curves")
     assert (tmp_path / "figures" / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_notebook_shows_the_saved_picture_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Any] = []
+    figure, axes = plt.subplots(figsize=(6, 2))
+    axes.plot([1, 3, 2])
+    draws: list[object] = []
+    figure.canvas.mpl_connect("draw_event", draws.append)
+    monkeypatch.setattr("IPython.get_ipython", lambda: object())
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    save_figure(figure, tmp_path, "learning_curves")
+    assert len(draws) == 1
+    assert plt.get_fignums() == []  # closed, or the notebook would draw it again
+    saved = Image.open(tmp_path / "figures" / "learning_curves.png")
+    (picture,) = shown
+    assert picture.alt == "learning curves"
+    small = Image.open(BytesIO(picture.data))
+    assert small.width == round(0.6 * saved.width)
 
 
 def test_load_runs_gives_one_tidy_table(tmp_path: Path) -> None:

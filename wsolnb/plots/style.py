@@ -8,9 +8,11 @@ from typing import Any
 import matplotlib.pyplot as plt
 import seaborn as sns
 import torch
+from IPython import get_ipython
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
+from matplotlib_inline.backend_inline import set_matplotlib_formats
 from torch import Tensor
 
 Colour = tuple[float, float, float]
@@ -29,12 +31,8 @@ def use_style() -> None:
         "axes.titleweight": "bold",
         "figure.constrained_layout.use": True,
     }
-    try:
-        from matplotlib_inline.backend_inline import set_matplotlib_formats
-
+    if get_ipython() is not None:
         set_matplotlib_formats("jpeg", pil_kwargs={"quality": 66})
-    except (ImportError, AttributeError):  # not in a notebook: nothing is shown inline
-        return
 
 
 def class_colours(labels: Iterable[int]) -> dict[int, Colour]:
