@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 from torchvision.transforms import InterpolationMode, v2
 
 from wsolnb.progress import track
@@ -34,14 +34,18 @@ def multi_hot(target: dict[str, Any], classes: int) -> Tensor:
 def all_labels(scenes: Dataset[Any], classes: int) -> Tensor:
     """Which classes each image of a data set shows, `(N, classes)`, as `multi_hot`.
 
-    Photos are not decoded where the data set gives the truth without them (a method `target`).
+    Photos are not decoded where the data set, or the one it is a subset of, gives the truth without them.
     """
     count: int = len(scenes)  # type: ignore[arg-type]
-    rows = []
-    for index in track(range(count), "labels"):
-        truth = scenes.target(index) if hasattr(scenes, "target") else scenes[index][1]
-        rows.append(multi_hot(truth, classes))
+    rows = [multi_hot(_truth(scenes, index), classes) for index in track(range(count), "labels")]
     return torch.stack(rows) if rows else torch.zeros(0, classes)
+
+
+def _truth(scenes: Dataset[Any], index: int) -> dict[str, Any]:
+    if isinstance(scenes, Subset):
+        return _truth(scenes.dataset, scenes.indices[index])
+    truth: dict[str, Any] = scenes.target(index) if hasattr(scenes, "target") else scenes[index][1]
+    return truth
 
 
 def copies(present: Tensor, most: int) -> list[int]:
