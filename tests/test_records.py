@@ -105,11 +105,11 @@ def test_a_notebook_shows_the_saved_picture_once(tmp_path: Path, monkeypatch: py
     save_figure(figure, tmp_path, "learning_curves")
     assert len(draws) == 1
     assert plt.get_fignums() == []  # closed, or the notebook would draw it again
-    saved = Image.open(tmp_path / "figures" / "learning_curves.png")
+    with Image.open(tmp_path / "figures" / "learning_curves.png") as saved:
+        width = saved.width
     (picture,) = shown
     assert picture.alt == "learning curves"
-    small = Image.open(BytesIO(picture.data))
-    assert small.width == round(0.6 * saved.width)
+    assert Image.open(BytesIO(picture.data)).width == round(0.6 * width)
 
 
 def test_load_runs_gives_one_tidy_table(tmp_path: Path) -> None:
