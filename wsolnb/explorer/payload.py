@@ -1,0 +1,177 @@
+"""What the explorer ships to the browser, once: JPEGs, maps in 16-bit steps, truth; checked before anything is shown."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import v2
+
+STEPS = 65535
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The maps of one method, as they are shipped.
+
+    Attributes:
+        maps: Of every image, float32 `(C, h, w)`, rounded to the steps in which they are shipped; one map for a method
+            that has no classes.
+        scores: Of every class, `(N, C)`, or None.
+        agnostic: Whether there is one map per image, whatever the class.
+        rule: The box rule that came with the maps, if any.
+        frame: Height and width to which the images of the maps were brought, if not their own.
+    """
+
+    maps: list[Tensor]
+    scores: Tensor | None
+    agnostic: bool
+    rule: Any = None
+    frame: tuple[int, int] | None = None
+
+
+def read(name: str, given: Any, count: int, classes: int, indices: Sequence[int]) -> Reading:
+    """Take a method's maps from what a notebook has, check them, and round them.
+
+    Args:
+        name: Of the method, for messages.
+        given: Maps `(N, C, h, w)`, one `(C, h, w)` per image, or without classes `(N, h, w)`; or what holds them:
+            `wsolnb.detect.SceneMaps`, `wsolnb.localize.ObjectMaps` or `Located`.
+        count: Number of images that there are.
+        classes: Number of classes.
+        indices: Images to take.
+
+    Raises:
+        ValueError: If counts, classes or shapes do not fit or a value is not finite; the message names the method.
+    """
+    rule, given = getattr(given, "rule", None), getattr(given, "found", given)
+    frame = getattr(given, "frame", None)
+    maps, scores = getattr(given, "maps", given), getattr(given, "scores", None)
+    if len(maps) != count:
+        raise ValueError(f"{name!r} has maps of {len(maps)} images, but there are {count} images")
+    taken = [torch.as_tensor(maps[i]).detach().float().cpu() for i in indices]
+    agnostic = taken[0].ndim == 2
+    for i, each in zip(indices, taken, strict=True):
+        if each.ndim != 3 - agnostic or 0 in each.shape:
+            raise ValueError(f"{name!r}, image {i}: a map must be (classes, h, w) or (h, w), not {tuple(each.shape)}")
+        if not agnostic and len(each) != classes:
+            raise ValueError(f"{name!r}, image {i}: {len(each)} maps for {classes} classes; give one for each class")
+        if not each.isfinite().all():
+            raise ValueError(f"{name!r}, image {i}: the map holds NaN or infinite values")
+    if scores is not None and not agnostic:
+        scores = torch.as_tensor(scores).detach().float().cpu()
+        if scores.shape != (count, classes):
+            raise ValueError(f"{name!r}: scores must be ({count}, {classes}), not {tuple(scores.shape)}")
+        scores = scores[list(indices)]
+    stacked = [each[None] if agnostic else each for each in taken]
+    return Reading([restored(each) for each in stacked], None if agnostic else scores, agnostic, rule, frame)
+
+
+def codes(maps: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Maps `(C, h, w)` in 16-bit steps between the lowest and the highest value of each.
+
+    Returns:
+        uint16 `(C, h, w)`, and float64 `(C,)` each: the lowest value and the step. A value is off by at most half a
+        step, `(highest - lowest) / 131070`; the lowest and the highest are exact.
+    """
+    values = maps.double().numpy()
+    low = values.min(axis=(1, 2))
+    step = (values.max(axis=(1, 2)) - low) / STEPS
+    safe = np.where(step > 0, step, 1)[:, None, None]
+    return np.rint((values - low[:, None, None]) / safe).astype("<u2"), low, step
+
+
+def restored(maps: Tensor) -> Tensor:
+    """The maps as the browser will have them, bit for bit: float32, rounded to their steps.
+
+    Example:
+        >>> restored(torch.tensor([[[0.0, 0.3, 1.0]]])).tolist()
+        [[[0.0, 0.2999923..., 1.0]]]
+    """
+    code, low, step = codes(maps)
+    return torch.from_numpy((low[:, None, None] + code * step[:, None, None]).astype(np.float32))
+
+
+def pack(reading: Reading) -> dict[str, Any]:
+    """A reading as the browser gets it: shapes, and bytes in little-endian order."""
+    parts = [codes(each) for each in reading.maps]
+    return {
+        "shapes": [list(each.shape) for each in reading.maps],
+        "codes": b"".join(code.tobytes() for code, _, _ in parts),
+        "lows": np.concatenate([low for _, low, _ in parts]).astype("<f8").tobytes(),
+        "steps": np.concatenate([step for _, _, step in parts]).astype("<f8").tobytes(),
+        "scores": None if reading.scores is None else reading.scores.numpy().astype("<f4").tobytes(),
+        "agnostic": reading.agnostic,
+    }
+
+
+def unpack(packed: Mapping[str, Any]) -> Reading:
+    """A reading out of what `pack` made of it."""
+    low, step = np.frombuffer(packed["lows"], "<f8"), np.frombuffer(packed["steps"], "<f8")
+    code = np.frombuffer(packed["codes"], "<u2")
+    maps, cell, row = [], 0, 0
+    for c, h, w in packed["shapes"]:
+        steps = code[cell : cell + c * h * w].reshape(c, h, w) * step[row : row + c, None, None]
+        maps.append(torch.from_numpy((low[row : row + c, None, None] + steps).astype(np.float32)))
+        cell, row = cell + c * h * w, row + c
+    scores = packed["scores"]
+    if scores is not None:
+        scores = torch.from_numpy(np.frombuffer(scores, "<f4").astype(np.float32).reshape(len(maps), -1))
+    return Reading(maps, scores, packed["agnostic"])
+
+
+def picture(item: Any, target: Mapping[str, Any] | None, frame: tuple[int, int] | None) -> dict[str, Any]:
+    """An image with its truth as the browser gets it.
+
+    Args:
+        item: The image `(3, H, W)`, uint8 or float in [0, 1].
+        target: Its truth: `boxes` and `labels`, and where known `masks` and `mark_masks` `(n, H, W)`.
+        frame: Height and width to bring image and truth to; None keeps theirs.
+
+    Returns:
+        `jpeg` (bytes), `size` `[height, width]`, `boxes`, `labels`, and `parts`: a PNG with the outlines of the parts,
+        or None.
+    """
+    pixels = torch.as_tensor(item).as_subclass(Tensor)
+    if pixels.ndim != 3 or pixels.shape[0] != 3:
+        raise ValueError(f"an image must be (3, height, width), not {tuple(pixels.shape)}")
+    target = dict(target or {})
+    own = (pixels.shape[1], pixels.shape[2])
+    boxes = torch.as_tensor(target.get("boxes", torch.zeros(0, 4))).as_subclass(Tensor).float().cpu()
+    if frame is not None and frame != own:
+        pixels = v2.functional.resize(pixels, list(frame))
+        boxes = boxes * torch.tensor([frame[1] / own[1], frame[0] / own[0]] * 2)
+    if pixels.is_floating_point():
+        pixels = (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()).save(stream, "JPEG", quality=82)
+    labels = target.get("labels", torch.zeros(0))
+    labels = torch.as_tensor(labels).reshape(-1).long().tolist()[: len(boxes)]
+    size = [pixels.shape[1], pixels.shape[2]]
+    return {"jpeg": stream.getvalue(), "size": size, "boxes": boxes.tolist(), "labels": labels, "parts": _parts(target)}
+
+
+_PARTS = {"masks": (255, 255, 255), "mark_masks": (255, 215, 0)}
+
+
+def _parts(target: Mapping[str, Any]) -> bytes | None:
+    """Outlines of the objects (white) and of their marks (yellow), as a transparent PNG."""
+    if not all(name in target for name in _PARTS):
+        return None
+    outlines = []
+    for name in _PARTS:
+        masks = torch.as_tensor(target[name]).as_subclass(Tensor).bool().cpu()
+        core = -torch.nn.functional.max_pool2d(-masks[:, None].float(), 3, 1, 1)[:, 0]
+        outlines.append((masks & (core == 0)).any(dim=0).numpy())
+    code = np.where(outlines[1], 2, outlines[0].astype(np.uint8)).astype(np.uint8)
+    image = Image.fromarray(code)
+    image.putpalette([0, 0, 0, *(channel for colour in _PARTS.values() for channel in colour)])
+    stream = io.BytesIO()
+    image.save(stream, "PNG", transparency=0, optimize=True)
+    return stream.getvalue()

@@ -1,0 +1,138 @@
+"""The explorer's view as a picture, for places that run no widget: a README, a notebook on a web page, a report."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch.nn import functional
+
+from wsolnb.explorer.colours import heat, rgb
+from wsolnb.explorer.state import ANY, found_boxes, shown_labels
+from wsolnb.maps import dense_class_map
+
+if TYPE_CHECKING:
+    from wsolnb.explorer import Explorer
+
+_GAP = 6
+_WHITE = (255, 255, 255)
+
+
+def draw(explorer: Explorer, image: int, height: int = 300) -> Image.Image:
+    """One image with its truth, then every method shown with its overlay and its boxes.
+
+    Args:
+        explorer: What is explored, and its state.
+        image: Index of the image.
+        height: Of every panel, in pixels.
+    """
+    shown = explorer._pictures[image]
+    scale = height / shown["size"][0]
+    photo = Image.open(io.BytesIO(shown["jpeg"])).convert("RGB")
+    photo = photo.resize((max(1, round(shown["size"][1] * scale)), height))
+    first = photo.copy()
+    for box, label in zip(shown["boxes"], shown["labels"], strict=True):
+        colour, name = _colour(explorer, label), explorer._classes[label]
+        _box(first, box, scale, colour, name)
+    panels = {"image": first}
+    for method in explorer.methods:
+        panel = _overlaid(explorer, method, image, photo)
+        for box in shown["boxes"] if explorer.truth else []:
+            _box(panel, box, scale, _WHITE, "")
+        rule, presence = explorer.rule(method), explorer.presences.get(method, 0.5)
+        for label, score, corners in found_boxes(
+            explorer._explored, method, image, rule, explorer.labels, presence, shown
+        ):
+            name = "" if label == ANY else explorer._classes[label]
+            text = name if np.isnan(score) else f"{name} {score:.2f}"
+            _box(panel, corners.tolist(), scale, _colour(explorer, label), text)
+        panels[method] = panel
+    return _row(panels)
+
+
+def sheet(explorer: Explorer, count: int = 12, height: int = 150) -> Image.Image:
+    """A contact sheet: the first images below each other, with what every method finds there.
+
+    Args:
+        explorer: What is explored, and its state.
+        count: Largest number of images.
+        height: Of every panel, in pixels.
+    """
+    rows = [draw(explorer, image, height) for image in range(min(count, len(explorer._pictures)))]
+    page = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), _WHITE)
+    top = 0
+    for row in rows:
+        page.paste(row, (0, top))
+        top += row.height
+    return page
+
+
+def encode(picture: Image.Image, colours: int = 256) -> bytes:
+    """A picture as PNG with a palette of so many colours."""
+    stream = io.BytesIO()
+    small = picture.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    small.save(stream, "PNG", optimize=True)
+    return stream.getvalue()
+
+
+def _overlaid(explorer: Explorer, method: str, image: int, photo: Image.Image) -> Image.Image:
+    view, size = explorer._explored, (photo.height, photo.width)
+    maps = view.readings[method].maps[image]
+    if explorer.view == "classes" and method in view.dense:
+        limits = explorer.presences[method], explorer.sim_threshold
+        cells = dense_class_map(maps[None], *limits)[0].numpy()
+        palette = np.array([(0, 0, 0), *map(rgb, explorer._colours)], np.uint8)
+        alpha = np.where(cells > 0, round(255 * explorer.opacity), 0).astype(np.uint8)
+        layer, mask = Image.fromarray(palette[cells]), Image.fromarray(alpha)
+    else:
+        shown = explorer._pictures[image]
+        presence = explorer.presences[method]
+        labels = shown_labels(view, method, image, explorer.labels, presence, shown)
+        if not labels:
+            return photo.copy()
+        chosen = maps if labels == [ANY] else maps[labels]
+        values = chosen.amax(dim=0)
+        if view.rules[method].resize:
+            values = functional.interpolate(values[None, None], size, mode="bilinear")[0, 0]
+        low, high = float(values.min()), float(values.max())
+        if method in view.dense:
+            low, high = min(low, 0.0), max(high, 1.0)
+        unit = (values - low) / (high - low) if high > low else torch.zeros_like(values)
+        layer = Image.fromarray(heat(unit.numpy()))
+        mask = Image.new("L", layer.size, round(255 * explorer.opacity))
+    nearest = Image.Resampling.NEAREST
+    return Image.composite(layer.resize(photo.size, nearest), photo, mask.resize(photo.size, nearest))
+
+
+def _box(panel: Image.Image, box: list[float], scale: float, colour: tuple[int, int, int], text: str) -> None:
+    pen, corners = ImageDraw.Draw(panel), [value * scale for value in box]
+    x0, y0, x1, y1 = (round(corners[0]), round(corners[1]), round(corners[2]) - 1, round(corners[3]) - 1)
+    x1, y1 = max(x0, x1), max(y0, y1)
+    pen.rectangle((x0 - 1, y0 - 1, x1 + 1, y1 + 1), outline=(0, 0, 0), width=4)
+    pen.rectangle((x0, y0, x1, y1), outline=colour, width=2)
+    if text:
+        font = ImageFont.load_default(size=11)
+        width = round(pen.textlength(text, font=font)) + 6
+        left, top = max(0, min(x0, panel.width - width)), max(0, y0 - 15)
+        pen.rectangle((left, top, left + width, top + 14), fill=colour)
+        ink = (0, 0, 0) if sum(colour) > 380 else _WHITE
+        pen.text((left + 3, top), text, fill=ink, font=font)
+
+
+def _row(panels: dict[str, Image.Image]) -> Image.Image:
+    height = max(panel.height for panel in panels.values())
+    width = sum(panel.width for panel in panels.values()) + _GAP * (len(panels) - 1)
+    page = Image.new("RGB", (width, height + 18 + _GAP), _WHITE)
+    pen, left = ImageDraw.Draw(page), 0
+    for name, panel in panels.items():
+        pen.text((left + 1, 1), name, fill=(0, 0, 0), font=ImageFont.load_default(size=12))
+        page.paste(panel, (left, 18))
+        left += panel.width + _GAP
+    return page
+
+
+def _colour(explorer: Explorer, label: int) -> tuple[int, int, int]:
+    return _WHITE if label == ANY else rgb(explorer._colours[label])

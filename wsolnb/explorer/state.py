@@ -1,0 +1,84 @@
+"""Which boxes a view shows: the classes that are present, and a rule's boxes for each. The browser does the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wsolnb.boxes import BoxRule
+from wsolnb.explorer.payload import Reading
+from wsolnb.maps import class_scores
+
+ANY = -1
+"""The label of a map that belongs to no class."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What does not change while the reader explores.
+
+    Attributes:
+        readings: Maps by method.
+        rules: The box rule of every method.
+        dense: Methods whose maps are similarities of dense class embeddings.
+    """
+
+    readings: Mapping[str, Reading]
+    rules: Mapping[str, BoxRule]
+    dense: frozenset[str]
+
+
+def scores(view: View, method: str, image: int) -> Tensor | None:
+    """Scores of all classes `(C,)`: of Eq. 8 of barz2022 for a dense method, else those that came with the maps."""
+    reading = view.readings[method]
+    if method in view.dense and not reading.agnostic:
+        return class_scores(reading.maps[image][None])[0]
+    return None if reading.scores is None else reading.scores[image]
+
+
+def shown_labels(
+    view: View, method: str, image: int, labels: Sequence[int], presence: float, picture: Mapping[str, Any]
+) -> list[int]:
+    """Classes that a method shows on an image.
+
+    Args:
+        view: What is explored.
+        method: Its name.
+        image: Index of the image.
+        labels: Chosen classes; none for all that are present.
+        presence: A class scoring more is present. Where scores are unknown, the true classes are shown.
+        picture: The image with its truth.
+    """
+    if view.readings[method].agnostic:
+        return [ANY]
+    if labels:
+        return sorted(set(labels))
+    known = scores(view, method, image)
+    if known is None:
+        return sorted(set(picture["labels"])) or list(range(len(view.readings[method].maps[image])))
+    return (known > presence).nonzero().flatten().tolist()
+
+
+def found_boxes(
+    view: View,
+    method: str,
+    image: int,
+    rule: BoxRule,
+    labels: Sequence[int],
+    presence: float,
+    picture: Mapping[str, Any],
+) -> list[tuple[int, float, Tensor]]:
+    """Boxes of all classes shown: label, score (NaN where unknown) and box `(4,)`."""
+    shown = shown_labels(view, method, image, labels, presence, picture)
+    if not shown:
+        return []
+    maps = view.readings[method].maps[image]
+    picked = maps if shown == [ANY] else maps[shown]
+    boxes, _, which = rule.every(picked[None], tuple(picture["size"]))
+    known = scores(view, method, image)
+    every = torch.full((len(maps),), float("nan")) if known is None else known
+    return [(shown[k], float(every[max(shown[k], 0)]), box) for k, box in zip(which.tolist(), boxes, strict=True)]

@@ -1,0 +1,154 @@
+"""Executed notebooks as web pages that fetch nothing: one file each, formulas as MathML, widgets alive without a kernel."""
+
+from __future__ import annotations
+
+import html
+import json
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from jinja2 import FileSystemLoader, pass_context
+from latex2mathml.converter import convert
+from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbformat import NotebookNode
+
+TEMPLATES = Path(__file__).parent / "templates"
+VIEW = "application/vnd.jupyter.widget-view+json"
+STATE = "application/vnd.jupyter.widget-state+json"
+
+
+def page(notebook: NotebookNode, *, title: str = "", folder: str | Path = ".", theme: str = "light") -> str:
+    """Turn an executed notebook into a page that can be opened from the file system, without a network or a kernel.
+
+    Widgets made with anywidget stay alive if the notebook holds their state; any other is replaced by its picture, or
+    by a note where it has none.
+
+    Args:
+        notebook: The executed notebook; it is not changed.
+        title: Title of the page.
+        folder: Where the notebook's own pictures are looked up.
+        theme: `light` or `dark`.
+
+    Returns:
+        HTML.
+
+    Example:
+        >>> notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Hi\\n\\n$x^2$")])
+        >>> "<msup><mi>x</mi><mn>2</mn></msup>" in page(notebook)
+        True
+    """
+    notebook = nbformat.reads(nbformat.writes(notebook), as_version=4)
+    states = take_states(notebook)
+    exporter = HTMLExporter(
+        template_file="notebook.html.j2",
+        extra_loaders=[FileSystemLoader(TEMPLATES)],
+        theme=theme,
+        embed_images=True,
+        exclude_anchor_links=True,
+    )
+    exporter.log.setLevel(logging.ERROR)
+    exporter.register_filter("markdown2html", _markdown)
+    resources = {"metadata": {"name": title or "notebook", "path": str(folder)}}
+    body, _ = exporter.from_notebook_node(notebook, resources=resources)
+    if not states:
+        return str(body)
+    scripts = [_state_script(key, state) for key, state in states.items()]
+    host = (TEMPLATES / "host.js").read_text(encoding="utf-8")
+    head, _, tail = str(body).rpartition("</body>")
+    return "\n".join([head, *scripts, f'<script type="module">\n{host}</script>\n</body>{tail}'])
+
+
+def take_states(notebook: NotebookNode) -> dict[str, dict[str, Any]]:
+    """Take the widgets out of a notebook: a place in the page instead of each, and their states.
+
+    Args:
+        notebook: Changed: its outputs that show a widget become HTML, and its stored states go.
+
+    Returns:
+        States of the widgets that are shown and can run without a kernel, by their keys in the page.
+    """
+    stored = notebook.metadata.pop("widgets", {}).get(STATE, {}).get("state", {})
+    taken = {}
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if VIEW not in data:
+                continue
+            key = data.pop(VIEW)["model_id"]
+            still = _picture(data)
+            state = stored.get(key, {})
+            if state.get("model_module") == "anywidget":
+                taken[key] = state
+                data["text/html"] = f'<div data-afm="{html.escape(key)}">{still}</div>'
+            elif still:
+                data["text/html"] = still
+            else:
+                said = "A control stood here that needs a running kernel: open the notebook to use it."
+                data["text/html"] = f'<p class="wsolnb-note">{said}</p>'
+    return taken
+
+
+def _picture(data: Mapping[str, str]) -> str:
+    for kind in ("image/png", "image/jpeg"):
+        if kind in data:
+            name = html.escape(data.get("text/plain", "a widget"))
+            return f'<img src="data:{kind};base64,{data[kind].strip()}" alt="{name}">'
+    return ""
+
+
+def _state_script(key: str, state: Mapping[str, Any]) -> str:
+    content = json.dumps({"state": state["state"], "buffers": state.get("buffers", [])}).replace("<", "\\u003c")
+    return f'<script type="application/json" id="wsolnb-state-{html.escape(key)}">{content}</script>'
+
+
+class _Renderer(IPythonRenderer):
+    """Markdown with formulas as MathML, and without links to files that are not beside the page."""
+
+    def block_math(self, body: str) -> str:
+        return formula(body, "block")
+
+    def inline_math(self, body: str) -> str:
+        return formula(body, "inline")
+
+    def latex_environment(self, name: str, body: str) -> str:
+        return formula(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
+
+    def link(self, text: str, url: str, title: str | None = None) -> str:
+        if re.match(r"(?:[a-z]+:|#)", url):
+            return str(super().link(text, url, title))
+        return f'<span title="{html.escape(url)}">{text}</span>'
+
+
+@pass_context
+def _markdown(context: Any, source: str) -> str:
+    cell, resources = context.get("cell", {}), context.get("resources", {})
+    renderer = _Renderer(
+        escape=False,
+        attachments=cell.get("attachments", {}),
+        embed_images=True,
+        path=resources.get("metadata", {}).get("path", ""),
+        exclude_anchor_links=True,
+    )
+    return str(MarkdownWithMath(renderer=renderer).render(source))
+
+
+def formula(latex: str, display: str = "inline") -> str:
+    """A formula as MathML, or as its own text if it cannot be read.
+
+    Args:
+        latex: Without delimiters.
+        display: `inline` or `block`.
+
+    Example:
+        >>> formula("x^2").endswith("<msup><mi>x</mi><mn>2</mn></msup></mrow></math>")
+        True
+    """
+    try:
+        return str(convert(latex, display=display))
+    except Exception:  # a formula that a library cannot read is still worth reading
+        return f"<code>{html.escape(latex)}</code>"
