@@ -52,6 +52,13 @@ def test_eval_is_the_one_of_its_module(wsolnb: CliRunner) -> None:
     assert (eval_command.__doc__ or "").splitlines()[0] in result.output
 
 
+def test_a_kernel_is_started_before_anything_large_is_loaded() -> None:
+    """The command line needs neither torch nor pandas, and papermill only once the kernel is on its way."""
+    code = "import sys, wsolnb.cli, wsolnb.runs; print(*{'torch', 'pandas', 'papermill', 'nbformat'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
+
+
 def test_papers_are_listed_with_their_recipes(wsolnb: CliRunner) -> None:
     shown = wsolnb.invoke(app, ["papers"]).output
     assert "barz2022\n  Björn Barz, Joachim Denzler (2022): Weakly-supervised" in shown

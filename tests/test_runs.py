@@ -108,11 +108,11 @@ def test_a_kernel_that_does_not_start_is_tried_again(
     starts = []
 
     class Flaky(runs._Kernel):
-        def start_kernel(self, **options: object) -> object:
+        async def start_kernel(self, **options: object) -> None:
             starts.append(1)
             if len(starts) in failing:
                 raise RuntimeError("no free port")
-            return super().start_kernel(**options)
+            await super().start_kernel(**options)
 
     monkeypatch.setattr(runs, "_Kernel", Flaky)
     failing = {1}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import nbformat
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -17,8 +17,8 @@ _COLUMNS = (SpinnerColumn, BarColumn, MofNCompleteColumn, TimeElapsedColumn)
 
 def count_cells(notebook: Path) -> int:
     """Number of code cells of a notebook that hold code."""
-    cells = nbformat.read(notebook, as_version=4).cells
-    return sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in cells)
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]  # nbformat takes over a second to import
+    return sum(cell["cell_type"] == "code" and bool("".join(cell["source"]).strip()) for cell in cells)
 
 
 class CellProgress:

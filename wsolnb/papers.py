@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import pandas as pd
 import yaml
 
 from wsolnb.parameters import known_parameters, read_recipe, values_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _NOT_RECIPES = ("paper.yaml", "claims.yaml")
 
@@ -156,6 +158,8 @@ class Paper:
             >>> reported[reported.metric == "ap25"].value.tolist()
             [17.0, 21.6, 21.8]
         """
+        import pandas as pd
+
         text = dict.fromkeys(("table", "row", "method", "dataset", "metric", "unit", "note"), str)
         return pd.read_csv(self.folder / "reported.csv", keep_default_na=False, dtype=text | {"value": float})
 
@@ -232,6 +236,8 @@ class Paper:
             >>> table.loc["cross-entropy + CAM", "ap25"].tolist()
             [17.0, 25.0]
         """
+        import pandas as pd
+
         reported = self.reported()
         if dataset not in set(reported.dataset):
             known = ", ".join(sorted(set(reported.dataset) - {""}))

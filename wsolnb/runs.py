@@ -6,18 +6,19 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import papermill
 import yaml
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
-from nbclient.exceptions import DeadKernelError
-from papermill.exceptions import PapermillExecutionError
+from jupyter_client.utils import run_sync
 
 from wsolnb.live import CellProgress, count_cells
 from wsolnb.papers import Paper
 from wsolnb.parameters import checked, known_parameters, read_recipe
+
+if TYPE_CHECKING:
+    from papermill.exceptions import PapermillExecutionError
 
 NOTEBOOK = "notebook.ipynb"
 
@@ -39,9 +40,6 @@ class _Kernel(AsyncKernelManager):
 
     def _kernel_spec_manager_default(self) -> KernelSpecManager:
         return KernelSpecManager(parent=self, kernel_dirs=[])
-
-    def start_kernel(self, **options: Any) -> Any:
-        return super().start_kernel(env={**os.environ, "WSOLNB_HEADLESS": "1"}, **options)
 
 
 def run(
@@ -119,39 +117,67 @@ def _claim_folder(parent: Path, name: str | None, fallback: str) -> Path:
     raise FileExistsError(f"{parent} holds too many runs named {fallback}: delete some")
 
 
+_KERNEL_OPTIONS = [
+    "--IPKernelApp.log_level=CRITICAL",  # its errors are of its own shutdown
+    "--HistoryManager.hist_file=:memory:",
+]
+
+
 def _execute(notebook: Path, folder: Path, values: dict[str, Any]) -> None:
     target = folder / NOTEBOOK
     for attempt in (1, 2):
         progress = CellProgress(count_cells(notebook) + bool(values))
+        kernel = _Kernel()
         try:
             with progress:
-                papermill.execute_notebook(
-                    notebook,
-                    target,
-                    values,
-                    kernel_name="python3",
-                    language="python",
-                    progress_bar=False,
-                    kernel_manager_class=_Kernel,
-                    extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # its errors are of its own shutdown
-                    on_cell_start=progress.reach,
-                    on_cell_execute=progress.start,
-                    stdout_file=progress,
-                    stderr_file=progress,
+                run_sync(kernel.start_kernel)(
+                    extra_arguments=_KERNEL_OPTIONS, env={**os.environ, "WSOLNB_HEADLESS": "1"}
                 )
+                _execute_in(kernel, notebook, target, values, progress)
         except KeyboardInterrupt as stop:
             stop.add_note(f"the notebook so far: {target}")
             raise
-        except PapermillExecutionError as error:
-            raise RunFailed(_cell_message(error, progress.cell), target) from None
+        except RunFailed:
+            raise
         except RuntimeError as error:
-            if progress.cell or isinstance(error, DeadKernelError):
-                said = f"the kernel died in {progress.cell}: out of memory, or killed from outside"
-                raise RunFailed(said, target) from error
             if attempt == 2:
                 raise RunFailed(f"the kernel did not start, tried twice: {error}", target) from error
         else:
             return
+        finally:
+            if kernel.has_kernel:
+                run_sync(kernel.shutdown_kernel)(now=True)
+
+
+def _execute_in(kernel: _Kernel, notebook: Path, target: Path, values: dict[str, Any], progress: CellProgress) -> None:
+    import papermill  # takes seconds, in which the kernel starts
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    from wsolnb import engine
+
+    try:
+        papermill.execute_notebook(
+            notebook,
+            target,
+            values,
+            engine_name=engine.NAME,
+            kernel=kernel,
+            kernel_name="python3",
+            language="python",
+            progress_bar=False,
+            on_cell_start=progress.reach,
+            on_cell_execute=progress.start,
+            stdout_file=progress,
+            stderr_file=progress,
+        )
+    except PapermillExecutionError as error:
+        raise RunFailed(_cell_message(error, progress.cell), target) from None
+    except RuntimeError as error:
+        if progress.cell or isinstance(error, DeadKernelError):
+            said = f"the kernel died in {progress.cell}: out of memory, or killed from outside"
+            raise RunFailed(said, target) from error
+        raise
 
 
 def _cell_message(error: PapermillExecutionError, cell: str) -> str:
