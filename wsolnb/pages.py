@@ -1,4 +1,4 @@
-"""Executed notebooks as web pages that fetch nothing: one file each, formulas as MathML, widgets alive without a kernel."""
+"""Executed notebooks as web pages that fetch nothing: one file each, formulas as MathML, widgets that stay alive."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def page(notebook: NotebookNode, *, title: str = "", folder: str | Path = ".", t
         HTML.
 
     Example:
-        >>> notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Hi\\n\\n$x^2$")])
+        >>> notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("Let $x^2$ be")])
         >>> "<msup><mi>x</mi><mn>2</mn></msup>" in page(notebook)
         True
     """
@@ -149,6 +149,18 @@ def formula(latex: str, display: str = "inline") -> str:
         True
     """
     try:
-        return str(convert(latex, display=display))
+        return re.sub(r'<mi mathvariant="([a-z-]+)">(.*?)</mi>', _styled, str(convert(latex, display=display)))
     except Exception:  # a formula that a library cannot read is still worth reading
         return f"<code>{html.escape(latex)}</code>"
+
+
+_LETTERS = {"script": dict(zip("BEFHILMR", "ℬℰℱℋℐℒℳℛ", strict=True)),
+            "double-struck": dict(zip("CHNPQRZ", "ℂℍℕℙℚℝℤ", strict=True))}  # fmt: skip
+
+
+def _styled(found: re.Match[str]) -> str:
+    """A letter in a style of its own: browsers know that attribute of MathML no longer."""
+    style, letter = found.groups()
+    if style == "bold":
+        return f'<mi style="font-weight: bold">{letter}</mi>'
+    return f'<mi mathvariant="normal">{_LETTERS.get(style, {}).get(letter, letter)}</mi>'

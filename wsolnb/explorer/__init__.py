@@ -74,13 +74,14 @@ class Explorer(anywidget.AnyWidget):
     _css = (_HERE / "explorer.css").read_text(encoding="utf-8")
 
     _wsolnb = t.Unicode("explorer").tag(sync=True)
-    _pictures = t.List().tag(sync=True)
+    _pictures: t.List[Any] = t.List().tag(sync=True)
     _readings = t.Dict().tag(sync=True)
     _rules = t.Dict().tag(sync=True)
-    _classes = t.List().tag(sync=True)
-    _colours = t.List().tag(sync=True)
+    _order: t.List[Any] = t.List().tag(sync=True)  # of the methods: a stored state has its names sorted
+    _classes: t.List[Any] = t.List().tag(sync=True)
+    _colours: t.List[Any] = t.List().tag(sync=True)
     _heat = t.List(HEAT).tag(sync=True)
-    _greys = t.List().tag(sync=True)
+    _greys: t.List[Any] = t.List().tag(sync=True)
 
     image = t.Int(0).tag(sync=True)
     labels = t.List(t.Int()).tag(sync=True)
@@ -134,11 +135,24 @@ class Explorer(anywidget.AnyWidget):
             _pictures=pictures,
             _readings={name: payload.pack(each) | {"dense": name in dense} for name, each in read.items()},
             _rules={name: asdict(rule) for name, rule in known.items()},
+            _order=list(read),
             _classes=list(classes),
             _colours=class_colours(len(classes)),
             _greys=greys() if any(rule.colour_map for rule in known.values()) else [],
             **(with_defaults | _merged(with_defaults, state)),
         )
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any]) -> Explorer:
+        """An explorer out of the state that a notebook keeps of it, with the bytes of its buffers in place."""
+        rules = {name: BoxRule(**_tuples(fields)) for name, fields in state["_rules"].items()}
+        read = {name: payload.unpack(state["_readings"][name]) for name in state["_order"]}
+        dense = frozenset(name for name in read if state["_readings"][name]["dense"])
+        self = cls.__new__(cls)
+        self._explored = View(read, rules, dense)
+        known = set(cls.class_trait_names(sync=True)) - set(anywidget.AnyWidget.class_trait_names(sync=True))
+        anywidget.AnyWidget.__init__(self, **{name: state[name] for name in known & set(state)})
+        return self
 
     @t.validate("image")
     def _valid_image(self, proposal: Any) -> int:
@@ -260,6 +274,10 @@ def _rule(name: str, rules: BoxRule | Mapping[str, BoxRule] | None, read: payloa
     if rules and name in rules:
         return rules[name]
     return read.rule or BoxRule.preset("dcm" if dense else "cam")
+
+
+def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
 def _merged(defaults: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:

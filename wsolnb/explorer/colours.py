@@ -13,7 +13,9 @@ HEAT = [
 ]  # fmt: skip
 """From low to high, at equal steps; rises evenly in lightness."""
 
-_CLASSES = ["#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9"]
+_CLASSES = [
+    "#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9",
+]  # fmt: skip
 
 
 def class_colours(count: int) -> list[str]:
@@ -21,7 +23,7 @@ def class_colours(count: int) -> list[str]:
 
     Example:
         >>> class_colours(12)[::11]
-        ['#0173b2', '#ecc07a']
+        ['#0173b2', '#edc175']
     """
     rounds = ((1.0, 255), (0.55, 255), (0.6, 0))
     colours = []

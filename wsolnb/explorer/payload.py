@@ -1,4 +1,4 @@
-"""What the explorer ships to the browser, once: JPEGs, maps in 16-bit steps, truth; checked before anything is shown."""
+"""What the explorer ships to the browser, once: JPEGs, maps in 16-bit steps, truth; checked before it is shown."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def restored(maps: Tensor) -> Tensor:
 
     Example:
         >>> restored(torch.tensor([[[0.0, 0.3, 1.0]]])).tolist()
-        [[[0.0, 0.2999923..., 1.0]]]
+        [[[0.0, 0.3000076413154602, 1.0]]]
     """
     code, low, step = codes(maps)
     return torch.from_numpy((low[:, None, None] + code * step[:, None, None]).astype(np.float32))

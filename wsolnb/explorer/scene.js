@@ -20,7 +20,8 @@ class Scene {
     this.readings = {};
     this.kept = new Map();
     if (!this.pictures?.length) throw new Error("it holds no images");
-    for (const [name, packed] of Object.entries(model.get("_readings"))) {
+    for (const name of model.get("_order")) {
+      const packed = model.get("_readings")[name];
       const codes = typed(packed.codes, Uint16Array);
       let [cells, rows] = [0, 0];
       const places = packed.shapes.map(([c, h, w]) => {
