@@ -16,7 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 from wsolnb import __version__
 
 _RUN_OPTIONS = ("-p", "--parameter")
-_ELSEWHERE = {"eval": "wsolnb.evaluate:eval_command"}
+_ELSEWHERE = {"eval": "wsolnb.evaluate:eval_command", "report": "wsolnb.report:report_command"}
 """Subcommands that live beside their subject; imported when asked for, because they bring torch with them."""
 
 
