@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import timm
 import torchvision
 from torch import nn
 
@@ -68,6 +67,8 @@ def _mobilenet_v1(weights: str | None) -> Stages:
 
 
 def _timm(name: str, weights: str | None, heads: tuple[str, ...]) -> Any:
+    import timm  # half a second that the other backbones do not need
+
     net = timm.create_model(name, pretrained=False)
     if weights is None or weights.endswith(SUFFIXES) or "/" in weights:
         load_into(net, name, weights, heads)
