@@ -131,7 +131,8 @@ def _execute(notebook: Path, folder: Path, values: dict[str, Any]) -> None:
         try:
             with progress:
                 run_sync(kernel.start_kernel)(
-                    extra_arguments=_KERNEL_OPTIONS, env={**os.environ, "WSOLNB_HEADLESS": "1"}
+                    extra_arguments=_KERNEL_OPTIONS,
+                    env={**os.environ, "WSOLNB_HEADLESS": "1", "WSOLNB_WIDGETS": "1"},
                 )
                 _execute_in(kernel, notebook, target, values, progress)
         except KeyboardInterrupt as stop:
