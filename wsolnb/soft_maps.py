@@ -1,0 +1,169 @@
+"""Maps that are probabilities (xie2021): read them, cut them at absolute thresholds, and say how well they separate.
+
+A class activation map has no scale of its own and is stretched to [0, 1] before it is cut. A generator's map ends in a
+sigmoid: 0.5 means "undecided", in every image. So it is cut as it is, and one may ask how many pixels are undecided and
+how much the boxes depend on the threshold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from wsolnb.boxes import BoxRule
+from wsolnb.localize import Framed, Located, ObjectMaps, truth_of
+from wsolnb.metrics.bootstrap import Statistic
+from wsolnb.progress import track
+
+_BATCH = 64
+UNDECIDED = (0.2, 0.8)
+"""Values between these count as undecided; between them the paper finds its thresholds to be equally good."""
+
+
+class Maps(Protocol):
+    """A network that makes one map per image."""
+
+    def maps(self, images: Tensor) -> Tensor:
+        """Maps `(B, 1, h, w)` in [0, 1] of RGB images in [0, 1], `(B, 3, H, W)`."""
+        ...
+
+
+@dataclass(frozen=True)
+class SoftMaps(ObjectMaps):
+    """Maps of probabilities: enlarged, but not stretched."""
+
+    def part(self, indices: Tensor) -> SoftMaps:
+        """The maps of some images."""
+        rows = super().part(indices)
+        return SoftMaps(rows.maps, rows.scores, rows.labels, rows.boxes, rows.frame, rows.masks)
+
+    def enlarged(self) -> Tensor:
+        """Maps at the size of the frame, bilinear, in [0, 1]."""
+        maps = F.interpolate(self.maps[:, None].float(), self.frame, mode="bilinear", align_corners=False)
+        return maps[:, 0].clamp(0, 1)
+
+    def cut(self, rule: BoxRule) -> Tensor:
+        """The rule's box of every enlarged map, `(N, 4)` in pixels of the frame."""
+        return rule(self.enlarged()[:, None], self.frame)[:, 0]
+
+
+@torch.inference_mode()
+def read_soft(
+    models: Mapping[str, Maps],
+    classifier: nn.Module,
+    images: Dataset[Any],
+    *,
+    image_size: int | None = None,
+    workers: int = 0,
+) -> dict[str, SoftMaps]:
+    """Run networks over images with one object class each; a classifier names the class of the image as it is.
+
+    Args:
+        models: Named networks in evaluation mode, on the classifier's device.
+        classifier: Gives class scores `(B, C)`, in evaluation mode.
+        images: Items `(image, target)` with one or more boxes of one class and their "labels".
+        image_size: As for `wsolnb.localize.read_objects`.
+        workers: Processes that decode.
+
+    Example:
+        >>> from wsolnb.data.critters import World
+        >>> from wsolnb.models.cam import classifier
+        >>> from wsolnb.models.ornet import stage_one
+        >>> world = World(families=2, species=2, size=(48, 64))
+        >>> nets = {"one": stage_one("tiny", 4, width=4).eval()}
+        >>> read_soft(nets, classifier("tiny", 4).eval(), world.singles(3))["one"].enlarged().shape
+        torch.Size([3, 48, 64])
+    """
+    device = next(classifier.parameters()).device
+    maps: dict[str, list[Tensor]] = {name: [] for name in models}
+    scores: list[Tensor] = []
+    targets: list[dict[str, Any]] = []
+    frame = (0, 0)
+    for rows in track(DataLoader(Framed(images, image_size), _BATCH, num_workers=workers, collate_fn=list), "images"):
+        batch = torch.stack([image for image, _ in rows]).to(device)
+        frame = (batch.shape[2], batch.shape[3])
+        for name, model in models.items():
+            maps[name].append(model.maps(batch)[:, 0].float().cpu())
+        scores.append(classifier(batch).float().cpu())
+        targets += [target for _, target in rows]
+    labels, boxes, masks = truth_of(targets)
+    return {
+        name: SoftMaps(torch.cat(each), torch.cat(scores), labels, boxes, frame, masks) for name, each in maps.items()
+    }
+
+
+def certain(maps: Tensor, undecided: tuple[float, float] = UNDECIDED) -> Tensor:
+    """Share of the pixels of each map `(N, h, w)` that are decided: outside of the two values. Shape `(N,)`.
+
+    Example:
+        >>> certain(torch.tensor([[[0.1, 0.5, 0.9, 1.0]]]))
+        tensor([0.7500])
+    """
+    low, high = undecided
+    return ((maps < low) | (maps > high)).float().mean(dim=(1, 2))
+
+
+def wobble(located: Located, between: tuple[float, float] = UNDECIDED) -> Statistic:
+    """How much localization depends on the threshold: best minus worst between two thresholds (xie2021 Fig. 11b).
+
+    Args:
+        located: From `wsolnb.localize.locate`.
+        between: First and last threshold.
+
+    Returns:
+        The range of GT-known localization, a fraction, as a function of image weights.
+
+    Raises:
+        ValueError: If one of the two is not among the thresholds at which boxes were judged.
+    """
+    located.judged.require_images()
+    first, last = (located.judged.index_of(t) for t in between)
+
+    def spread(weights: Tensor) -> Tensor:
+        curve = located.judged.resampled([0], weights, None)[:, 0, 0, first : last + 1]
+        return curve.amax(dim=1) - curve.amin(dim=1)
+
+    return spread
+
+
+def numbers(located: Located) -> dict[str, Statistic]:
+    """The numbers of xie2021's tables as functions of image weights, and two more about separation.
+
+    Args:
+        located: From `wsolnb.localize.locate` with `ks=(1, 5)`.
+
+    Returns:
+        `corloc` (the box is right), `top1_loc_err` and `top5_loc_err` (box or class wrong) at the chosen threshold;
+        `top1_cls_err` and `top5_cls_err`; `corloc_oracle` at each draw's best threshold; for maps of probabilities
+        `certain`, the share of decided pixels, and `wobble`, the range of `corloc` between thresholds 0.2 and 0.8.
+    """
+    found, chosen = located.found, located.rule.threshold
+    own = found.scores.gather(1, found.labels[:, None])
+    rank = (found.scores > own).sum(dim=1)
+    result = {
+        "corloc": located.judged.statistic("gt_known", chosen),
+        "top1_loc_err": located.judged.statistic("top1_error", chosen),
+        "top5_loc_err": located.judged.statistic("top5_error", chosen),
+        "top1_cls_err": _mean(rank >= 1),
+        "top5_cls_err": _mean(rank >= 5),
+        "corloc_oracle": located.judged.statistic("gt_known"),
+    }
+    if isinstance(found, SoftMaps):
+        result |= {"certain": _mean(certain(found.maps)), "wobble": wobble(located)}
+    return result
+
+
+def hits(located: Located) -> Tensor:
+    """Whether the box of every image is right at the chosen threshold, float64 `(N,)`."""
+    correct = located.judged.statistic("gt_known", located.rule.threshold)
+    return correct(torch.eye(len(located.found), dtype=torch.float64))
+
+
+def _mean(values: Tensor) -> Statistic:
+    return lambda weights: weights.double() @ values.double() / weights.double().sum(dim=1)
