@@ -124,7 +124,7 @@ def photographed_scenes(
     chosen = Subset(train.only(classes), order[: train_images or None])
     if not len(held) or not len(chosen):  # type: ignore[arg-type]
         raise ValueError(
-            f"{len(train)} training images leave {len(chosen)} to train on: give more, or a held-out split"
+            f"{len(train)} training images are too few to hold some out: give more, or a held-out split"
         )
     return SeveralClasses(
         classes,

@@ -128,6 +128,7 @@ def grid_classifier(
     outputs: int,
     *,
     grid: int | None = None,
+    side: int | None = None,
     hidden: Sequence[int] = (512,),
     adapt: int = 256,
     dropout: float = 0.0,
@@ -144,6 +145,7 @@ def grid_classifier(
         name: One of `wsolnb.models.backbones.BACKBONES`.
         outputs: Number of classes.
         grid: `L`; None: the network's own, or 7.
+        side: As for `GridClassifier`; where the backbone gives other than `L` x `L` cells for it, they are averaged.
         hidden: Widths of the new layers that stand for F6 and F7; AlexNet and VGG16 at their own grid ignore it.
         adapt: Width of `Fa`.
         dropout: Share of the inputs of every new layer that is left out in training.
@@ -160,10 +162,10 @@ def grid_classifier(
         body = backbone(name, weights=weights, **options)
         cells = grid or own or 7
         if cells == own:
-            dense, width, side = _own_dense(name, weights), 4096, _OWN_SIDE
+            dense, width, side = _own_dense(name, weights), 4096, side or _OWN_SIDE
         else:
             inputs = body.out_channels * cells**2
-            dense, width, side = _dense(inputs, hidden, dropout), [inputs, *hidden][-1], cells * body.stride
+            dense, width = _dense(inputs, hidden, dropout), [inputs, *hidden][-1]
         return GridClassifier(body, outputs, dense, width, grid=cells, adapt=adapt, side=side)
 
 
