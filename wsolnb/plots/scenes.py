@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import NullLocator
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -76,11 +78,14 @@ def show_activations(panels: Mapping[str, tuple[Tensor, Tensor]], threshold: flo
         drawn = top.imshow(heat.float().cpu().numpy(), cmap=HEAT, **({"vmin": 0, "vmax": 1} if unit else {}))
         top.set(title=title, xticks=[], yticks=[])
         fig.colorbar(drawn, ax=top, shrink=0.85)
-        below.hist(values.float().cpu().numpy(), bins=40, range=(0, 1) if unit else None, color="0.35", log=True)
-        below.set(xlabel="largest value over all classes", ylabel="cells")
+        counts, edges = np.histogram(values.float().cpu().numpy(), bins=40, range=(0, 1) if unit else None)
+        below.stairs(counts, edges, fill=True, color="0.35")
+        below.set(xlabel="largest value over all classes", ylabel="cells", yscale="log", ylim=(0.7, None))
+        below.yaxis.set(major_formatter="{x:g}", minor_locator=NullLocator())
         if unit:
-            below.axvline(threshold, color="C1", linewidth=2.5, linestyle="--", label=f"threshold {threshold:g}")
-            below.legend(fontsize=10, frameon=False)
+            below.axvline(threshold, color="C1", linewidth=2.5, linestyle="--")
+            where = {"transform": below.get_xaxis_transform(), "ha": "right", "va": "bottom"}
+            below.text(1, 1, f"threshold {threshold:g}", color="C1", fontsize=10, weight="bold", **where)
     return fig
 
 
