@@ -16,6 +16,7 @@ from torch.utils.data import Dataset, Subset
 from wsolnb.data.coco import CocoScenes
 from wsolnb.data.critters import World
 from wsolnb.data.kept import Kept
+from wsolnb.data.layouts import voc_folder
 from wsolnb.data.multi_label import all_labels, unseen
 from wsolnb.data.scenes import Scenes
 from wsolnb.data.voc import VocScenes
@@ -123,9 +124,7 @@ def photographed_scenes(
     test = _read(dataset, Path(root), names[2], train.classes).only(classes)
     chosen = Subset(train.only(classes), order[: train_images or None])
     if not len(held) or not len(chosen):  # type: ignore[arg-type]
-        raise ValueError(
-            f"{len(train)} training images are too few to hold some out: give more, or a held-out split"
-        )
+        raise ValueError(f"{len(train)} training images are too few to hold some out: give more, or a held-out split")
     return SeveralClasses(
         classes,
         chosen,
@@ -138,6 +137,7 @@ def photographed_scenes(
 def _read(dataset: str, root: Path, split: str, classes: list[str] | None = None) -> Scenes:
     if dataset == "coco":
         return CocoScenes(root / split, root / "annotations" / f"instances_{split}.json", classes=classes)
-    if (root / "Annotations").is_dir():
-        return VocScenes(root, classes=classes, image_set=root / "ImageSets" / "Main" / f"{split}.txt")
+    if (root / "Annotations").is_dir() or (root / "VOCdevkit").is_dir():
+        folder = voc_folder(root)
+        return VocScenes(folder, classes=classes, image_set=folder / "ImageSets" / "Main" / f"{split}.txt")
     return VocScenes(root / split, classes=classes)
