@@ -18,7 +18,7 @@ from wsolnb.metrics.bootstrap import interval
 from wsolnb.models.backbones import backbone
 from wsolnb.models.csoa import TwoMaps, csoa, embedder, merged_map
 from wsolnb.train import Plan, train
-from wsolnb.two_maps import RULE, MergedMaps, error_rates, read_two, ten_crop_scores
+from wsolnb.two_maps import RULE, MergedMaps, error_rates, read_parts, read_two, ten_crop_scores
 
 WORLD = World(families=2, species=2, size=(48, 64))
 PAPERS_PLACES = [
@@ -80,8 +80,8 @@ def test_unequal_stages_say_which_and_what_to_do() -> None:
     with pytest.raises(ValueError, match="width=0: must be at least 1"):
         csoa(backbone("tiny"), 4, width=0)
     net = csoa(backbone("tiny"), 4, inner="block2", pool=2, width=4)
-    net.pool = 3
-    with pytest.raises(ValueError, match=r"'block2' with pool=3 maps have 4x6 cells, behind 'block3' 6x8 cells"):
+    net.pool = 1
+    with pytest.raises(ValueError, match=r"'block2' with pool=1 maps have 12x16 cells, behind 'block3' 6x8 cells"):
         net(torch.rand(1, 3, 48, 64))
 
 
@@ -181,6 +181,16 @@ def test_reading_keeps_the_true_classes_maps_and_scores_of_crops() -> None:
     torch.testing.assert_close(found.scores, crops)
     torch.testing.assert_close(whole.scores, outputs.scores())
     assert set(found.masks) == {"masks", "mark_masks"}
+
+
+def test_parts_are_read_for_the_images_asked_for() -> None:
+    net = csoa(backbone("tiny"), 4, width=8).eval()
+    images, loss = WORLD.singles(5), CoAug(embedder(backbone("tiny")), size=24)
+    found = read_two(net, images, crop=None)
+    parts = read_parts(loss, images, found, range(3, 99))
+    expected = loss.parts(found.maps[3:], images.tensors()[0][3:].float() / 255)
+    for mine, theirs in zip(parts, expected, strict=True):
+        torch.testing.assert_close(mine, theirs)
 
 
 def test_embedders_give_vectors_and_leave_their_network_alone() -> None:

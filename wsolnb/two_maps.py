@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from torchvision.transforms.v2.functional import ten_crop
 
 from wsolnb.boxes import BoxRule
 from wsolnb.localize import Framed, Located, ObjectMaps, truth_of
+from wsolnb.losses.coaug import CoAug, Parts
 from wsolnb.metrics.bootstrap import Statistic
 from wsolnb.models.csoa import CSoA, Merge, merged_map
 from wsolnb.progress import track
@@ -103,6 +104,36 @@ def read_two(
     labels, boxes, masks = truth_of(rows)
     both = torch.cat(inner) if inner else None
     return MergedMaps(torch.cat(last), torch.cat(scores), labels, boxes, frame, masks, inner=both)
+
+
+@torch.inference_mode()
+def read_parts(
+    coaug: CoAug,
+    images: Dataset[Any],
+    found: MergedMaps,
+    indices: Sequence[int],
+    *,
+    image_size: int | None = None,
+) -> Parts:
+    """Embed what the last head's maps call object and background of some images (kou2021 Eqs. 8 and 10).
+
+    Args:
+        coaug: With the embedding network.
+        images: Those that `found` was read from.
+        found: Maps of all of them.
+        indices: Which images; those beyond the last one are left out.
+        image_size: As for `read_two`.
+
+    Returns:
+        Embeddings `(n, D)`, on the CPU.
+    """
+    device = next((p.device for p in coaug.parameters()), torch.device("cpu"))
+    ready, chosen = Framed(images, image_size), [i for i in indices if i < len(found)]
+    parts = []
+    for rows in torch.tensor(chosen).split(_BATCH):
+        pixels = torch.stack([ready[i][0] for i in rows.tolist()]).to(device)
+        parts.append(coaug.parts(found.maps[rows].to(device), pixels))
+    return Parts(*(torch.cat(each).cpu() for each in zip(*parts, strict=True)))
 
 
 def ten_crop_scores(score: Callable[[Tensor], Tensor], images: Tensor, crop: float = 224 / 256) -> Tensor:

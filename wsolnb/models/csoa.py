@@ -101,8 +101,10 @@ class CSoA(nn.Module):
         last = self.head["last"](features[self.last])
         if self.inner is None:
             return TwoMaps(last, None, images)
-        inner = F.max_pool2d(features[self.inner], self.pool, ceil_mode=True) if self.pool > 1 else features[self.inner]
-        if inner.shape[2:] != last.shape[2:]:
+        cells = (last.shape[2], last.shape[3])
+        inner = features[self.inner]
+        inner = F.adaptive_max_pool2d(inner, cells) if self.pool > 1 else inner
+        if inner.shape[2:] != cells:
             raise ValueError(self._unequal(*("x".join(map(str, maps.shape[2:])) + " cells" for maps in (inner, last))))
         return TwoMaps(last, self.head["inner"](inner), images)
 
