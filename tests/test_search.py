@@ -8,10 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import roi_align
 
 from wsolnb.models.beam import GridClassifier, grid_classifier
-from wsolnb.search import BeamSearch, _best, _stretch
+from wsolnb.search import BeamSearch, _best, _stretch, cut_out
 from wsolnb.window_tree import Level, Tree
 
 
@@ -42,13 +41,13 @@ def one_at_a_time(model: GridClassifier, image: Tensor, klass: int, width: int, 
 
     Where two parents share a child, the first in the order of the steps gives it its score.
     """
-    size = torch.tensor([image.shape[2], image.shape[1]] * 2)
     beam: list[Found] = [(("", ""), (0.0, 0.0, 1.0, 1.0), 0.0)]
     levels, cells = [], model.grid
     for _ in range(depth):
         found: dict[tuple[str, str], Found] = {}
         for (x_steps, y_steps), window, _ in sorted(beam, key=lambda f: [(len(x), x) for x in f[0]]):
-            grid = model.features(roi_align(image[None], [torch.tensor([window]) * size], model.side, aligned=True))
+            crop = cut_out(image[None], torch.tensor([0]), torch.tensor([window], dtype=torch.float64), model.side)
+            grid = model.features(crop)
             x0, y0, x1, y1 = window
             across, down = (x1 - x0) / cells, (y1 - y0) / cells
             for steps, cut in {
@@ -110,7 +109,7 @@ def test_exhaustive_search_of_one_grid_sees_every_window_of_it(net: GridClassifi
     assert len(tree.levels) == 1 + 6  # from 4x4 to 1x1
     assert sum(tree.windows) == (4 * 5 // 2) ** 2
     assert tree.crops == [1] + [0] * 6
-    grid, best = net.features(roi_align(images[:1], [torch.tensor([[0.0, 0, 56, 40]])], net.side, aligned=True)), 0.0
+    grid, best = net.features(cut_out(images[:1], torch.tensor([0]), torch.tensor([[0.0, 0, 1, 1]]), net.side)), 0.0
     for x0, y0 in itertools.product(range(4), repeat=2):
         for x1, y1 in itertools.product(range(x0 + 1, 5), range(y0 + 1, 5)):
             part = F.interpolate(grid[:, :, y0:y1, x0:x1], (4, 4), mode="bilinear", align_corners=True)
@@ -151,6 +150,16 @@ def test_windows_are_stretched_as_interpolation_does() -> None:
         part = grids[source[row], None, :, y0:y1, x0:x1]
         wanted = F.interpolate(part, (5, 5), mode="bilinear", align_corners=True)
         assert torch.allclose(_stretch(grids, source, regions, 5)[row], wanted[0], atol=1e-5)
+
+
+def test_crops() -> None:
+    images = torch.arange(2 * 3 * 8 * 12, dtype=torch.float32).view(2, 3, 8, 12)
+    windows = torch.tensor([[0.0, 0.0, 1 / 3, 0.5], [0.5, 0.0, 0.75, 0.5], [0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
+    crops = cut_out(images, torch.tensor([1, 0, 1]), windows, 4)
+    assert torch.allclose(crops[0], images[1, :, :4, :4])
+    enlarged = F.interpolate(images[:1, :, :4, 6:9], (4, 4), mode="bilinear")[0]
+    assert torch.allclose(crops[1][:, :, 1:3], enlarged[:, :, 1:3])  # but for its edges, which see what is outside
+    assert torch.allclose(crops[2].mean(dim=(1, 2)), images[1].mean(dim=(1, 2)), atol=0.5)
 
 
 def test_heat_by_hand() -> None:

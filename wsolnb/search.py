@@ -93,6 +93,36 @@ class BeamSearch:
         return tree
 
 
+def cut_out(images: Tensor, image: Tensor, windows: Tensor, side: int) -> Tensor:
+    """Crops of images, brought to one size by bilinear interpolation.
+
+    Where a window has twice the pixels of the crop, each pixel of the crop is the mean of 2 x 2 places, and so on.
+
+    Args:
+        images: `(B, 3, H, W)`.
+        image: Number of the image of every window, `(n,)`.
+        windows: xyxy as fractions of the image, `(n, 4)`.
+        side: Side of the crops in pixels.
+
+    Returns:
+        `(n, 3, side, side)`, laid out as `channels_last`.
+
+    Example:
+        >>> corner = torch.tensor([[0.0, 0.0, 0.5, 0.25]])
+        >>> cut_out(torch.arange(8.0).view(1, 1, 2, 4), torch.tensor([0]), corner, 1).item()
+        0.5
+    """
+    height, width = images.shape[2:]
+    pixels = windows * torch.tensor([width, height] * 2, device=windows.device)
+    places = ((pixels[:, 2:] - pixels[:, :2]) / side).amax(dim=1).round().clamp(min=1).int()
+    rows = torch.cat([image[:, None].to(pixels), pixels], dim=1).to(images)
+    crops = images.new_empty(len(rows), images.shape[1], side, side).contiguous(memory_format=torch.channels_last)
+    for count in places.unique().tolist():
+        mine = places == count
+        crops[mine] = roi_align(images, rows[mine], side, sampling_ratio=count, aligned=True)
+    return crops
+
+
 class _Walk:
     """The state between two levels: what was found, and the codes by which equal windows are known."""
 
@@ -153,13 +183,8 @@ class _Walk:
 
     def _grids(self, image: Tensor, windows: Tensor) -> Tensor:
         """Grids of windows of the images: cut out, brought to the network's input, through the backbone."""
-        height, width = self.images.shape[2:]
-        pixels = windows * torch.tensor([width, height] * 2, device=windows.device)
-        rows = torch.cat([image[:, None].to(pixels), pixels], dim=1).to(self.images)
-        side = self.model.side
-        return torch.cat(
-            [self.model.features(roi_align(self.images, r, side, aligned=True)) for r in rows.split(self.search.batch)]
-        )
+        parts = zip(image.split(self.search.batch), windows.split(self.search.batch), strict=True)
+        return torch.cat([self.model.features(cut_out(self.images, i, w, self.model.side)) for i, w in parts])
 
     def _classify(self, grids: Tensor) -> Tensor:
         return torch.cat([self.scores(self.model.classify(g).double()) for g in grids.split(self.search.batch)])
