@@ -401,7 +401,8 @@ def test_voc_masks_with_borders_to_ignore(tmp_path: Path) -> None:
     ("name", "split", "length"),
     [
         ("cub", "train", 4), ("imagenet", "val", 6), ("openimages", "val", 4), ("dogs", "test", 4),
-        ("aircraft", "val", 4), ("voc2007", "test", 1), ("voc2012", "trainval", 5), ("coco2014", "val2014", 4), ("coco2017", "train2017", 4),
+        ("aircraft", "val", 4), ("voc2007", "test", 1), ("voc2012", "trainval", 5), ("coco2014", "val2014", 4),
+        ("coco2017", "train2017", 4),
     ],
 )  # fmt: skip
 def test_every_data_set_opens_by_name_with_one_kind_of_sample(

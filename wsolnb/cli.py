@@ -14,9 +14,14 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from wsolnb import __version__
+from wsolnb.data_cli import data_app
 
 _RUN_OPTIONS = ("-p", "--parameter")
-_ELSEWHERE = {"eval": "wsolnb.evaluate:eval_command", "report": "wsolnb.report:report_command"}
+_ELSEWHERE = {
+    "eval": "wsolnb.evaluate:eval_command",
+    "report": "wsolnb.report:report_command",
+    "localize": "wsolnb.cli_localize:localize_command",
+}
 """Subcommands that live beside their subject; imported when asked for, because they bring torch with them."""
 
 
@@ -65,6 +70,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
+
+
+app.add_typer(data_app, name="data")
 
 
 def _version(wanted: bool) -> None:
