@@ -149,18 +149,7 @@ def formula(latex: str, display: str = "inline") -> str:
         True
     """
     try:
-        return re.sub(r'<mi mathvariant="([a-z-]+)">(.*?)</mi>', _styled, str(convert(latex, display=display)))
+        braced = re.sub(r"(\\math(?:cal|bb|bf|frak|scr|sf|rm))\s+(\w)", r"\1{\2}", latex)  # or they stay plain letters
+        return str(convert(braced, display=display))
     except Exception:  # a formula that a library cannot read is still worth reading
         return f"<code>{html.escape(latex)}</code>"
-
-
-_LETTERS = {"script": dict(zip("BEFHILMR", "ℬℰℱℋℐℒℳℛ", strict=True)),
-            "double-struck": dict(zip("CHNPQRZ", "ℂℍℕℙℚℝℤ", strict=True))}  # fmt: skip
-
-
-def _styled(found: re.Match[str]) -> str:
-    """A letter in a style of its own: browsers know that attribute of MathML no longer."""
-    style, letter = found.groups()
-    if style == "bold":
-        return f'<mi style="font-weight: bold">{letter}</mi>'
-    return f'<mi mathvariant="normal">{_LETTERS.get(style, {}).get(letter, letter)}</mi>'

@@ -70,11 +70,11 @@ export function toolbar(scene, state, change) {
     if (event.key === "Escape") classes.open = false;
   } }, summary, list);
 
-  const method = Object.keys(scene.readings).map((name) => [name, tick(name, "method", name, (on) => {
+  const method = scene.order.map((name) => [name, tick(name, "method", name, (on) => {
     const wanted = new Set(state("methods"));
     if (on) wanted.add(name);
     else wanted.delete(name);
-    change("methods", Object.keys(scene.readings).filter((each) => wanted.has(each)));
+    change("methods", scene.order.filter((each) => wanted.has(each)));
   })]);
   const views = [["map", "map"], ["region", "above threshold"]];
   if (scene.dense.length) views.push(["classes", "dense class map"]);

@@ -11,32 +11,35 @@ function mount(model, node) {
   const scene = new Scene(model);
   const state = (name) => model.get(name);
   const bitmaps = new Map();
-  let [queued, timer, pointed, gone] = [0, 0, null, false];
+  const names = model.get("_order");
+  const stale = new Set(); // panels to paint in the next frame
+  let [queued, timer, pointed, gone, own] = [0, 0, null, false, false];
   const root = el("div", { className: "wsolnb-explorer" });
-  const change = (name, value) => {
+  const change = (name, value, method = null) => {
+    own = true;
     model.set(name, value);
+    own = false;
+    queue(method === null ? names : [method]);
     clearTimeout(timer);
     timer = setTimeout(() => model.save_changes(), 150);
-    queue();
   };
   const hover = (x, y) => {
     pointed = x === null ? null : [Math.min(Math.max(x, 0), 0.9999), Math.min(Math.max(y, 0), 0.9999)];
     queue();
   };
   const bar = toolbar(scene, state, change);
-  const panels = Object.fromEntries(Object.keys(scene.readings).map((name) =>
-    [name, new Panel(scene, name, root, change, hover)]));
+  const panels = Object.fromEntries(names.map((name) => [name, new Panel(scene, name, change, hover)]));
   const caption = el("p", { className: "we-caption" });
   const grid = el("div", { className: "we-panels" });
   root.append(bar.node, caption, grid);
   node.replaceChildren(root);
 
-  const decode = (bytes, type) => (bytes ? createImageBitmap(new Blob([bytes], { type })) : Promise.resolve(null));
+  const decode = async (bytes, type) => createImageBitmap(new Blob([bytes], { type }));
   const load = (image) => {
     if (!bitmaps.has(image)) {
       const { jpeg, parts } = scene.pictures[image];
       bitmaps.set(image, null);
-      Promise.all([decode(jpeg, "image/jpeg"), decode(parts, "image/png")]).then((pair) => {
+      Promise.all([decode(jpeg, "image/jpeg"), parts && decode(parts, "image/png")]).then((pair) => {
         bitmaps.set(image, pair);
         queue();
       }, (error) => fail(node, new Error(`image ${image} cannot be read (${error.message})`)));
@@ -55,10 +58,14 @@ function mount(model, node) {
     if (shown.length !== grid.children.length || shown.some((panel, k) => grid.children[k] !== panel.node)) {
       grid.replaceChildren(...shown.map((panel) => panel.node));
     }
-    const names = [...new Set(scene.pictures[image].labels)].map((c) => scene.classes[c] ?? "?");
-    caption.textContent = names.length ? `In the image (dashed boxes): ${names.join(", ")}` : "";
+    const there = [...new Set(scene.pictures[image].labels)].map((c) => scene.classes[c] ?? "?");
+    caption.textContent = there.length ? `In the image (dashed boxes): ${there.join(", ")}` : "";
     const ink = getComputedStyle(root).color;
-    root.found = Object.fromEntries(shown.map((panel) => [panel.method, panel.paint(...pair, pointed, ink)]));
+    root.found = Object.fromEntries(shown.map((panel) => {
+      const known = !stale.has(panel.method) && root.found?.[panel.method];
+      return [panel.method, known || panel.paint(...pair, pointed, ink)];
+    }));
+    stale.clear();
     root.dataset.image = image;
     root.dataset.n = Number(root.dataset.n ?? 0) + 1;
     root.dataset.ms = (performance.now() - started).toFixed(1);
@@ -70,19 +77,21 @@ function mount(model, node) {
       fail(node, error);
     }
   };
-  const queue = () => {
+  const queue = (methods = names) => {
+    methods.forEach((name) => stale.add(name));
     queued ||= requestAnimationFrame(guarded);
   };
+  const follow = () => own || queue();
   const events = STATE.map((name) => `change:${name}`);
-  events.forEach((event) => model.on(event, queue));
-  const watch = new ResizeObserver(queue);
+  events.forEach((event) => model.on(event, follow));
+  const watch = new ResizeObserver(() => queue());
   watch.observe(root);
   queue();
   return () => {
     gone = true;
     clearTimeout(timer);
     watch.disconnect();
-    events.forEach((event) => model.off(event, queue));
+    events.forEach((event) => model.off(event, follow));
   };
 }
 

@@ -3,15 +3,15 @@
 const BINS = 64;
 
 class Panel {
-  constructor(scene, method, root, change, hover) {
-    Object.assign(this, { scene, method, root, hover });
+  constructor(scene, method, change, hover) {
+    Object.assign(this, { scene, method, hover });
     const [low, high] = this.range();
     this.canvas = el("canvas", { tabIndex: 0, role: "img", "data-method": method });
     this.values = el("div", { className: "we-values", role: "status", "data-method": method, hidden: true });
     this.threshold = slider("threshold", "threshold", { min: low, max: high, step: (high - low) / 100, method },
-      (value) => change("thresholds", { ...scene.model.get("thresholds"), [method]: value }));
+      (value) => change("thresholds", { ...scene.model.get("thresholds"), [method]: value }, method));
     this.presence = slider("present above", "presence", { min: 0, max: 1, step: 0.01, method },
-      (value) => change("presences", { ...scene.model.get("presences"), [method]: value }));
+      (value) => change("presences", { ...scene.model.get("presences"), [method]: value }, method));
     this.histogram = el("canvas", { className: "we-histogram", role: "img", "data-method": method });
     this.legend = el("ul", { className: "we-legend", "aria-label": `dense class map, ${method}` });
     this.list = el("ul", { className: "we-boxes", "data-method": method, "aria-label": `boxes, ${method}` });
@@ -60,12 +60,19 @@ class Panel {
     const maps = labels.map((label) => scene.prepared(method, image, label));
     const scale = fit(this.canvas, size);
     const context = this.canvas.getContext("2d");
-    context.imageSmoothingEnabled = true;
-    context.drawImage(bitmap, 0, 0, this.canvas.width, this.canvas.height);
-    const classes = model.get("view") === "classes" && reading.dense && !reading.agnostic;
-    this.layer(context, maps, labels, rule, classes);
-    if (outlines && model.get("parts")) context.drawImage(outlines, 0, 0, this.canvas.width, this.canvas.height);
-    if (model.get("truth")) truth.forEach((box) => drawBox(context, box, scale, "#ffffff", { dashed: true }));
+    const view = model.get("view");
+    const classes = view === "classes" && reading.dense && !reading.agnostic;
+    this.legend.hidden = !classes;
+    context.drawImage(this.ground([
+      image, labels, classes ? [model.get("presences")[method], model.get("sim_threshold")] : 0,
+      view === "region" ? [rule.threshold, rule.reference, rule.percentile] : 0, view, model.get("opacity"),
+      model.get("truth"), model.get("parts"), this.canvas.width,
+    ].join(), (below) => {
+      below.drawImage(bitmap, 0, 0, this.canvas.width, this.canvas.height);
+      this.layer(below, maps, labels, rule, classes);
+      if (outlines && model.get("parts")) below.drawImage(outlines, 0, 0, this.canvas.width, this.canvas.height);
+      if (model.get("truth")) truth.forEach((box) => drawBox(below, box, scale, "#ffffff", { dashed: true }));
+    }), 0, 0);
     const found = scene.found(method, image);
     found.forEach(({ label, score, box }) => {
       const text = scene.name(label) + (score === null ? "" : ` ${score.toFixed(2)}`);
@@ -82,11 +89,21 @@ class Panel {
     return found;
   }
 
+  /** All that lies below the boxes, drawn anew only when what it depends on has changed. */
+  ground(key, draw) {
+    this.below ??= document.createElement("canvas");
+    if (this.drawn !== key) {
+      [this.below.width, this.below.height] = [this.canvas.width, this.canvas.height];
+      draw(this.below.getContext("2d"));
+      this.drawn = key;
+    }
+    return this.below;
+  }
+
   layer(context, maps, labels, rule, classes) {
     const { scene, method } = this;
     const model = scene.model;
     const image = model.get("image");
-    this.legend.hidden = !classes;
     context.save();
     context.globalAlpha = model.get("opacity");
     context.imageSmoothingEnabled = false;

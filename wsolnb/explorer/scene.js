@@ -20,7 +20,8 @@ class Scene {
     this.readings = {};
     this.kept = new Map();
     if (!this.pictures?.length) throw new Error("it holds no images");
-    for (const name of model.get("_order")) {
+    this.order = model.get("_order");
+    for (const name of this.order) {
       const packed = model.get("_readings")[name];
       const codes = typed(packed.codes, Uint16Array);
       let [cells, rows] = [0, 0];
@@ -37,7 +38,7 @@ class Scene {
       const scores = typed(packed.scores, Float32Array);
       this.readings[name] = { ...packed, codes, lows, steps, scores, places };
     }
-    this.dense = Object.keys(this.readings).filter((name) => this.readings[name].dense);
+    this.dense = this.order.filter((name) => this.readings[name].dense);
   }
 
   /** What was computed for an image; the oldest of a few is forgotten. */
