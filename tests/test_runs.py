@@ -67,6 +67,17 @@ def test_a_run_keeps_everything_in_its_folder(demo: Maker, tmp_path: Path, capsy
     ]
 
 
+def test_only_the_notebooks_of_papers_are_preloaded(
+    demo: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = demo("import sys\nprint('torch' in sys.modules, 'torch' in globals())")
+    run(source, root=tmp_path / "runs")
+    monkeypatch.setattr(runs, "_resolve_source", lambda *_: ("demo", source, {}))
+    run("demo", root=tmp_path / "runs")
+    shown = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("[")]
+    assert shown == ["False False", "True False"]
+
+
 def test_runs_never_overwrite_each_other(demo: Maker, tmp_path: Path) -> None:
     source = demo("1")
     first, second = (run(source, root=tmp_path / "runs") for _ in range(2))

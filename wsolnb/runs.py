@@ -87,7 +87,8 @@ def run(
     resolved.pop("out", None)
     text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
     (folder / "parameters.yaml").write_text(text, encoding="utf-8")
-    _execute(notebook, folder, given | ({"out": str(folder.resolve())} if "out" in known else {}))
+    given |= {"out": str(folder.resolve())} if "out" in known else {}
+    _execute(notebook, folder, given, preload=not str(source).endswith(".ipynb"))
     return folder
 
 
@@ -121,17 +122,20 @@ _KERNEL_OPTIONS = [
     "--IPKernelApp.log_level=CRITICAL",  # its errors are of its own shutdown
     "--HistoryManager.hist_file=:memory:",
 ]
+_START_TIMEOUT = 600  # seconds: the first import of torch after an installation is slow
+_PRELOAD = "--IPKernelApp.extra_extensions=wsolnb.preload"
 
 
-def _execute(notebook: Path, folder: Path, values: dict[str, Any]) -> None:
+def _execute(notebook: Path, folder: Path, values: dict[str, Any], *, preload: bool) -> None:
     target = folder / NOTEBOOK
+    options = [*_KERNEL_OPTIONS, *([_PRELOAD] if preload else [])]
     for attempt in (1, 2):
         progress = CellProgress(count_cells(notebook) + bool(values))
         kernel = _Kernel()
         try:
             with progress:
                 run_sync(kernel.start_kernel)(
-                    extra_arguments=_KERNEL_OPTIONS,
+                    extra_arguments=options,
                     env={**os.environ, "WSOLNB_HEADLESS": "1", "WSOLNB_WIDGETS": "1"},
                 )
                 _execute_in(kernel, notebook, target, values, progress)
@@ -166,6 +170,7 @@ def _execute_in(kernel: _Kernel, notebook: Path, target: Path, values: dict[str,
             kernel=kernel,
             kernel_name="python3",
             language="python",
+            start_timeout=_START_TIMEOUT,
             progress_bar=False,
             on_cell_start=progress.reach,
             on_cell_execute=progress.start,
