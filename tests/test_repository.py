@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -76,6 +77,7 @@ def test_ci_runs_the_second_command_as_it_stands(repo: Path, project: dict, tmp_
     fake.write_text('#!/bin/sh\necho "$@"\nexit 7\n')
     fake.chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    environment["WSOLNB_CHROMIUM"] = "given"  # so that none is looked for or installed
     done = subprocess.run(["bash", ".ci/run"], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.stdout.splitlines() == [f"+ {command}", "-m venv --clear .venv-test"]
     assert done.returncode == 7
@@ -84,6 +86,29 @@ def test_ci_runs_the_second_command_as_it_stands(repo: Path, project: dict, tmp_
     done = subprocess.run(["bash", ".ci/run"], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 1
     assert "no command found" in done.stderr
+
+
+@pytest.mark.parametrize("user", [0, 1000], ids=["root", "user"])
+def test_ci_says_that_it_has_no_browser_and_goes_on(repo: Path, tmp_path: Path, user: int) -> None:
+    (tmp_path / ".ci").mkdir()
+    (tmp_path / ".ci" / "run").write_bytes((repo / ".ci" / "run").read_bytes())
+    (tmp_path / "README.md").write_text("## Check it\n\n```sh\npython3 -m this\n```\n")
+    programs = tmp_path / "bin"  # neither a browser, nor apt-get, nor sudo
+    programs.mkdir()
+    for name in ("bash", "awk", "head", "dirname", "mkdir"):
+        (programs / name).symlink_to(shutil.which(name) or pytest.skip(f"no {name}"))
+    for name, line in (("id", f"echo {user}"), ("python3", 'echo "need=$WSOLNB_NEED_BROWSER $@"')):
+        (programs / name).write_text(f"#!{shutil.which('sh')}\n{line}\n")
+        (programs / name).chmod(0o755)
+    settings = {"cwd": tmp_path, "capture_output": True, "text": True}
+    done = subprocess.run(["bash", ".ci/run"], env={"PATH": str(programs)}, **settings)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "need= -m this"
+    assert "the browser tests will be skipped" in done.stderr
+    assert ("no apt-get" if user == 0 else "not root") in done.stderr
+    given = {"PATH": str(programs), "WSOLNB_CHROMIUM": "/opt/browser"}
+    done = subprocess.run(["bash", ".ci/run"], env=given, **settings)
+    assert (done.stdout.splitlines()[-1], done.stderr) == ("need=1 -m this", "")
 
 
 def test_the_workflow_runs_the_same_script(repo: Path) -> None:
