@@ -93,12 +93,7 @@ def localize(
         >>> {name: tuple(values.shape) for name, values in found[0].items()}
         {'boxes': (5, 4), 'scores': (5,), 'labels': (5,), 'maps': (5, 3, 2)}
     """
-    if method not in RULES:
-        hint = ": it is how a network pools while it is trained; train one so and read it as cam" * (method == "tap")
-        raise ValueError(f"no readout {method!r}{hint}; choose one of {', '.join(RULES)}")
-    rule = RULES[method] if rule is None else BoxRule.preset(rule) if isinstance(rule, str) else rule
-    if "pas" in method and rule.reference != "percentile":
-        raise ValueError(f"{method!r} cuts at a percentile, but the rule's reference is {rule.reference!r}")
+    rule = box_rule(method, rule)
     _check_model(model)
     if isinstance(images, Tensor):
         return _localize_batch(model, images, method, classes, rule, head, embeddings) if len(images) else []
@@ -193,6 +188,29 @@ def _read(reading: LinearReading, method: str, classes: Any, embeddings: Tensor 
     else:
         maps = torch.bmm(weight[labels], features.flatten(2)).unflatten(2, features.shape[2:])
     return maps if reading.scale is None else maps * reading.scale[:, None, None, None], scores, labels
+
+
+def box_rule(method: str, rule: BoxRule | str | None = None) -> BoxRule:
+    """The box rule that is meant.
+
+    Args:
+        method: As for `localize`.
+        rule: As for `localize`.
+
+    Raises:
+        ValueError: There is no such method or rule, or the two do not go together.
+
+    Example:
+        >>> box_rule("pas").reference, box_rule("cam", "dcm").threshold
+        ('percentile', 0.06)
+    """
+    if method not in RULES:
+        hint = ": it is how a network pools while it is trained; train one so and read it as cam" * (method == "tap")
+        raise ValueError(f"no readout {method!r}{hint}; choose one of {', '.join(RULES)}")
+    cut = RULES[method] if rule is None else BoxRule.preset(rule) if isinstance(rule, str) else rule
+    if "pas" in method and cut.reference != "percentile":
+        raise ValueError(f"{method!r} cuts at a percentile, but the rule's reference is {cut.reference!r}")
+    return cut
 
 
 def choose_classes(classes: str | int | Sequence[Any] | Tensor, scores: Tensor) -> Tensor:

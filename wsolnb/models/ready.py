@@ -1,0 +1,111 @@
+"""Whole classifiers from torchvision or timm, with trained weights and the way their images were prepared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import timm
+import torchvision
+from timm.data import ImageNetInfo, infer_imagenet_subset
+from torch import nn
+
+from wsolnb.models.weights import SUFFIXES, load_into, read_weights
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A classifier in evaluation mode, and how its images were prepared.
+
+    Args:
+        net: The network.
+        size: Side in pixels of the images that it was tested with.
+        mean: Subtracted from RGB in [0, 1], per channel.
+        std: What the difference is divided by.
+        names: Of the classes; None where the weights come from a file.
+        square: Whether it takes images of exactly that size only.
+    """
+
+    net: nn.Module
+    size: int
+    mean: Sequence[float]
+    std: Sequence[float]
+    names: Sequence[str] | None
+    square: bool = False
+
+
+def ready(name: str, weights: str) -> Ready:
+    """Build a classifier and load its weights.
+
+    Args:
+        name: A classifier of torchvision, else one of timm; `timm/NAME` takes timm's where both have one.
+        weights: A name that torchvision or timm has for them, `DEFAULT` for the best, or a file (`.safetensors`,
+            `.pth`, `.pt`). A file may have any number of classes; its images are taken to be prepared as for the
+            default weights.
+
+    Raises:
+        ValueError: No such network or weights, or keys that do not fit (the first are named).
+        FileNotFoundError: `weights` is a path without a file.
+
+    Example:
+        >>> ready("resnet81", "DEFAULT")
+        Traceback (most recent call last):
+        ValueError: no classifier 'resnet81' in torchvision or timm (did you mean 'resnet18'?)
+    """
+    local = weights.endswith(SUFFIXES) or "/" in weights
+    plain = name.removeprefix("timm/")
+    vision = torchvision.models.list_models(module=torchvision.models)
+    if plain == name and name in vision:
+        return _torchvision(name, weights, local)
+    if plain in timm.list_models():
+        return _timm(plain, weights, local)
+    close = get_close_matches(plain, [*vision, *timm.list_models()], 1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    raise ValueError(f"no classifier {name!r} in torchvision or timm{hint}")
+
+
+def _torchvision(name: str, weights: str, local: bool) -> Ready:
+    build = torchvision.models.get_model_builder(name)
+    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}  # slow, and loaded over
+    net = build(weights=None, **options)
+    if local and (classes := _classes(net, weights)):
+        net = build(weights=None, num_classes=classes, **options)
+    load_into(net, name, weights, ())
+    known = torchvision.models.get_model_weights(name)
+    entry = known["DEFAULT"] if local else known[weights]
+    prepared = entry.transforms()
+    names = None if local else entry.meta["categories"]
+    return Ready(net.eval(), prepared.crop_size[0], prepared.mean, prepared.std, names)
+
+
+def _timm(name: str, weights: str, local: bool) -> Ready:
+    if local:
+        net = timm.create_model(name, pretrained=False)
+        if classes := _classes(net, weights):
+            net = timm.create_model(name, pretrained=False, num_classes=classes)
+        load_into(net, name, weights, ())
+    else:
+        known = [tagged.partition(".")[2] for tagged in timm.list_pretrained(name)]
+        if weights != "DEFAULT" and weights not in known:
+            raise ValueError(f"{name} has no weights {weights!r}; known: {', '.join(known) or 'none'}, or a file")
+        net = timm.create_model(name if weights == "DEFAULT" else f"{name}.{weights}", pretrained=True)
+    config: Any = net.pretrained_cfg
+    size = config.get("input_size", (3, 224, 224))[1]
+    mean, std = config.get("mean", IMAGENET[0]), config.get("std", IMAGENET[1])
+    subset = None if local else infer_imagenet_subset(net)
+    info = ImageNetInfo(subset) if subset else None
+    names = [info.index_to_description(index) for index in range(info.num_classes())] if info else None
+    return Ready(net.eval(), size, mean, std, names, square=bool(config.get("fixed_input_size")))
+
+
+def _classes(net: nn.Module, weights: str) -> int | None:
+    """Number of classes in a file of weights, where it differs from the network's."""
+    own, state = net.state_dict(), read_weights(weights)
+    shared = [key for key in own.keys() & state.keys() if own[key].ndim and state[key].ndim]
+    other = [key for key in shared if own[key].shape != state[key].shape]
+    counts = {len(state[key]) for key in other if own[key].shape[1:] == state[key].shape[1:]}
+    return counts.pop() if len(counts) == 1 else None
