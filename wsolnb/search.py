@@ -184,7 +184,8 @@ class _Walk:
     def _grids(self, image: Tensor, windows: Tensor) -> Tensor:
         """Grids of windows of the images: cut out, brought to the network's input, through the backbone."""
         parts = zip(image.split(self.search.batch), windows.split(self.search.batch), strict=True)
-        return torch.cat([self.model.features(cut_out(self.images, i, w, self.model.side)) for i, w in parts])
+        grids = [self.model.features(cut_out(self.images, i, w, self.model.side)) for i, w in parts]
+        return torch.cat(grids).contiguous()
 
     def _classify(self, grids: Tensor) -> Tensor:
         return torch.cat([self.scores(self.model.classify(g).double()) for g in grids.split(self.search.batch)])
