@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import layout_trees as trees
 import pytest
 import torch
 
@@ -57,11 +58,32 @@ def test_a_class_without_a_node_is_named(shared_data: Path) -> None:
 
 
 def test_what_is_missing_is_named(tmp_path: Path, shared_data: Path) -> None:
-    with pytest.raises(ValueError, match="unknown data set 'imagenet'; known: critters, coco, voc"):
-        photos("imagenet", tmp_path)
+    with pytest.raises(ValueError, match="unknown data set 'birds'; known: critters, coco, voc"):
+        photos("birds", tmp_path)
     with pytest.raises(ValueError, match="'coco' needs a folder: give data_root"):
         photos("coco", "")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         photos("coco", tmp_path / "nowhere")
     with pytest.raises(ValueError, match="no class has at least 9999 boxes"):
         photos("coco", shared_data / "coco256", min_boxes=9999)
+
+
+def test_imagenet_in_its_official_layout(tmp_path: Path) -> None:
+    trees.imagenet(tmp_path, per_class=4)
+    task = photos("imagenet", tmp_path, image_size=24, train_images=10)
+    assert task.sizes == {"classes": 3, "train": 10, "tune": 3, "test": 6, "single": 0}
+    image, label = task.train[0]
+    assert image.shape == (3, 24, 24)
+    assert label == int(task.train.labels[0])  # type: ignore[attr-defined]
+    image, target = task.test[0]
+    assert image.shape[1:] == target["boxes"].canvas_size == (30, 40)
+    assert target["labels"].tolist() == [2, 2]  # a label for every box
+    assert target["crowd"].tolist() == [False, False]
+    assert task.tune.target(0)["boxes"].tolist() == [[4, 6, 34, 23]]  # type: ignore[attr-defined]
+    assert len(photos("cub", trees.cub(tmp_path / "cub"), image_size=24).single) == 4  # type: ignore[arg-type]
+
+
+def test_imagenet_without_boxes(tmp_path: Path) -> None:
+    trees.imagenet(tmp_path, boxes=False)
+    with pytest.raises(ValueError, match="no image of the training split has a box: are the annotations there"):
+        photos("imagenet", tmp_path, image_size=24)

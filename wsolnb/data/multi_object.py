@@ -14,16 +14,18 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, Subset
 
+from wsolnb.data.as_scenes import AsScenes, LabelledSquares
 from wsolnb.data.coco import CocoScenes
 from wsolnb.data.critters import World
 from wsolnb.data.crops import InstanceCrops, crop_transform
 from wsolnb.data.kept import Kept
+from wsolnb.data.official import PHOTOS, open_split
 from wsolnb.data.scenes import Scenes
 from wsolnb.data.taxonomy import Taxonomy
 from wsolnb.data.voc import VocScenes
 
-DATASETS = ("critters", "coco", "voc")
-_SPLITS = {"coco": ("train2017", "val2017"), "voc": ("train", "test")}
+DATASETS = ("critters", "coco", "voc", *PHOTOS)
+_SPLITS = {"coco": ("train2017", "val2017"), "imagenet": ("train", "val")}
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,12 @@ def photos(
 
     Args:
         dataset: `coco` (folders of photos beside `annotations/instances_<split>.json`) or `voc` (a folder per split
-            with an XML file beside each photo, or `Annotations`, `JPEGImages` and `ImageSets/Main/<split>.txt`).
+            with an XML file beside each photo, or `Annotations`, `JPEGImages` and `ImageSets/Main/<split>.txt`); or
+            `imagenet`, `cub`, `openimages`, `dogs`, `aircraft` in their official layouts: there, whole photos are
+            trained on, and tuned on are those of them that have boxes, drawn by `seed`.
         root: The data set's folder.
-        splits: Names of the training and the test split; None: train2017 and val2017, or train and test.
+        splits: Names of the training and the test split; None: train2017 and val2017, train and val (ImageNet), or
+            train and test.
         min_boxes: Classes with fewer boxes in the training split are left out everywhere.
         image_size: Side of the training images.
         short_side: Range from which an object's short side is drawn before its square is cut, for squares of 224
@@ -111,18 +116,21 @@ def photos(
         ValueError: If the data set is unknown, a class is not in the tree, or no class or no object is left.
         FileNotFoundError: If a folder or file is missing.
     """
-    if dataset not in _SPLITS:
+    if dataset not in DATASETS[1:]:
         raise ValueError(f"unknown data set {dataset!r}; known: {', '.join(DATASETS)}")
     if not str(root):
         raise ValueError(f"data set {dataset!r} needs a folder: give data_root")
-    train_split, test_split = splits or _SPLITS[dataset]
+    train_split, test_split = splits or _SPLITS.get(dataset, ("train", "test"))
+    least, most = (max(image_size, round(side * image_size / 224)) for side in short_side)
+    transform = crop_transform(image_size, (least, most), erase=erase)
+    if dataset in PHOTOS:
+        whole = (open_split(dataset, root, train_split), open_split(dataset, root, test_split))
+        return _one_class_each(*whole, transform, tree, (train_images, tune_images, test_images), seed)
     train = _read(dataset, Path(root), train_split)
     test = _read(dataset, Path(root), test_split, train.classes if dataset == "voc" else None)
     classes = train.frequent_classes(min_boxes or 1)
     train, test = train.only(classes), test.only(classes)
     taxonomy = Taxonomy(tree) if tree else (train.taxonomy or Taxonomy.flat(classes))
-    least, most = (max(image_size, round(side * image_size / 224)) for side in short_side)
-    transform = crop_transform(image_size, (least, most), erase=erase)
     crops = InstanceCrops(train, transform=transform, cache_side=most)
     one = [i for i in range(len(test)) if len(test.target(i)["labels"]) == 1]
     if not one:
@@ -135,6 +143,32 @@ def photos(
         _first(train, tune_images),
         _first(test, test_images),
         Subset(test, one),
+    )
+
+
+def _one_class_each(
+    train: Any, test: Any, transform: Any, tree: Mapping[str, str] | None, counts: tuple[int, int, int], seed: int
+) -> MultiObject:
+    """Photos with one class each: whole photos in the place of cut-out objects, photos with boxes in that of scenes."""
+    if train.classes != test.classes:
+        raise ValueError(
+            f"the splits have {len(train.classes)} and {len(test.classes)} classes, or others: same data set?"
+        )
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed)).tolist()
+    boxed, tested = [i for i in order if train.has_boxes(i)], [i for i in range(len(test)) if test.has_boxes(i)]
+    if not boxed or not tested:
+        raise ValueError(
+            f"no image of the {'test' if boxed else 'training'} split has a box: are the annotations there?"
+        )
+    scenes = AsScenes(test, tested[: counts[2] or None])
+    one = [i for i in range(len(scenes)) if len(scenes.target(i)["boxes"]) == 1]
+    return MultiObject(
+        train.classes,
+        Taxonomy(tree) if tree else Taxonomy.flat(train.classes),
+        LabelledSquares(train, order[: counts[0] or None], transform),
+        AsScenes(train, boxed[: counts[1] or None]),
+        scenes,
+        Subset(scenes, one),
     )
 
 
