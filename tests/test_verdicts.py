@@ -3,10 +3,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from wsolnb.metrics.bootstrap import Statistic
+from wsolnb.metrics.bootstrap import Interval, Statistic
 from wsolnb.papers import Claim, Paper
 from wsolnb.verdicts import judge, measure, verdict_table, verdicts
 
@@ -86,6 +87,28 @@ def test_measure_gives_intervals_and_keeps_what_is_undefined() -> None:
     assert scores["cam"]["ap25"].value == 0.25
     assert 0.19 < scores["cam"]["ap25"].low < 0.25 < scores["cam"]["ap25"].high < 0.31
     assert math.isnan(scores["cam"]["ap0"].value)
+
+
+def test_verdicts_on_what_was_measured_are_those_on_the_statistics() -> None:
+    evidence = {
+        "cam": {"ap25": hits(0.5, 0), "ap0": undefined},
+        "dcm-onehot": {"ap25": hits(0.52, 1), "ap0": undefined},
+    }
+    measured = measure(evidence, N, draws=200, seed=3)
+    pd.testing.assert_frame_equal(
+        verdicts(Paper("barz2022"), measured), verdicts(Paper("barz2022"), evidence, N, draws=200, seed=3)
+    )
+
+
+def test_a_difference_needs_the_draws_of_both() -> None:
+    measured = {
+        "cam": measure({"cam": {"ap25": hits(0.5, 0)}}, N, draws=20)["cam"],
+        "dcm-onehot": measure({"dcm-onehot": {"ap25": hits(0.8, 1)}}, N, draws=30)["dcm-onehot"],
+    }
+    with pytest.raises(ValueError, match="the same draws on both sides, got 30 and 20 draws"):
+        verdicts(Paper("barz2022"), measured)
+    with pytest.raises(ValueError, match="got no and no draws"):
+        Interval(0.5, 0.4, 0.6).minus(Interval(0.5, 0.4, 0.6))
 
 
 def test_table_for_reading() -> None:

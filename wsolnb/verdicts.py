@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import torch
 
-from wsolnb.metrics.bootstrap import Interval, Statistic, difference, interval
+from wsolnb.metrics.bootstrap import Interval, Statistic, interval
 from wsolnb.papers import Claim, Paper
 
 _SIGNS = {"greater": ">", "less": "<", "equal": "="}
 
 Evidence = Mapping[str, Mapping[str, Statistic]]
 """Statistics of a run by method and metric: ``evidence["cam"]["ap25"]``."""
+
+Measured = Mapping[str, Mapping[str, Interval]]
+"""Their scores with intervals, as :func:`measure` returns them."""
 
 
 def measure(
@@ -30,7 +33,8 @@ def measure(
         seed: Seed of the draws.
 
     Returns:
-        Intervals by method and metric; NaN where nothing can be scored.
+        Intervals by method and metric, with the draws behind them; NaN where nothing can be scored. Hand them to
+        :func:`verdicts`.
 
     Example:
         >>> hits = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64)
@@ -39,27 +43,27 @@ def measure(
         0.75
     """
     return {
-        method: {metric: _interval(statistic, _images(n, metric), draws, seed) for metric, statistic in row.items()}
+        method: {
+            metric: _interval(statistic, n if isinstance(n, int) else n[metric], draws, seed)
+            for metric, statistic in row.items()
+        }
         for method, row in evidence.items()
     }
 
 
 def _interval(statistic: Statistic, n: int, draws: int, seed: int) -> Interval:
-    if math.isnan(_score(statistic, n)):
+    if math.isnan(float(statistic(torch.ones(1, n, dtype=torch.float64)))):
         return Interval(value=math.nan, low=math.nan, high=math.nan)
     return interval(statistic, n, draws=draws, seed=seed)
 
 
-def _score(statistic: Statistic, n: int) -> float:
-    return float(statistic(torch.ones(1, n, dtype=torch.float64)))
-
-
-def _images(n: int | Mapping[str, int], metric: str) -> int:
-    return n if isinstance(n, int) else n[metric]
-
-
 def verdicts(
-    paper: Paper, evidence: Evidence, n: int | Mapping[str, int], *, draws: int = 1000, seed: int = 0
+    paper: Paper,
+    results: Measured | Evidence,
+    n: int | Mapping[str, int] | None = None,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Test every claim of a paper on the results of a run.
 
@@ -71,10 +75,11 @@ def verdicts(
 
     Args:
         paper: The paper with its claims.
-        evidence: Statistics by method and metric, all over the same test images in the same order.
-        n: Number of test images; by metric where metrics are taken over different images.
-        draws: Number of resampled data sets, the same ones for both results of a claim.
-        seed: Seed of the draws.
+        results: What :func:`measure` returned, for all methods over the same test images in the same order and from the
+            same draws; or the statistics themselves, which are then measured here.
+        n: With statistics, the number of test images; by metric where metrics are taken over different images.
+        draws: With statistics, the number of resampled data sets.
+        seed: With statistics, the seed of the draws.
 
     Returns:
         One row per claim: ``claim``, ``says``, ``where``, ``kind``, ``metric``, ``first``, ``second``, ``unit``,
@@ -87,14 +92,23 @@ def verdicts(
         ...     "dcm-onehot": {"ap25": lambda weights: weights @ hits / weights.sum(dim=1)},
         ...     "cam": {"ap25": lambda weights: 0.5 * weights @ hits / weights.sum(dim=1)},
         ... }
-        >>> tested = verdicts(Paper("barz2022"), evidence, n=4).iloc[0]
+        >>> tested = verdicts(Paper("barz2022"), measure(evidence, 4)).iloc[0]
         >>> print(tested.claim, tested.difference, tested.verdict)
         dcm-beats-cam 37.5 reproduced
     """
-    return pd.DataFrame([_verdict(claim, evidence, n, draws, seed) for claim in paper.claims()])
+    claims = paper.claims()
+    measured = cast(Measured, results)
+    if n is not None:
+        wanted = {(method, claim.metric) for claim in claims for method in (claim.first, claim.second)}
+        named = {
+            method: {metric: statistic for metric, statistic in row.items() if (method, metric) in wanted}
+            for method, row in cast(Evidence, results).items()
+        }
+        measured = measure(named, n, draws=draws, seed=seed)
+    return pd.DataFrame([_verdict(claim, measured) for claim in claims])
 
 
-def _verdict(claim: Claim, evidence: Evidence, n: int | Mapping[str, int], draws: int, seed: int) -> dict[str, object]:
+def _verdict(claim: Claim, measured: Measured) -> dict[str, object]:
     record: dict[str, object] = {
         "claim": claim.id,
         "says": claim.says,
@@ -110,16 +124,14 @@ def _verdict(claim: Claim, evidence: Evidence, n: int | Mapping[str, int], draws
         "verdict": "not tested",
         "note": "",
     }
-    missing = [method for method in (claim.first, claim.second) if claim.metric not in evidence.get(method, {})]
+    missing = [method for method in (claim.first, claim.second) if claim.metric not in measured.get(method, {})]
     if missing:
         return record | {"note": f"the run has no {claim.metric} of {' and '.join(missing)}"}
-    first, second = evidence[claim.first][claim.metric], evidence[claim.second][claim.metric]
-    images = _images(n, claim.metric)
-    measured = _score(first, images), _score(second, images)
-    record |= {"measured_first": claim.scale * measured[0], "measured_second": claim.scale * measured[1]}
-    if math.isnan(measured[0]) or math.isnan(measured[1]):
+    first, second = measured[claim.first][claim.metric], measured[claim.second][claim.metric]
+    record |= {"measured_first": claim.scale * first.value, "measured_second": claim.scale * second.value}
+    if math.isnan(first.value) or math.isnan(second.value):
         return record | {"note": f"{claim.metric} is not defined on these images"}
-    gap = difference(first, second, images, draws=draws, seed=seed)
+    gap = first.minus(second)
     value, low, high = (claim.scale * end for end in (gap.value, gap.low, gap.high))
     return record | {"difference": value, "low": low, "high": high, "verdict": judge(claim, value, low, high)}
 

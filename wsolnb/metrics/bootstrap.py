@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -28,6 +28,8 @@ class Interval:
         low: Lower end of the interval.
         high: Upper end of the interval.
         level: Share of the draws between the two ends.
+        draws: The score of every resampled data set, float64 ``(draws,)``, NaN where it is undefined; what
+            :meth:`minus` pairs.
 
     Example:
         >>> Interval(value=0.12, low=0.05, high=0.2).excludes_zero
@@ -38,11 +40,31 @@ class Interval:
     low: float
     high: float
     level: float = 0.95
+    draws: Tensor | None = field(default=None, repr=False, compare=False)
 
     @property
     def excludes_zero(self) -> bool:
         """Whether zero lies strictly outside of the interval."""
         return self.low > 0 or self.high < 0
+
+    def minus(self, other: Interval) -> Interval:
+        """The difference to another score of the same resampled data sets, paired draw by draw.
+
+        Raises:
+            ValueError: If the two do not have the same number of draws, or share no draw in which both are defined.
+
+        Example:
+            >>> hits = torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)
+            >>> first = interval(lambda weights: weights @ hits / 3, 3)
+            >>> first.minus(first)
+            Interval(value=0.0, low=0.0, high=0.0, level=0.95)
+        """
+        if self.draws is None or other.draws is None or len(self.draws) != len(other.draws):
+            counts = ["no" if each.draws is None else str(len(each.draws)) for each in (self, other)]
+            raise ValueError(
+                f"a paired difference needs the same draws on both sides, got {' and '.join(counts)} draws"
+            )
+        return _between_percentiles(self.value - other.value, self.draws - other.draws, self.level)
 
 
 def image_weights(n: int, draws: int = 1000, seed: int = 0) -> Tensor:
@@ -93,13 +115,7 @@ def interval(statistic: Statistic, n: int, *, draws: int = 1000, seed: int = 0, 
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, not {level}")
     values = torch.cat([_scored(statistic, weights) for weights in _weight_batches(n, draws, seed)])
-    values = values[~values.isnan()]
-    if not len(values):
-        raise ValueError(f"the statistic is NaN in all of {draws} draws: the data set has nothing to score")
-    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-    low, high = torch.quantile(values, tails).tolist()
-    value = float(_scored(statistic, torch.ones(1, n, dtype=torch.float64)))
-    return Interval(value=value, low=low, high=high, level=level)
+    return _between_percentiles(float(_scored(statistic, torch.ones(1, n, dtype=torch.float64))), values, level)
 
 
 def difference(
@@ -129,7 +145,17 @@ def difference(
         >>> difference(mean(first), mean(first - 0.5), 4)
         Interval(value=0.5, low=0.5, high=0.5, level=0.95)
     """
-    return interval(lambda weights: _scored(a, weights) - _scored(b, weights), n, draws=draws, seed=seed, level=level)
+    first, second = (interval(each, n, draws=draws, seed=seed, level=level) for each in (a, b))
+    return first.minus(second)
+
+
+def _between_percentiles(value: float, draws: Tensor, level: float) -> Interval:
+    defined = draws[~draws.isnan()]
+    if not len(defined):
+        raise ValueError(f"the statistic is NaN in all of {len(draws)} draws: the data set has nothing to score")
+    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+    low, high = torch.quantile(defined, tails).tolist()
+    return Interval(value=value, low=low, high=high, level=level, draws=draws)
 
 
 def _scored(statistic: Statistic, weights: Tensor) -> Tensor:
