@@ -223,6 +223,10 @@ def test_from_the_command_line(wsolnb: CliRunner, weights: Path, photos: list[Pa
     assert f"overlays   {tmp_path / 'out' / 'overlays'}" in result.output
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert {each["category_id"] for each in found} <= {1, 2}
+    options[options.index("-o") + 1] = str(tmp_path / "other")
+    nowhere = wsolnb.invoke(app, ["localize", str(photos[0]), *options, "--device", "abacus"])
+    assert nowhere.exit_code == 2
+    assert nowhere.output.startswith("error: no device 'abacus' here: ")
     again = wsolnb.invoke(app, [*given, "1"])
     assert again.exit_code == 2
     assert again.output.startswith("error: ")

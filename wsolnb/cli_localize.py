@@ -51,6 +51,11 @@ def localize_command(
     lines = None if names is None else names.read_text(encoding="utf-8").splitlines()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):  # before weights are fetched
         raise FileExistsError(f"{out} is there already and holds something: nothing is overwritten, give a new folder")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"no device {device!r} here: {str(error).splitlines()[0]}") from None
     net = ready(model, weights)
     done = localize_photos(
         images,
@@ -61,7 +66,7 @@ def localize_command(
         rule=cut,
         head=head,
         names=lines,
-        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        device=device,
         batch_size=batch_size,
     )
     typer.echo(f"{done.boxes} boxes in {done.photos} photos, {done.empty} classes without a box")
