@@ -422,6 +422,9 @@ def test_command_line(cub: Source, server: Server, tmp_path: Path) -> None:
     good = run.invoke(app, ["data", "check", *where, "--deep"])
     assert good.exit_code == 0
     assert "train: 4 of 4 images decode" in good.output
+    assert run.invoke(app, ["data", "check", *where[1:]]).output == run.invoke(app, ["data", "check", *where]).output
+    lost = run.invoke(app, ["data", "check", "--root", str(tmp_path / "tree" / "segmentations")])
+    assert "looks like none of the data sets" in lost.output
     shutil.rmtree(root / "segmentations")
     bad = run.invoke(app, ["data", "check", *where])
     assert bad.exit_code == 1

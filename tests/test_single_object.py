@@ -187,3 +187,4 @@ def test_broken_photos_are_skipped_if_asked_and_counted(tmp_path: Path) -> None:
     task = photographed_objects("cub", tmp_path, image_size=16, skip_broken=True)
     assert len([task.train[k] for k in range(len(task.train))]) == 8
     assert len(task.train.broken) == 1  # type: ignore[attr-defined]
+    assert task.train.broken_files == [cut]  # type: ignore[attr-defined]

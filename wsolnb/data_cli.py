@@ -49,15 +49,18 @@ def get_command(
 
 @data_app.command("check")
 def check_command(
-    name: _Name,
     root: _Root,
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="As for `get`; by default what it looks like.")] = "",
     deep: Annotated[bool, typer.Option("--deep", help="Decode every image, and take checksums of archives.")] = False,
     sources: _Table = TABLE,
 ) -> None:
     """Verify a data set where it lies: layout, numbers of images and classes, annotations, what was got by hand."""
     from wsolnb.data.check import check
+    from wsolnb.data.layouts import recognise
 
-    source = find(name, read_sources(sources))
+    if not name and not (found := recognise(root)):
+        raise FileNotFoundError(f"{root} looks like none of the data sets: give a NAME to be told what is missing")
+    source = find(name or str(found), read_sources(sources))
     problems = 0
     for finding in check(source, root, deep=deep):
         problems += not finding.good

@@ -100,12 +100,13 @@ class ImageNet(Photos):
         """Whether there is an XML file for the image; lists every folder once, not every file."""
         if self._xml is None:
             return False
-        folder, stem = Path(self.name(index)).parent.name, Path(self.name(index)).stem
+        folder, _, base = self.name(index).rpartition("/")
+        xml = f"{os.path.splitext(base)[0]}.xml"
         for each in (folder, ""):
             if each not in self._listed:
                 there = (self._xml / each).is_dir()
                 self._listed[each] = {entry.name for entry in os.scandir(self._xml / each)} if there else set()
-        return any(f"{stem}.xml" in self._listed[each] for each in (folder, ""))
+        return any(xml in self._listed[each] for each in (folder, ""))
 
     def _boxes(self, index: int, size: tuple[int, int]) -> Tensor | None:
         path = self._xml_file(self.name(index))

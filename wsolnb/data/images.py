@@ -88,6 +88,11 @@ class Readable(Dataset[Any]):
         """Indices of the images that were found unreadable so far."""
         return self._flags.nonzero()[:, 0].tolist()
 
+    @property
+    def broken_files(self) -> list[Path]:
+        """Their files, where the data set has `file(index)`."""
+        return [self.source.file(index) for index in self.broken]  # type: ignore[attr-defined]
+
     def __getitem__(self, index: int) -> Any:
         first: UnreadableImage | None = None
         for offset in range(len(self)):

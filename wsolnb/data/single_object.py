@@ -99,7 +99,7 @@ def photographed_objects(
         train_images: Number of training images, drawn by `seed`; 0: all.
         held_images: Number of held-out images; 0: all.
         test_images: Number of test images; 0: all.
-        skip_broken: Train on the next image in place of one that does not decode; `train.broken` lists them.
+        skip_broken: Train on the next image in place of one that does not decode; `train.broken_files` lists them.
         seed: Of the draws.
 
     Raises:
@@ -158,6 +158,11 @@ class _Augmented(Dataset[tuple[Tensor, int]]):
         if isinstance(self.source, Photos):
             return self.source.labels[self.indices]
         return torch.tensor([int(self.source.target(i)["labels"][0]) for i in self.indices])  # type: ignore[attr-defined]
+
+    def file(self, index: int) -> Path:
+        """Path of an image."""
+        at = self.indices[index]
+        return self.source.file(at) if isinstance(self.source, Photos) else self.source.files[at]  # type: ignore[attr-defined]
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         at = self.indices[index]
