@@ -18,6 +18,7 @@ from torch import Tensor
 from wsolnb.boxes import BoxRule
 from wsolnb.detect import Prediction, SceneMaps
 from wsolnb.metrics import VOCAP, PointAP
+from wsolnb.metrics.bootstrap import Statistic
 from wsolnb.progress import track
 
 Rank = Literal["heat", "class"]
@@ -140,6 +141,17 @@ def judge_boxes(found: SceneMaps, predictions: Sequence[Prediction], *, iou: flo
     metric = VOCAP(found.scores.shape[1], iou)
     metric.update(predictions, found.targets)
     return metric
+
+
+def evidence(found: SceneMaps, boxes: Sequence[Prediction] | None = None) -> dict[str, Statistic]:
+    """The numbers of bency2016's tables as functions of image weights: `loc_map`, `loc_map_heat` and `ap50`.
+
+    Args:
+        found: Maps, scores and truth.
+        boxes: Boxes in the same images; without them there is no `ap50`.
+    """
+    numbers = {"loc_map": judge_points(found).statistic(), "loc_map_heat": judge_points(found, rank="heat").statistic()}
+    return numbers | ({} if boxes is None else {"ap50": judge_boxes(found, boxes).statistic()})
 
 
 def without(found: SceneMaps, labels: Sequence[int]) -> SceneMaps:

@@ -81,6 +81,16 @@ def cam_reader(model: Classifier, objective: Objective, side: int) -> Reader:
     return read
 
 
+def score_reader(model: GridClassifier, objective: Objective) -> Reader:
+    """The scores of the whole image only; the maps are a single cell."""
+
+    def read(images: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        scores = objective.scores(model(_resized(images, model.side)))
+        return torch.zeros_like(scores)[:, :, None, None], scores
+
+    return read
+
+
 def peak_reader(model: GridClassifier, objective: Objective, positions: int = 7) -> Reader:
     """The score map of the same network run as a sliding window, as Oquab et al. (2015) do.
 
@@ -134,7 +144,7 @@ def read_maps(
     scores: dict[str, list[Tensor]] = {name: [] for name in readers}
     sizes: list[list[int]] = []
     targets: list[Any] = []
-    for images, frames, truths in _batches(scenes, side, batch_size, workers):
+    for images, frames, truths in square_batches(scenes, side, batch_size, workers):
         present = torch.zeros(len(images), classes, dtype=torch.bool)
         for row, truth in zip(present, truths, strict=True):
             row[truth["labels"]] = True
@@ -168,9 +178,14 @@ class _Squared(Dataset[tuple[Tensor, list[int], Any]]):
         return to_dtype(self.resize(pixels), torch.float32, scale=True), list(pixels.shape[-2:]), target
 
 
-def _batches(
-    scenes: Dataset[Any], side: int, batch_size: int, workers: int
+def square_batches(
+    scenes: Dataset[Any], side: int, batch_size: int = 16, workers: int = 0
 ) -> Iterator[tuple[Tensor, list[list[int]], list[Any]]]:
+    """Go through a data set in batches of images brought to a square of `side` pixels.
+
+    Yields:
+        Images float `(B, 3, side, side)` in [0, 1], original heights and widths, and the truth in original pixels.
+    """
     loader = DataLoader(_Squared(scenes, side), batch_size, num_workers=workers, collate_fn=list)
     for rows in track(loader, "images"):
         yield torch.stack([row[0] for row in rows]), [row[1] for row in rows], [row[2] for row in rows]

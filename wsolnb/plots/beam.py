@@ -143,20 +143,18 @@ def plot_searches(found: Mapping[str, tuple[float, float]], *, xlabel: str = "wi
     return fig
 
 
-def plot_cost(curves: Mapping[str, Mapping[int, float]], costs: Mapping[str, float], *, best: float) -> Figure:
+def plot_cost(curves: Mapping[str, Mapping[int, float]], costs: Mapping[str, float]) -> Figure:
     """Point localization over the depth of the search, a line per width, with what each width costs.
 
     Args:
         curves: Name of the width to depth and average precision, a fraction.
         costs: Name of the width to milliseconds per image at the full depth.
-        best: Average precision of the class scores: no map can give more.
     """
     fig, ax = plt.subplots(figsize=(7.2, 3.5))
     for k, (name, curve) in enumerate(curves.items()):
         label = f"{name}: {costs[name]:.0f} ms per image"
         style = _LINES[k % 4] + _MARKS[k % 5]
         ax.plot(list(curve), [100 * v for v in curve.values()], style, color=f"C{k}", linewidth=2.2, label=label)
-    ax.axhline(100 * best, color="0.4", linewidth=1.5, linestyle=":", label="every point right")
     ax.set(xlabel="depth H of the search", ylabel="point localization AP (%)", ylim=(0, None))
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     sns.despine(fig)
