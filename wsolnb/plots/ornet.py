@@ -28,8 +28,7 @@ def plot_histograms(found: Mapping[str, SoftMaps]) -> Figure:
         ax.bar([(i + 0.5) / 40 for i in range(40)], heights, 1 / 40, color=f"C{k}")
         ax.axvspan(*UNDECIDED, color="0.5", alpha=0.15)
         share = 100 * (1 - float(certain(each.maps).mean()))
-        ax.text(0.5, 0.93, f"undecided: {share:.0f} %", transform=ax.transAxes, ha="center", fontsize=12)
-        ax.set(title=name, xlabel="activation", xlim=(0, 1))
+        ax.set(title=f"{name}: {share:.0f} % undecided", xlabel="activation", xlim=(0, 1))
     axes[0, 0].set_ylabel("pixels (%)")
     sns.despine(fig)
     return fig
@@ -61,7 +60,7 @@ def plot_weighting(settings: Sequence[tuple[float, float]] = ((0.5, 0.1), (0.5, 
     titles = ("weight γ", "loss of a pixel", "pull on a pixel, -dL/dp")
     for ax, title in zip(axes, titles, strict=True):
         ax.set(title=title, xlabel="activation p", xlim=(0, 1))
-    axes[0].set_ylim(0, 1.35)
+    axes[0].set_ylim(0, 1.6)
     axes[1].set_ylim(0, 1.0)
     for ax in axes[:2]:
         ax.legend(frameon=False, fontsize=10.5, loc="upper center")
@@ -70,7 +69,7 @@ def plot_weighting(settings: Sequence[tuple[float, float]] = ((0.5, 0.1), (0.5, 
 
 
 def show_erasing(image: Tensor, heat: Tensor, dropped: Mapping[str, Tensor]) -> Figure:
-    """A map and what each strategy erases of it, hatched in blue (xie2021 Fig. 7).
+    """A map and what each strategy erases of it, in blue (xie2021 Fig. 7).
 
     Args:
         image: `(3, H, W)`.
@@ -78,7 +77,7 @@ def show_erasing(image: Tensor, heat: Tensor, dropped: Mapping[str, Tensor]) -> 
         dropped: Name of the strategy to its erased pixels, bool `(h, w)`.
     """
     columns = len(dropped) + 2
-    fig, axes = plt.subplots(1, columns, figsize=(2.15 * columns, 2.5))
+    fig, axes = plt.subplots(1, columns, figsize=(2.15 * columns, 2.8))
     show_picture(axes[0], image)
     axes[0].set_title("image", fontsize=12)
     for ax, (name, gone) in zip(axes[1:], {"map": torch.zeros_like(heat).bool(), **dropped}.items(), strict=True):
@@ -86,8 +85,8 @@ def show_erasing(image: Tensor, heat: Tensor, dropped: Mapping[str, Tensor]) -> 
         cover = torch.zeros(*heat.shape, 4)
         cover[..., :3], cover[..., 3] = torch.tensor(sns.color_palette("colorblind")[0]), gone.float()
         ax.imshow(cover.numpy(), interpolation="nearest")
-        ax.set_title(f"{name}\n{int(gone.sum())} erased" if gone.any() else name, fontsize=12)
-        ax.set_axis_off()
+        ax.set_title(name, fontsize=12)
+        ax.set(xticks=[], yticks=[], xlabel=f"{int(gone.sum())} of {gone.numel()} erased")
     return fig
 
 
