@@ -27,8 +27,9 @@ class ThresholdCounts(ColumnMetric):
     Args:
         iou_thresholds: Smallest IoUs that count, each in (0, 1].
         groups: Number of groups.
-        rule: How maps become boxes, all but the threshold; maps are cut as they are, at their own size.
         gt_convention: Whether far corners of the ground truth are exclusive or inclusive.
+        rule: How maps become boxes, all but the threshold; maps are cut as they are, at their own size. None: the box
+            of the largest contour, ``"wsoleval"``.
         thresholds: Number of thresholds ``i / thresholds``.
         per_image: Keep what the bootstrap needs.
         **kwargs: Passed to ``torchmetrics.Metric``.
@@ -43,10 +44,10 @@ class ThresholdCounts(ColumnMetric):
         *,
         iou_thresholds: Sequence[float],
         groups: int,
-        rule: BoxRule,
         gt_convention: Convention,
-        thresholds: int,
-        per_image: bool,
+        rule: BoxRule | None = None,
+        thresholds: int = 1000,
+        per_image: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -55,7 +56,7 @@ class ThresholdCounts(ColumnMetric):
         if not all(0 < iou <= 1 for iou in iou_thresholds):
             raise ValueError(f"IoU thresholds must lie in (0, 1], got {tuple(iou_thresholds)}")
         self.iou_thresholds = tuple(float(iou) for iou in iou_thresholds)
-        self.rule = replace(rule, resize=None, normalise=None)
+        self.rule = replace(rule or BoxRule.preset("wsoleval"), resize=None, normalise=None)
         self.gt_convention: Convention = gt_convention
         self.thresholds = threshold_grid(thresholds)
         self.per_image = per_image

@@ -29,10 +29,9 @@ class MaxBoxAccV2(ThresholdCounts):
         gt_convention: ``"exclusive"`` or, for the protocol's own files, ``"inclusive"`` far corners.
         iou_thresholds: Smallest IoUs that count.
         rule: Another way from maps to boxes; its threshold, resize and normalisation are not used.
-        thresholds: Number of thresholds ``i / thresholds``: 1000 in the protocol's training runs, 100 in its
-            stand-alone evaluator.
-        per_image: Keep a bit per image, IoU and threshold (0.4 kB an image), which :meth:`statistic` needs.
-        **kwargs: Passed to ``torchmetrics.Metric``.
+        **options: ``thresholds``: number of thresholds ``i / thresholds``, 1000 (the default) in the protocol's
+            training runs, 100 in its stand-alone evaluator; ``per_image=True``: keep a bit per image, IoU and threshold
+            (0.4 kB an image), which :meth:`statistic` needs; and those of ``torchmetrics.Metric``.
 
     Example:
         >>> metric = MaxBoxAccV2(thresholds=100)
@@ -49,19 +48,10 @@ class MaxBoxAccV2(ThresholdCounts):
         *,
         iou_thresholds: Sequence[float] = (0.3, 0.5, 0.7),
         rule: BoxRule | None = None,
-        thresholds: int = 1000,
-        per_image: bool = False,
-        **kwargs: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            iou_thresholds=iou_thresholds,
-            groups=1,
-            rule=rule or BoxRule.preset("wsoleval_multi"),
-            gt_convention=gt_convention,
-            thresholds=thresholds,
-            per_image=per_image,
-            **kwargs,
-        )
+        rule = rule or BoxRule.preset("wsoleval_multi")
+        super().__init__(iou_thresholds=iou_thresholds, groups=1, gt_convention=gt_convention, rule=rule, **options)
 
     def update(self, maps: Tensor, boxes: Sequence[Tensor]) -> None:
         """Add a batch of images.
@@ -124,9 +114,7 @@ class MaxBoxAcc(MaxBoxAccV2):
         iou_threshold: Smallest IoU that counts.
         gt_convention: ``"exclusive"`` or, for the protocol's own files, ``"inclusive"`` far corners.
         rule: Another way from maps to boxes; its threshold, resize and normalisation are not used.
-        thresholds: Number of thresholds ``i / thresholds``.
-        per_image: Keep a bit per image and threshold (0.1 kB an image), which :meth:`statistic` needs.
-        **kwargs: Passed to ``torchmetrics.Metric``.
+        **options: ``thresholds``, ``per_image`` and the rest, as for :class:`MaxBoxAccV2`.
 
     Example:
         >>> metric = MaxBoxAcc(thresholds=100)
@@ -143,18 +131,10 @@ class MaxBoxAcc(MaxBoxAccV2):
         gt_convention: Convention = "exclusive",
         *,
         rule: BoxRule | None = None,
-        thresholds: int = 1000,
-        per_image: bool = False,
-        **kwargs: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            gt_convention,
-            iou_thresholds=(iou_threshold,),
-            rule=rule or BoxRule.preset("wsoleval"),
-            thresholds=thresholds,
-            per_image=per_image,
-            **kwargs,
-        )
+        rule = rule or BoxRule.preset("wsoleval")
+        super().__init__(gt_convention, iou_thresholds=(iou_threshold,), rule=rule, **options)
 
     def curve(self) -> tuple[Tensor, Tensor]:
         """Accuracy versus threshold: thresholds and accuracies, ``(T,)`` each."""

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wsolnb.metrics._images import ColumnMetric, image_order
+from wsolnb.metrics._images import image_order
 from wsolnb.metrics._maps import require_shape
+from wsolnb.metrics._ranked import RankedMetric
 from wsolnb.metrics._tables import check_targets
-from wsolnb.metrics.bootstrap import Statistic
 from wsolnb.metrics.ranking import Interpolation, Ranking
 
 
-class PointAP(ColumnMetric):
+class PointAP(RankedMetric):
     """Average precision of points (bency2016 Tables 1, 2): each class of each image is scored and points at one place.
 
     A prediction is right if the centre of the map's strongest cell lies in a box of its class, or within ``tolerance``
@@ -47,7 +47,7 @@ class PointAP(ColumnMetric):
         super().__init__(**kwargs)
         self.classes = classes
         self.tolerance = tolerance
-        self.interpolation: Interpolation = interpolation
+        self.interpolation = interpolation
         self.add_column("scores", torch.float32, classes)
         self.add_column("verdict", torch.uint8, classes)
         self.add_column("image_id", torch.int64)
@@ -89,13 +89,12 @@ class PointAP(ColumnMetric):
         self.append("verdict", verdict)
         self.append("image_id", truth["image_id"])
 
-    def compute(self) -> dict[str, Tensor]:
-        """``mAP`` (scalar) and ``AP`` ``(classes,)``, float64 fractions on the CPU; NaN without positives."""
+    def _rank(self) -> Ranking:
         order = image_order(self.column("image_id"))
         scores, verdict = self.column("scores")[order].cpu(), self.column("verdict")[order].cpu()
         image, klass = (x.flatten() for x in torch.meshgrid(*map(torch.arange, scores.shape), indexing="ij"))
         there = (verdict >= _BESIDE).flatten()
-        self._ranking = Ranking.of(
+        return Ranking.of(
             scores.double().flatten(),
             (verdict == _INSIDE).flatten(),
             (verdict == _CROWD).flatten(),
@@ -106,13 +105,6 @@ class PointAP(ColumnMetric):
             images=len(scores),
             classes=self.classes,
         )
-        each = self._ranking.average_precision(self.interpolation)[0]
-        return {"mAP": each.nanmean(), "AP": each}
-
-    def statistic(self) -> Statistic:
-        """Mean average precision as a function of image weights, images sorted by ``image_id``."""
-        self.compute()
-        return self._ranking.statistic(self.interpolation)
 
 
 _CROWD, _BESIDE, _INSIDE = 1, 2, 3

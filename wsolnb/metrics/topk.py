@@ -8,7 +8,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from wsolnb.boxes import BoxRule
 from wsolnb.metrics._sweeps import Convention
 from wsolnb.metrics._tables import check_labels
 from wsolnb.metrics._thresholds import ThresholdCounts, oracle_statistic
@@ -58,10 +57,7 @@ class TopLocalization(ThresholdCounts):
         ks: The values of k.
         iou_threshold: Smallest IoU that counts.
         gt_convention: Whether far corners of the ground truth are exclusive or inclusive.
-        rule: How maps become boxes; its threshold, resize and normalisation are not used.
-        thresholds: Number of thresholds ``i / thresholds``.
-        per_image: Keep what :meth:`statistic` needs.
-        **kwargs: Passed to ``torchmetrics.Metric``.
+        **options: ``rule``, ``thresholds``, ``per_image`` and the rest, as for :class:`wsolnb.metrics.MaxBoxAcc`.
 
     Example:
         >>> metric = TopLocalization(threshold=0.5, ks=(1, 2), thresholds=10)
@@ -80,21 +76,9 @@ class TopLocalization(ThresholdCounts):
         ks: Sequence[int] = (1, 5),
         iou_threshold: float = 0.5,
         gt_convention: Convention = "exclusive",
-        *,
-        rule: BoxRule | None = None,
-        thresholds: int = 1000,
-        per_image: bool = False,
-        **kwargs: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            iou_thresholds=(iou_threshold,),
-            groups=1 + len(ks),
-            rule=rule or BoxRule.preset("wsoleval"),
-            gt_convention=gt_convention,
-            thresholds=thresholds,
-            per_image=per_image,
-            **kwargs,
-        )
+        super().__init__(iou_thresholds=(iou_threshold,), groups=1 + len(ks), gt_convention=gt_convention, **options)
         if any(k < 1 for k in ks):
             raise ValueError(f"ks must be at least 1, got {tuple(ks)}")
         self.ks = tuple(ks)
@@ -183,10 +167,7 @@ class CorLoc(ThresholdCounts):
         threshold: A fixed threshold to report beside the oracle, chosen elsewhere; None for the oracle alone.
         iou_threshold: Smallest IoU that counts.
         gt_convention: Whether far corners of the ground truth are exclusive or inclusive.
-        rule: How maps become boxes; its threshold, resize and normalisation are not used.
-        thresholds: Number of thresholds ``i / thresholds``.
-        per_image: Keep what :meth:`statistic` needs.
-        **kwargs: Passed to ``torchmetrics.Metric``.
+        **options: ``rule``, ``thresholds``, ``per_image`` and the rest, as for :class:`wsolnb.metrics.MaxBoxAcc`.
 
     Example:
         >>> metric = CorLoc(classes=3, thresholds=10)
@@ -204,21 +185,9 @@ class CorLoc(ThresholdCounts):
         threshold: float | None = None,
         iou_threshold: float = 0.5,
         gt_convention: Convention = "exclusive",
-        *,
-        rule: BoxRule | None = None,
-        thresholds: int = 1000,
-        per_image: bool = False,
-        **kwargs: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            iou_thresholds=(iou_threshold,),
-            groups=classes,
-            rule=rule or BoxRule.preset("wsoleval"),
-            gt_convention=gt_convention,
-            thresholds=thresholds,
-            per_image=per_image,
-            **kwargs,
-        )
+        super().__init__(iou_thresholds=(iou_threshold,), groups=classes, gt_convention=gt_convention, **options)
         self.classes = classes
         self.threshold = threshold
         if threshold is not None:

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from wsolnb.metrics._images import ColumnMetric, image_order
+from wsolnb.metrics._images import image_order
+from wsolnb.metrics._ranked import RankedMetric
 from wsolnb.metrics._tables import check_predictions, check_targets, first_of_each
-from wsolnb.metrics.bootstrap import Statistic
 from wsolnb.metrics.ranking import Ranking
 
 
-class VOCAP(ColumnMetric):
+class VOCAP(RankedMetric):
     """VOC detection AP, 11-point (VOC07) or the exact area (VOC10 and later).
 
     A prediction belongs to the instance of its class that it overlaps most. If their IoU reaches the threshold it is
@@ -55,7 +55,7 @@ class VOCAP(ColumnMetric):
             raise ValueError(f"VOC knows the interpolations 'area' and 'voc07', not {interpolation!r}")
         self.classes = classes
         self.iou_threshold = iou_threshold
-        self.interpolation: Literal["area", "voc07"] = interpolation
+        self.interpolation = interpolation
         for name in ("labels", "verdict", "instance", "count"):
             self.add_column(name, torch.int64)
         self.add_column("scores", torch.float32)
@@ -79,8 +79,7 @@ class VOCAP(ColumnMetric):
         for name, rows in zip(names, zip(*judged, strict=True), strict=True):
             self.append(name, torch.cat(rows) if name != "positives" else torch.stack(rows))
 
-    def compute(self) -> dict[str, Tensor]:
-        """``mAP`` (scalar) and ``AP`` ``(classes,)``, float64 fractions on the CPU; NaN without positives."""
+    def _rank(self) -> Ranking:
         rows = {name: self.column(name).cpu() for name in self._empty}
         rank = torch.argsort(image_order(rows["image_id"]))
         image, scores = rank.repeat_interleave(rows["count"]), rows["scores"].double()
@@ -94,7 +93,7 @@ class VOCAP(ColumnMetric):
         shown[rank] = rows["positives"]
         pairs = torch.stack(torch.meshgrid(*map(torch.arange, shown.shape), indexing="ij"), dim=-1).flatten(0, 1)
         positive_image, positive_class = pairs.repeat_interleave(shown.flatten(), dim=0).unbind(1)
-        self._ranking = Ranking.of(
+        return Ranking.of(
             scores[order],
             hit & ~again,
             rows["verdict"][order] == _IGNORED,
@@ -105,13 +104,6 @@ class VOCAP(ColumnMetric):
             images=len(rank),
             classes=self.classes,
         )
-        each = self._ranking.average_precision(self.interpolation)[0]
-        return {"mAP": each.nanmean(), "AP": each}
-
-    def statistic(self) -> Statistic:
-        """Mean average precision as a function of image weights, images sorted by ``image_id``."""
-        self.compute()
-        return self._ranking.statistic(self.interpolation)
 
     def _judge(
         self, prediction: Mapping[str, Tensor], target: Mapping[str, Any]
