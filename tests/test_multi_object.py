@@ -87,3 +87,14 @@ def test_imagenet_without_boxes(tmp_path: Path) -> None:
     trees.imagenet(tmp_path, boxes=False)
     with pytest.raises(ValueError, match="no image of the training split has a box: are the annotations there"):
         photos("imagenet", tmp_path, image_size=24)
+
+
+def test_voc_and_coco_as_their_archives_leave_them(tmp_path: Path) -> None:
+    trees.voc(tmp_path / "voc")
+    trees.coco(tmp_path / "coco", "2014")
+    with pytest.raises(ValueError, match="no crops left: none of the 4 objects in 3 images"):  # found, but too small
+        photos("voc", tmp_path / "voc", splits=("train", "val"), image_size=24)
+    with pytest.raises(ValueError, match="no crops left: none of the 5 objects in 4 images"):
+        photos("coco", tmp_path / "coco", splits=("train2014", "val2014"), image_size=24)
+    with pytest.raises(FileNotFoundError, match=r"is not COCO 2017: .*this looks like VOC2012"):
+        photos("coco", tmp_path / "voc")

@@ -16,6 +16,8 @@ from wsolnb.data.protocol import ProtocolSplit, write_split
 from wsolnb.data.single_object import ProtocolImages, drawn_objects, photographed_objects
 from wsolnb.localize import read_objects
 from wsolnb.models.cam import classifier
+from wsolnb.papers import suite_folder
+from wsolnb.parameters import read_recipe
 
 
 @pytest.fixture
@@ -148,6 +150,24 @@ def test_recipes_for_the_protocol_run_without_metadata(tmp_path: Path, name: str
     task = photographed_objects("protocol", tmp_path, splits=("train", "val", "test"), image_size=16)
     assert task.sizes["held"] == held
     assert task.sizes["train"] in (8, 20)
+
+
+def test_recipes_find_their_data_in_official_layouts(tmp_path: Path) -> None:
+    """What every recipe for single objects says about data, on a miniature tree of its data set."""
+    names = {"cub": "cub", "imagenet": "imagenet", "openimages": "openimages"}
+    found = 0
+    for path in sorted((suite_folder() / "papers").glob("*/*.yaml")):
+        recipe = read_recipe(path) if path.stem not in ("claims", "paper") else {}
+        name = names.get(path.stem.split("-")[0])
+        if name is None or len(recipe.get("splits", ())) != 3:
+            continue
+        root = tmp_path / name
+        if not root.exists():
+            getattr(trees, name)(root, per_class=12)
+        task = photographed_objects(recipe["dataset"], root, splits=tuple(recipe["splits"]), image_size=16)
+        assert min(task.sizes.values()) >= (0 if name == "imagenet" else 2), path
+        found += 1
+    assert found >= 3
 
 
 def test_a_class_that_training_lacks(tmp_path: Path) -> None:

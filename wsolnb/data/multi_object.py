@@ -15,14 +15,12 @@ import torch
 from torch.utils.data import Dataset, Subset
 
 from wsolnb.data.as_scenes import AsScenes, LabelledSquares
-from wsolnb.data.coco import CocoScenes
 from wsolnb.data.critters import World
 from wsolnb.data.crops import InstanceCrops, crop_transform
 from wsolnb.data.kept import Kept
-from wsolnb.data.official import PHOTOS, open_split
+from wsolnb.data.official import PHOTOS, open_scenes, open_split
 from wsolnb.data.scenes import Scenes
 from wsolnb.data.taxonomy import Taxonomy
-from wsolnb.data.voc import VocScenes
 
 DATASETS = ("critters", "coco", "voc", *PHOTOS)
 _SPLITS = {"coco": ("train2017", "val2017"), "imagenet": ("train", "val")}
@@ -126,8 +124,8 @@ def photos(
     if dataset in PHOTOS:
         whole = (open_split(dataset, root, train_split), open_split(dataset, root, test_split))
         return _one_class_each(*whole, transform, tree, (train_images, tune_images, test_images), seed)
-    train = _read(dataset, Path(root), train_split)
-    test = _read(dataset, Path(root), test_split, train.classes if dataset == "voc" else None)
+    train = open_scenes(dataset, root, train_split)
+    test = open_scenes(dataset, root, test_split, classes=train.classes if dataset == "voc" else None)
     classes = train.frequent_classes(min_boxes or 1)
     train, test = train.only(classes), test.only(classes)
     taxonomy = Taxonomy(tree) if tree else (train.taxonomy or Taxonomy.flat(classes))
@@ -170,15 +168,6 @@ def _one_class_each(
         scenes,
         Subset(scenes, one),
     )
-
-
-def _read(dataset: str, root: Path, split: str, classes: list[str] | None = None) -> Scenes:
-    if dataset == "coco":
-        return CocoScenes(root / split, root / "annotations" / f"instances_{split}.json")
-    if (root / "Annotations").is_dir():
-        image_set = root / "ImageSets" / "Main" / f"{split}.txt"
-        return VocScenes(root / "Annotations", root / "JPEGImages", classes=classes, image_set=image_set)
-    return VocScenes(root / split, classes=classes)
 
 
 def _first(scenes: Scenes, count: int) -> Dataset[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,40 @@ class ProtocolImages(Photos):
         return None if self.split.masks is None else load_masks(self.split, index, self.root, size)
 
 
+def open_scenes(
+    dataset: str, root: str | Path, split: str, *, classes: Sequence[str] | None = None, year: str = ""
+) -> CocoScenes | VocScenes:
+    """Open a split of photos with several objects.
+
+    Args:
+        dataset: `coco` (folders of photos beside `annotations/instances_<split>.json`) or `voc` (a folder per split
+            with an XML file beside each photo, or `Annotations`, `JPEGImages` and `ImageSets/Main/<split>.txt`, or the
+            folder with `VOCdevkit/` that holds them).
+        root: The data set's folder.
+        split: Name of the split.
+        classes: `voc`: all names that may occur, in the order of the labels.
+        year: Of VOC or COCO; "": any.
+
+    Raises:
+        ValueError: If annotations are wrong.
+        FileNotFoundError: If files are missing; the message says what the folder looks like instead.
+
+    >>> open_scenes("coco", "data/coco2017", "val2017")  # doctest: +SKIP
+    CocoScenes(5000 images, 36781 boxes, 80 classes)
+    """
+    root = Path(root)
+    if dataset == "coco":
+        annotations = root / "annotations" / f"instances_{split}.json"
+        if not annotations.is_file():
+            raise not_here(root, f"coco{year or 2017}", f"{split}/ and annotations/instances_{split}.json")
+        return CocoScenes(root / split, annotations)
+    if not year and (root / split).is_dir():
+        return VocScenes(root / split, classes=classes)
+    folder = voc_folder(root, year)
+    image_set = folder / "ImageSets" / "Main" / f"{split}.txt"
+    return VocScenes(folder / "Annotations", folder / "JPEGImages", classes=classes, image_set=image_set)
+
+
 def open_split(name: str, root: str | Path, split: str) -> Dataset[Any]:
     """Open a split of a data set in its official layout.
 
@@ -94,14 +128,8 @@ def open_split(name: str, root: str | Path, split: str) -> Dataset[Any]:
     root = Path(root)
     if name in PHOTOS:
         return PHOTOS[name](root, split)
-    if name.startswith("voc"):
-        folder = voc_folder(root, name[3:])
-        return VocScenes(folder, image_set=folder / "ImageSets" / "Main" / f"{split}.txt")
-    if name.startswith("coco"):
-        annotations = root / "annotations" / f"instances_{split}.json"
-        if not annotations.is_file():
-            raise not_here(root, name, f"{split}/ and annotations/instances_{split}.json")
-        return CocoScenes(root / split, annotations)
+    if name in ("voc2007", "voc2012", "coco2014", "coco2017"):
+        return open_scenes(name[:-4], root, split, year=name[-4:])
     if name == "protocol":
         if not (root / split / "image_ids.txt").is_file():
             raise not_here(root, name, f"{split}/image_ids.txt")

@@ -15,15 +15,11 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 from torchvision.transforms import v2
 
-from wsolnb.data.coco import CocoScenes
 from wsolnb.data.critters import World
 from wsolnb.data.images import Readable
 from wsolnb.data.kept import Kept
-from wsolnb.data.layouts import not_here, recognise, voc_folder
-from wsolnb.data.official import PHOTOS, ProtocolImages, open_split, without_metadata
+from wsolnb.data.official import PHOTOS, ProtocolImages, open_scenes, open_split, without_metadata
 from wsolnb.data.photos import Photos
-from wsolnb.data.scenes import Scenes
-from wsolnb.data.voc import VocScenes
 
 __all__ = ["DATASETS", "ProtocolImages", "SingleObject", "drawn_objects", "photographed_objects"]
 
@@ -181,17 +177,7 @@ def _read(
             ProtocolImages(metadata / split, root) if dataset == "protocol" else open_split(dataset, root, split)
         )
         return photos, list(range(len(photos)))
-    scenes: Scenes
-    if dataset == "coco":
-        if not (root / split).is_dir() and recognise(root) not in ("coco2014", "coco2017"):
-            raise not_here(root, "coco2017", f"{split}/ and annotations/instances_{split}.json")
-        scenes = CocoScenes(root / split, root / "annotations" / f"instances_{split}.json")
-    elif (root / split).is_dir():
-        scenes = VocScenes(root / split, classes=classes)
-    else:
-        root = voc_folder(root)
-        image_set = root / "ImageSets" / "Main" / f"{split}.txt"
-        scenes = VocScenes(root / "Annotations", root / "JPEGImages", classes=classes, image_set=image_set)
+    scenes = open_scenes(dataset, root, split, classes=classes)
     one = [i for i in range(len(scenes)) if len(scenes.target(i)["labels"]) == 1]
     if not one:
         raise ValueError(f"no image of {split!r} in {root} shows exactly one object")
