@@ -45,7 +45,7 @@ def peaks(maps: Tensor) -> Tensor:
     """The middle of the region of the strongest response (bency2016 Sec. 4.2) as a map that is 1 there and 0 elsewhere.
 
     A heat map is highest in a whole region, the common part of the last windows. Of several such regions the first in
-    raster order counts.
+    raster order counts; a map that is 0 everywhere, of a class that was not searched, gives the middle of the image.
 
     Args:
         maps: `(B, K, h, w)`.

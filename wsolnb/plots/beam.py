@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from wsolnb.detect import Prediction, SceneMaps
 from wsolnb.plots.style import HEAT, TRUTH, draw_boxes, show_picture
+from wsolnb.pointing import peaks
 from wsolnb.window_tree import Tree
 
 _LINES = ("-", "--", "-.", ":")
@@ -117,8 +118,10 @@ def show_points(
 
 
 def _mark_peak(ax: Axes, heat: Tensor, image: Tensor, truth: Tensor) -> None:
+    if not bool(heat.max() > 0):  # a class that was not searched points nowhere
+        return
     height, width = image.shape[-2:]
-    place = int(heat.argmax())
+    place = int(peaks(heat[None, None]).argmax())
     x = (place % heat.shape[1] + 0.5) * width / heat.shape[1]
     y = (place // heat.shape[1] + 0.5) * height / heat.shape[0]
     inside = bool(((truth[:, 0] <= x) & (x < truth[:, 2]) & (truth[:, 1] <= y) & (y < truth[:, 3])).any())
