@@ -21,6 +21,7 @@ from wsolnb.overlap import iou
 from wsolnb.plots.style import HEAT, TRUTH, draw_boxes, show_picture
 from wsolnb.two_maps import MergedMaps
 
+_COLOURS = {"base": 7, "csoa": 0, "confseg": 1, "coaug": 2, "centre": 5}  # places in the palette; others share one
 _SIDES = ListedColormap([sns.color_palette("colorblind")[k] for k in (0, 7, 1)])  # background, undecided, object
 
 
@@ -65,7 +66,7 @@ def _sorted_cells(ax: Axes, values: Tensor, low: float, high: float) -> None:
         ax.scatter(places.numpy(), ordered[places].numpy(), s=16, color=_SIDES(side / 2), label=name)
     for limit, name in ((high, r"$\xi_1$"), (low, r"$\xi_2$")):
         ax.axhline(limit, color="0.3", linewidth=1.2, linestyle="--")
-        ax.text(len(ordered), limit, name, va="center", fontsize=11)
+        ax.text(1.02, limit, name, transform=ax.get_yaxis_transform(), va="center", fontsize=11)
     ax.legend(frameon=False, fontsize=8.5, handletextpad=0.2)
     ax.tick_params(labelsize=9)
     sns.despine(ax=ax)
@@ -152,7 +153,7 @@ def plot_errors(
     for ax, (metric, title) in zip(axes[0], metrics.items(), strict=True):
         for place, name in enumerate(rows):
             score = measured[name][metric]
-            colour = f"C{place % 10}"
+            colour = f"C{_COLOURS.get(name, 4)}"
             ax.plot([100 * score.low, 100 * score.high], [place, place], color=colour, linewidth=4)
             ax.plot(100 * score.value, place, "o", color=colour, markersize=10)
             text = f"{100 * score.value:.1f}"
