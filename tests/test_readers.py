@@ -20,7 +20,7 @@ from wsolnb.data.cub import CubBirds
 from wsolnb.data.dogs import StanfordDogs
 from wsolnb.data.imagenet import ImageNet
 from wsolnb.data.images import Readable, UnreadableImage
-from wsolnb.data.layouts import TITLES, not_here, recognise, voc_folder
+from wsolnb.data.layouts import TITLES, layouts_in, not_here, recognise, voc_folder
 from wsolnb.data.official import open_split
 from wsolnb.data.openimages import OpenImages30k
 from wsolnb.data.voc import VocScenes
@@ -248,6 +248,17 @@ def test_aircraft_without_banner(tmp_path: Path) -> None:
 def test_every_layout_is_recognised(tmp_path: Path, name: str) -> None:
     BUILDERS[name](tmp_path)
     assert recognise(tmp_path) == name
+    assert layouts_in(tmp_path) == [name]
+
+
+def test_data_sets_may_share_a_folder(tmp_path: Path) -> None:
+    for build in (trees.cub, trees.aircraft, trees.voc, lambda root: trees.voc(root, "2007"), trees.coco, trees.dogs):
+        build(tmp_path)
+    assert layouts_in(tmp_path) == ["cub", "aircraft", "coco2017", "voc2012", "voc2007", "dogs"]
+    assert len(open_split("aircraft", tmp_path, "test")) == 4  # type: ignore[arg-type]
+    assert len(open_split("voc2007", tmp_path, "trainval")) == 5  # type: ignore[arg-type]
+    with pytest.raises(FileNotFoundError, match="this looks like CUB-200-2011 and FGVC-Aircraft and COCO 2017"):
+        open_split("imagenet", tmp_path, "train")
 
 
 @pytest.mark.parametrize(

@@ -72,9 +72,9 @@ def check_command(
 
 def _placed_by_hand(source: Source, root: Path) -> bool:
     """Whether somebody else has put the whole data set there."""
-    from wsolnb.data.layouts import recognise
+    from wsolnb.data.layouts import layouts_in
 
-    if not source.reader or recognise(root) != source.reader:
+    if source.reader not in layouts_in(root):
         return False
     from wsolnb.data.check import check
 

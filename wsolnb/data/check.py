@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wsolnb.data.download import interrupted, missing_places, verify
-from wsolnb.data.layouts import TITLES, recognise
+from wsolnb.data.layouts import TITLES, layouts_in
 from wsolnb.data.official import open_split
 from wsolnb.data.photos import Photos
 from wsolnb.data.sources import Source
@@ -58,9 +58,9 @@ def check(source: Source, root: str | Path, *, deep: bool = False) -> Iterator[F
     if not source.reader:
         yield Finding((root / ".wsolnb" / f"{source.key}.json").is_file(), f"files of {source.title}")
         return
-    found = recognise(root)
-    if found != source.reader:
-        told = f"it looks like {TITLES[found]}" if found else "no layout that is known"
+    found = layouts_in(root)
+    if source.reader not in found:
+        told = f"it looks like {' and '.join(TITLES[each] for each in found)}" if found else "no layout that is known"
         yield Finding(False, f"{root} is not {source.title}: {told}")
         return
     for split, expected in source.splits.items():

@@ -24,38 +24,45 @@ SYNSET = re.compile(r"n\d{8}")
 
 
 def recognise(root: str | Path) -> str | None:
-    """Name of the data set in a folder, by the files that its official layout has; None if none fits.
+    """Name of the (first) data set in a folder, by the files that its official layout has; None if none fits.
 
     Looks at a handful of files, never at all of them.
 
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     (Path(folder) / "VOCdevkit" / "VOC2012" / "Annotations").mkdir(parents=True)
+        ...     for name in ("Annotations", "JPEGImages"):
+        ...         (Path(folder) / "VOCdevkit" / "VOC2012" / name).mkdir(parents=True)
         ...     print(recognise(folder))
         voc2012
     """
+    return next(iter(layouts_in(root)), None)
+
+
+def layouts_in(root: str | Path) -> list[str]:
+    """Names of all data sets that share a folder.
+
+    Example:
+        >>> layouts_in("/no/such/folder")
+        []
+    """
     root = Path(root)
     if not root.is_dir():
-        return None
-    if any((folder / "train_test_split.txt").is_file() for folder in (root, root / "CUB_200_2011")):
-        return "cub"
-    if any((folder / "data" / "variants.txt").is_file() for folder in (root, root / "fgvc-aircraft-2013b")):
-        return "aircraft"
-    for year in ("2017", "2014"):
-        if any((root / "annotations" / f"instances_{part}{year}.json").is_file() for part in ("train", "val")):
-            return f"coco{year}"
-    if year := _voc_year(root):
-        return f"voc{year}"
-    if (root / "Images").is_dir() and ((root / "train_list.mat").is_file() or (root / "Annotation").is_dir()):
-        return "dogs"
-    if _has_imagenet(root):
-        return "imagenet"
-    if any(root.glob("*/image_ids.txt")):
-        return "protocol"
-    if any(next(root.glob(f"{split}/*/*_ignore.png"), None) for split in ("val", "test")):
-        return "openimages"
-    return None
+        return []
+    years = _voc_years(root)
+    signs = {
+        "cub": any((folder / "train_test_split.txt").is_file() for folder in (root, root / "CUB_200_2011")),
+        "aircraft": any((folder / "data/variants.txt").is_file() for folder in (root, root / "fgvc-aircraft-2013b")),
+        "coco2017": _has_coco(root, "2017"),
+        "coco2014": _has_coco(root, "2014"),
+        "voc2012": "2012" in years,
+        "voc2007": "2007" in years,
+        "dogs": (root / "Images").is_dir() and ((root / "train_list.mat").is_file() or (root / "Annotation").is_dir()),
+        "imagenet": _has_imagenet(root),
+        "protocol": any(root.glob("*/image_ids.txt")),
+        "openimages": any(next(root.glob(f"{split}/*/*_ignore.png"), None) for split in ("val", "test")),
+    }
+    return [name for name, there in signs.items() if there]
 
 
 def not_here(root: str | Path, name: str, expected: str) -> FileNotFoundError:
@@ -70,11 +77,11 @@ def not_here(root: str | Path, name: str, expected: str) -> FileNotFoundError:
         >>> print(not_here("/no/where", "cub", "CUB_200_2011/images.txt"))
         /no/where is not CUB-200-2011: expected CUB_200_2011/images.txt; there is no such folder
     """
-    found = recognise(root)
+    others = [TITLES[each] for each in layouts_in(root) if each != name]
     if not Path(root).is_dir():
         hint = "there is no such folder"
-    elif found and found != name:
-        hint = f"this looks like {TITLES[found]}"
+    elif others:
+        hint = f"this looks like {' and '.join(others)}"
     else:
         listed = sorted(child.name for child in _first(Path(root).iterdir(), 6))
         hint = f"it has {', '.join(listed)}" if listed else "the folder is empty"
@@ -93,7 +100,7 @@ def voc_folder(root: str | Path, year: str = "") -> Path:
         ValueError: If there are two and no year is given.
     """
     root = Path(root)
-    if (root / "Annotations").is_dir() and (not year or _voc_year(root) == year):
+    if (root / "Annotations").is_dir() and (not year or _voc_years(root)[:1] == [year]):
         return root
     years = sorted(folder.name for folder in root.glob("VOCdevkit/VOC*") if (folder / "Annotations").is_dir())
     years = [name for name in years if not year or name == f"VOC{year}"]
@@ -104,15 +111,19 @@ def voc_folder(root: str | Path, year: str = "") -> Path:
     return root / "VOCdevkit" / years[0]
 
 
-def _voc_year(root: Path) -> str:
-    for folder in (root, *sorted(root.glob("VOCdevkit/VOC20*"), reverse=True)):
-        if not (folder / "Annotations").is_dir() or (folder == root and not (root / "JPEGImages").is_dir()):
+def _voc_years(root: Path) -> list[str]:
+    years = []
+    for folder in (root, *sorted(root.glob("VOCdevkit/VOC20*"))):
+        if not (folder / "Annotations").is_dir() or not (folder / "JPEGImages").is_dir():
             continue
-        if folder.name in ("VOC2007", "VOC2012"):
-            return folder.name[3:]
         first = next((folder / "Annotations").glob("*.xml"), None)
-        return "2007" if first is not None and re.fullmatch(r"\d{6}", first.stem) else "2012"
-    return ""
+        named_2007 = first is not None and re.fullmatch(r"\d{6}", first.stem)  # later years put the year first
+        years.append(folder.name[3:] if folder.name in ("VOC2007", "VOC2012") else "2007" if named_2007 else "2012")
+    return years
+
+
+def _has_coco(root: Path, year: str) -> bool:
+    return any((root / "annotations" / f"instances_{part}{year}.json").is_file() for part in ("train", "val"))
 
 
 def _has_imagenet(root: Path) -> bool:

@@ -15,7 +15,7 @@ from wsolnb.data.coco import CocoScenes
 from wsolnb.data.cub import CubBirds
 from wsolnb.data.dogs import StanfordDogs
 from wsolnb.data.imagenet import ImageNet
-from wsolnb.data.layouts import TITLES, not_here, recognise, voc_folder
+from wsolnb.data.layouts import TITLES, layouts_in, not_here, voc_folder
 from wsolnb.data.openimages import OpenImages30k
 from wsolnb.data.photos import Photos
 from wsolnb.data.protocol import load_masks, read_split
@@ -157,14 +157,18 @@ def without_metadata(root: str | Path, splits: tuple[str, str, str]) -> tuple[st
         ...     without_metadata(folder, ("train", "val", "test"))
         ('imagenet', ('train', '', 'val'))
     """
-    name = recognise(root)
-    if name not in _PROTOCOL_SPLITS:
+    there = layouts_in(root)
+    fitting = [each for each in there if each in _PROTOCOL_SPLITS]
+    if len(fitting) != 1:
         known = ", ".join(TITLES[each] for each in _PROTOCOL_SPLITS)
-        found = f"{root} looks like {TITLES[name]}" if name else f"{root} is none of them"
+        found = (
+            f"{root} looks like {' and '.join(TITLES[each] for each in there)}" if there else f"{root} is none of them"
+        )
         raise ValueError(
             f"data set 'protocol' needs a folder: give metadata, or as data_root the official layout of one of "
             f"{known}; {found}"
         )
+    name = fitting[0]
     words = _PROTOCOL_SPLITS[name]
     train, held, test = (words.get(split, split) for split in splits)
     return name, (train, held, test)
