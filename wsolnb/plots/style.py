@@ -19,7 +19,16 @@ Colour = tuple[float, float, float]
 
 HEAT = "inferno"  # rises evenly in lightness
 TRUTH = (1.0, 1.0, 1.0)
-METHODS = {"cam": 7, "cosine-cam": 1, "dcm-onehot": 0, "dcm-semantic": 2}  # place in the palette
+METHODS = {
+    "cam": 7,
+    "cosine-cam": 1,
+    "dcm-onehot": 0,
+    "dcm-semantic": 2,
+    "beam": 0,
+    "greedy": 9,
+    "peak": 1,
+    "centre": 8,
+}  # place in the palette
 
 
 def use_style() -> None:
