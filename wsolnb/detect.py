@@ -41,6 +41,14 @@ def cam_readout(model: Classifier, objective: Objective) -> Readout:
     Maps are Eq. 4 of barz2022. For a network trained with the cosine loss on embeddings `φ` the map of class c is
     `<W·ψ_ij + b, φ(c)>`, without normalisation in the cell. Scores are those of the pooled output: softmax
     probabilities, or cosine similarities.
+
+    Example:
+        >>> from wsolnb.losses import CrossEntropy
+        >>> from wsolnb.models.cam import classifier
+        >>> net = classifier("tiny", 5).eval()
+        >>> maps, scores = cam_readout(net, CrossEntropy())(net.features(torch.rand(2, 3, 64, 96)))
+        >>> maps.shape, scores.shape
+        (torch.Size([2, 5, 8, 12]), torch.Size([2, 5]))
     """
 
     def read(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,7 +62,15 @@ def cam_readout(model: Classifier, objective: Objective) -> Readout:
 
 
 def dcm_readout(model: Classifier, objective: CosineLoss) -> Readout:
-    """Similarity maps of dense class embeddings (barz2022 Eqs. 6 and 7a), scored per class by Eq. 8."""
+    """Similarity maps of dense class embeddings (barz2022 Eqs. 6 and 7a), scored per class by Eq. 8.
+
+    Example:
+        >>> from wsolnb.models.cam import classifier
+        >>> net = classifier("tiny", 5).eval()
+        >>> sim, scores = dcm_readout(net, CosineLoss(torch.eye(5)))(net.features(torch.rand(2, 3, 64, 96)))
+        >>> sim.shape, scores.shape
+        (torch.Size([2, 5, 8, 12]), torch.Size([2, 5]))
+    """
 
     def read(features: Tensor) -> tuple[Tensor, Tensor]:
         dce = dense_class_embeddings(features, model.head.weight, model.head.bias)
@@ -106,6 +122,16 @@ def read_scenes(
 
     Returns:
         For every readout the maps of all images, on the model's device.
+
+    Example:
+        >>> from wsolnb.data.critters import World
+        >>> from wsolnb.losses import CrossEntropy
+        >>> from wsolnb.models.cam import classifier
+        >>> world = World(families=2, species=2)
+        >>> net = classifier("tiny", 4).eval()
+        >>> found = read_scenes(net, world.scenes(3, seed=0), {"cam": cam_readout(net, CrossEntropy())})["cam"]
+        >>> found.scores.shape, len(found.maps)
+        (torch.Size([3, 4]), 3)
     """
     device = next(model.parameters()).device
     count: int = len(scenes)  # type: ignore[arg-type]
@@ -136,6 +162,12 @@ def detections(found: SceneMaps, rule: BoxRule, *, score_threshold: float = 0.0)
 
     Returns:
         Per image `boxes` (xyxy in pixels of the original image), `scores`, `labels`.
+
+    Example:
+        >>> maps = torch.tensor([[[0.0, 1.0]], [[0.0, 0.0]]])  # two classes, 1 x 2 cells
+        >>> found = SceneMaps([maps], torch.tensor([[0.7, 0.3]]), torch.tensor([[10, 20]]), [{}])
+        >>> detections(found, BoxRule(0.5))
+        [{'boxes': tensor([[10.,  0., 20., 10.]]), 'scores': tensor([0.7000]), 'labels': tensor([0])}]
     """
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for index, (maps, size) in enumerate(zip(found.maps, found.sizes.tolist(), strict=True)):
@@ -159,6 +191,13 @@ def tune_threshold(
 
     Returns:
         Threshold to mAP at the given IoU, in the order given; the best is `max(curve, key=curve.get)`.
+
+    Example:
+        >>> maps = torch.tensor([[[0.4, 1.0]]])
+        >>> truth = {"boxes": torch.tensor([[10.0, 0.0, 20.0, 10.0]]), "labels": torch.tensor([0])}
+        >>> found = SceneMaps([maps], torch.tensor([[0.7]]), torch.tensor([[10, 20]]), [truth])
+        >>> tune_threshold(found, BoxRule(), [0.2, 0.6], iou=0.6)
+        {0.2: 0.0, 0.6: 1.0}
     """
     curve = {}
     for threshold in track(thresholds, "thresholds"):
@@ -180,6 +219,16 @@ def detection_evidence(
 
     Returns:
         `ap0`, `ap25`, `ap50`, `p_at_r30` over the scenes, `top5_loc_error` over the single-object images.
+
+    Example:
+        >>> truth = {"boxes": torch.tensor([[10.0, 0.0, 20.0, 10.0]]), "labels": torch.tensor([0])}
+        >>> guess = {"boxes": truth["boxes"], "labels": truth["labels"], "scores": torch.tensor([0.7])}
+        >>> judged, single = DetectionAP(classes=1, iou_thresholds=(0, 0.25, 0.5)), GuessLocalizationError(classes=1)
+        >>> judged.update([guess], [truth])
+        >>> single.update([guess], [truth])
+        >>> evidence = detection_evidence(judged, single)
+        >>> float(evidence["ap50"](torch.ones(1, 1))), float(evidence["top5_loc_error"](torch.ones(1, 1)))
+        (1.0, 0.0)
     """
     pooled, at = judged.ranking(0.25).pooled(), torch.tensor([recall])
     return {
@@ -203,6 +252,13 @@ def background_similarity(raw: SceneMaps, counts: Sequence[int]) -> dict[int, fl
 
     Returns:
         Number of classes to the median of the largest similarity over all background cells.
+
+    Example:
+        >>> truth = {"boxes": torch.tensor([[10.0, 0.0, 20.0, 10.0]]), "labels": torch.tensor([0])}
+        >>> outputs = torch.tensor([[[3.0, 1.0]], [[4.0, 0.0]]])  # two classes, 1 x 2 cells
+        >>> raw = SceneMaps([outputs], torch.zeros(1, 2), torch.tensor([[10, 20]]), [truth])
+        >>> {c: round(s, 2) for c, s in background_similarity(raw, [1, 2]).items()}
+        {1: 1.0, 2: 0.8}
     """
     cells = []
     for maps, size, target in zip(raw.maps, raw.sizes, raw.targets, strict=True):

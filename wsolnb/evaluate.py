@@ -65,6 +65,18 @@ def evaluate_maps(
     Raises:
         FileNotFoundError: If maps, metadata or masks are not there.
         ValueError: If maps and images do not match one to one, a map is malformed (which one), or the metadata are.
+
+    Example:
+        >>> import tempfile
+        >>> from wsolnb.data.protocol import write_split
+        >>> boxes, size = (torch.tensor([[0, 0, 3, 3]]),), torch.tensor([[8, 8]])
+        >>> split = ProtocolSplit(("1.jpg",), torch.tensor([0]), sizes=size, boxes=boxes)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_split(split, folder)
+        ...     np.save(Path(folder) / "1.npy", np.pad(np.ones((4, 4), dtype=np.float32), (0, 4)))
+        ...     result, curve = evaluate_maps(folder, folder, "maxboxacc")
+        >>> result["value"]
+        1.0
     """
     kind = Protocol(protocol) if protocol in list(Protocol) else None
     if kind is None:

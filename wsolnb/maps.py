@@ -51,6 +51,10 @@ def dense_class_embeddings(features: Tensor, weight: Tensor, bias: Tensor | None
 
     Returns:
         Unit vectors `(B, E, h, w)`; zero where the head gives exactly zero.
+
+    Example:
+        >>> dense_class_embeddings(torch.tensor([[[[3.0]], [[4.0]]]]), torch.eye(2)).flatten()
+        tensor([0.6000, 0.8000])
     """
     return F.normalize(class_activation_maps(features, weight, bias), dim=1)
 
@@ -64,6 +68,10 @@ def similarity_maps(dce: Tensor, embeddings: Tensor) -> Tensor:
 
     Returns:
         Maps `(B, C, h, w)` in [-1, 1].
+
+    Example:
+        >>> similarity_maps(torch.tensor([[[[0.6]], [[0.8]]]]), torch.tensor([[1.0, 0.0], [-1.0, 0.0]])).flatten()
+        tensor([ 0.6000, -0.6000])
     """
     return class_activation_maps(dce, embeddings)
 
@@ -76,6 +84,10 @@ def assigned_classes(sim: Tensor) -> Tensor:
 
     Returns:
         int64 `(B, h, w)` in `0 .. C-1`; the lowest index where classes tie.
+
+    Example:
+        >>> assigned_classes(torch.tensor([[[[0.9, 0.1]], [[0.8, 0.2]]]]))
+        tensor([[[0, 1]]])
     """
     return sim.argmax(dim=1)
 

@@ -83,6 +83,16 @@ def localize_photos(
         FileNotFoundError: A photo is not there.
         FileExistsError: The folder holds something; nothing is overwritten.
         ValueError: No photos, one that is none or is given twice, too few names; and what `localize` raises.
+
+    Example:
+        >>> import tempfile, torchvision
+        >>> net = torchvision.models.resnet18(num_classes=3).eval()
+        >>> model = Ready(net, 64, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), ["cat", "dog", "bird"])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.effect_noise((160, 120), 90).convert("RGB").save(f"{folder}/noise.png")
+        ...     done = localize_photos([f"{folder}/noise.png"], f"{folder}/out", model, classes=2)
+        ...     sorted(path.name for path in done.folder.iterdir())
+        ['images.json', 'overlays', 'results.json']
     """
     photos, folder = [Path(path) for path in paths], Path(out)
     _check_files(photos)

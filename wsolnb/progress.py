@@ -16,9 +16,15 @@ def headless() -> bool:
     """Whether nobody can see a bar move: `WSOLNB_HEADLESS` is set, or no terminal and no notebook is attached."""
     if "WSOLNB_HEADLESS" in os.environ:
         return os.environ["WSOLNB_HEADLESS"] not in ("", "0")
-    return not sys.stderr.isatty() and "ipykernel" not in sys.modules
+    shell = sys.modules.get("IPython")
+    return not sys.stderr.isatty() and (shell is None or shell.get_ipython() is None)
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Yield the items under a progress bar, if it takes over a second; without one in a headless run."""
+    """Yield the items under a progress bar, if it takes over a second; without one in a headless run.
+
+    Example:
+        >>> list(track("ab", "letters"))
+        ['a', 'b']
+    """
     yield from tqdm(items, desc=description, total=total, delay=1, leave=False, disable=headless(), file=sys.stdout)

@@ -152,6 +152,14 @@ def load_masks(split: ProtocolSplit, index: int, root: str | Path, frame: tuple[
     Raises:
         FileNotFoundError: If a mask file is missing.
         ValueError: If the split has no masks or a file is no image.
+
+    Example:
+        >>> import tempfile
+        >>> split = ProtocolSplit(("1.jpg",), torch.tensor([0]), masks=(("1.png",),), ignore=("",))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("L", (2, 1), 255).save(Path(folder) / "1.png")
+        ...     load_masks(split, 0, folder, (1, 4))
+        (tensor([[True, True, True, True]]), tensor([[False, False, False, False]]))
     """
     if split.masks is None or split.ignore is None:
         raise ValueError("this split has no masks: localization.txt is empty or holds boxes")
@@ -169,6 +177,13 @@ def read_mask(path: Path, frame: tuple[int, int]) -> Tensor:
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is no image.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.fromarray(np.array([[0, 9]], dtype=np.uint8)).save(Path(folder) / "1.png")
+        ...     read_mask(Path(folder) / "1.png", (1, 4))
+        tensor([[False, False,  True,  True]])
     """
     if not path.is_file():
         raise FileNotFoundError(f"no mask at {path}: is the mask root right?")

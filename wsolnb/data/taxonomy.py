@@ -188,6 +188,13 @@ def read_edges(path: str | Path) -> list[Edge]:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a line is not two names; file and line are named.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = (Path(folder) / "edges.txt").write_text("animal dog")
+        ...     read_edges(Path(folder) / "edges.txt")
+        [('animal', 'dog')]
     """
     path = Path(path)
     if not path.is_file():

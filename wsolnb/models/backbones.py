@@ -48,6 +48,11 @@ class Backbone(nn.Module):
     Attributes:
         channels: Channels `D` that every stage gives.
         strides: Image pixels per cell of every stage.
+
+    Example:
+        >>> net = backbone("tiny")
+        >>> net.channels, net.strides
+        ({'block1': 24, 'block2': 48, 'block3': 96}, {'block1': 2, 'block2': 4, 'block3': 8})
     """
 
     mean: Tensor

@@ -155,6 +155,11 @@ def grid_classifier(
 
     Raises:
         ValueError: As for `GridClassifier` and `backbone`.
+
+    Example:
+        >>> net = grid_classifier("tiny", 5, grid=4, side=64, hidden=(32,), adapt=16)
+        >>> net(torch.rand(2, 3, 64, 64)).shape
+        torch.Size([2, 5])
     """
     own = _OWN_DENSE.get(name)
     with torch.random.fork_rng(devices=[]):

@@ -265,7 +265,13 @@ def stage_one(
 
 
 def frozen(model: M) -> M:
-    """A model that no longer learns: evaluation mode, no gradients for its weights. Changes the model itself."""
+    """A model that no longer learns: evaluation mode, no gradients for its weights. Changes the model itself.
+
+    Example:
+        >>> net = frozen(nn.Linear(2, 3))
+        >>> net.training, net.weight.requires_grad
+        (False, False)
+    """
     model.requires_grad_(False).eval()
     return model
 

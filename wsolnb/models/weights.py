@@ -25,6 +25,13 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the suffix is unknown or the file cannot be read as weights.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save({"state_dict": {"fc.bias": torch.zeros(3)}}, Path(folder) / "net.pth")
+        ...     read_weights(Path(folder) / "net.pth")
+        {'fc.bias': tensor([0., 0., 0.])}
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
@@ -59,6 +66,14 @@ def load_into(net: nn.Module, name: str, weights: str | None, heads: tuple[str, 
     Raises:
         ValueError: If torchvision has no weights of that name, or keys or shapes do not fit (the first are named).
         FileNotFoundError: If `weights` is a path without a file.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save(nn.Linear(4, 3).state_dict(), Path(folder) / "net.pth")
+        ...     load_into(nn.Linear(5, 3), "mine", str(Path(folder) / "net.pth"), ())
+        Traceback (most recent call last):
+        ValueError: weights ... do not fit mine: 1 keys of another shape: weight (3, 4) instead of (3, 5)
     """
     if not weights:
         return

@@ -1,0 +1,88 @@
+"""The API reference: made from docstrings, each public function with an example that runs as a doctest."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+import re
+import subprocess
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import wsolnb
+
+PUBLIC = (
+    "analysis", "boxes", "data.coco", "data.critters", "data.crops", "data.protocol", "data.taxonomy", "data.voc",
+    "detect", "embeddings", "evaluate", "heads", "losses", "maps", "metrics", "models", "overlap", "papers",
+    "parameters", "photos", "quantise", "readout", "records", "runs", "sweep", "verdicts",
+)  # fmt: skip
+"""Modules and packages (with all their modules) that are meant to be called from elsewhere."""
+
+
+def modules() -> list[str]:
+    names = []
+    for name in (f"wsolnb.{part}" for part in PUBLIC):
+        module = importlib.import_module(name)
+        names.append(name)
+        inner = pkgutil.iter_modules(getattr(module, "__path__", []), f"{name}.")
+        names += [each.name for each in inner if not each.name.rpartition(".")[2].startswith("_")]
+    return names
+
+
+def plain(thing: Any) -> bool:
+    """Whether a class only holds values, or is a kind of error, choice or interface: what it is says its docstring."""
+    kinds = (Enum, Exception, tuple)
+    return inspect.isclass(thing) and (
+        dataclasses.is_dataclass(thing) or issubclass(thing, kinds) or getattr(thing, "_is_protocol", False)
+    )
+
+
+def members(name: str) -> list[tuple[str, Any]]:
+    """Public functions and classes that a module defines, without commands and compiled kernels."""
+    module = importlib.import_module(name)
+    return [
+        (key, thing)
+        for key, thing in vars(module).items()
+        if not key.startswith("_") and getattr(thing, "__module__", None) == name and callable(thing)
+        and not key.endswith("_command") and not hasattr(thing, "py_func")
+    ]  # fmt: skip
+
+
+def documented(thing: Any) -> bool:
+    texts = [inspect.getdoc(thing) or ""]
+    if inspect.isclass(thing):
+        texts += [inspect.getdoc(each) or "" for each in vars(thing).values()]
+    return any(">>> " in text for text in texts)
+
+
+@pytest.mark.parametrize("name", modules())
+def test_every_public_function_has_a_docstring_with_an_example(name: str) -> None:
+    found = members(name)
+    assert [key for key, thing in found if not inspect.getdoc(thing)] == []
+    assert [key for key, thing in found if not plain(thing) and not documented(thing)] == []
+
+
+def test_doctests_run_with_the_tests(pytestconfig: pytest.Config) -> None:
+    assert "wsolnb" in pytestconfig.getini("testpaths")
+    assert "--doctest-modules" in pytestconfig.getini("addopts")
+
+
+def test_the_reference_is_made_from_the_docstrings(tmp_path: Path) -> None:
+    pytest.importorskip("pdoc", reason="install the extra 'docs'")
+    command = [sys.executable, "-W", "error", "-m", "pdoc", "-d", "google", "-o", str(tmp_path), "wsolnb.readout",
+               "wsolnb.boxes"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "wsolnb" / "readout.html").read_text(encoding="utf-8")
+    assert re.search(r'id="localize"', page)
+    assert "class activation maps" in page
+
+
+def test_the_version_is_the_projects(repo: Path) -> None:
+    assert f'version = "{wsolnb.__version__}"' in (repo / "pyproject.toml").read_text()
