@@ -99,7 +99,7 @@ def test_cubehelix_grey_is_matplotlib_then_opencv() -> None:
 
 def test_percentile_is_numpys() -> None:
     maps = torch.rand(4, 1, 9, 7, dtype=torch.float64)
-    for percentile in (0.0, 37.5, 90.0, 100.0):
+    for percentile in (0.5, 37.5, 90.0, 100.0):
         rule = BoxRule(0.9, reference="percentile", percentile=percentile, component="all")
         boxes, image, _ = rule.every(maps, (9, 7))
         for i in range(4):
@@ -222,6 +222,7 @@ def test_bad_maps_are_named(maps: torch.Tensor, sizes: object, error: type[Excep
         ({"component": "biggest"}, "biggest"),
         ({"connectivity": 6}, "6"),
         ({"percentile": 101.0}, "101"),
+        ({"percentile": 0.0}, "above 0"),
         ({"threshold": -0.1}, "-0.1"),
         ({"empty": "whole"}, "whole"),
         ({"component": "largest_contour", "connectivity": 4}, "8-connected"),

@@ -48,9 +48,9 @@ def test_curves_and_bars_have_one_entry_per_way(located: Located) -> None:
     assert len(figures.plot_thresholds({"a": located, "b": located}).axes[0].lines) == 4
     shares = {"a": torch.tensor([0.2, 0.4, float("nan")]), "b": torch.tensor([0.9, 1.0, 0.8])}
     labels = [t.get_text() for t in figures.plot_inside(shares, chance=0.3).axes[0].get_legend().get_texts()]
-    assert labels == ["a (mean 30 %)", "b (mean 90 %)", "area of the objects"]
-    bars = figures.plot_covered({"a": {"mark": 0.5, "body": 0.25}, "b": {"mark": 1.0, "body": 0.0}}).axes[0].patches
-    assert [bar.get_height() for bar in bars] == [50, 25, 100, 0]
+    assert labels == ["a\n(mean 30 %)", "b\n(mean 90 %)", "the box's share\nof the image (30%)"]
+    panels = figures.plot_covered({"a": {"mark": 0.5, "body": 0.25}, "b": {"mark": 1.0, "body": 0.0}}).axes
+    assert [[bar.get_width() for bar in ax.patches] for ax in panels] == [[50, 100], [25, 0]]
 
 
 def test_components_show_values_and_baselines() -> None:

@@ -37,7 +37,7 @@ class BoxRule:
         threshold: Fraction of the reference, or the value itself for an absolute reference.
         reference: What the threshold refers to: the map's ``"maximum"``, a ``"percentile"`` of it (bae2020 Eq. 6), or
             nothing (``"absolute"``).
-        percentile: Which percentile, 0 to 100; ignored for other references.
+        percentile: Which percentile, in (0, 100]; ignored for other references.
         strict: True for "greater than", False for "at least".
         resize: How the map is brought to the image's size before the cut. None cuts at the map's own resolution and
             scales the corners of the cells.
@@ -79,8 +79,8 @@ class BoxRule:
                 raise ValueError(f"BoxRule has no {name} {getattr(self, name)!r}; choose one of {allowed}")
         if not isinstance(self.empty, tuple) and self.empty not in ("none", "image"):
             raise ValueError(f"empty must be 'none', 'image' or a box of four numbers, not {self.empty!r}")
-        if not 0 <= self.percentile <= 100:
-            raise ValueError(f"percentile {self.percentile} is not between 0 and 100")
+        if not 0 < self.percentile <= 100:
+            raise ValueError(f"percentile {self.percentile} must be above 0 and at most 100")
         if self.reference != "absolute" and self.threshold < 0:
             raise ValueError(f"threshold {self.threshold} is negative; a fraction of the {self.reference} cannot be")
         if "contour" in self.component and self.connectivity != 8:

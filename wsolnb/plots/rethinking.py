@@ -74,9 +74,10 @@ def plot_areas(areas: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
         thirds = [part for part in order.chunk(3) if len(part)]
         means = [(100 * float(area[live][part].mean()), float(weight[live][part].mean())) for part in thirds]
         ax.plot(*zip(*means, strict=True), "-D", color="black", linewidth=2, markersize=7, label="mean of each third")
-        ax.set(title=name, xlabel="activated area of the channel (% of the cells)")
-        ax.legend(frameon=False, fontsize=10.5)
-    axes[0, 0].set_ylabel("largest weight over the classes")
+        ax.set(title=name, xlabel="activated area (% of the cells)", xlim=(0, None), ylim=(0, None))
+    axes[0, 0].legend(frameon=False, fontsize=10.5, loc="upper left")
+    axes[0, 0].set_ylabel("largest weight")
+    fig.suptitle("every dot a channel", fontsize=12)
     sns.despine(fig)
     return fig
 
@@ -104,15 +105,15 @@ def plot_inside(shares: Mapping[str, Tensor], *, chance: float | None = None) ->
         shares: Name to one share per image, in [0, 1]; NaN is left out.
         chance: Share of the image that the objects take; marked.
     """
-    fig, ax = plt.subplots(figsize=(6, 3.0))
+    fig, ax = plt.subplots(figsize=(8.6, 3.0))
     for k, (name, values) in enumerate(shares.items()):
         known = values[values.isfinite()]
-        label = f"{name} (mean {100 * float(known.mean()):.0f} %)"
+        label = f"{name}\n(mean {100 * float(known.mean()):.0f} %)"
         sns.ecdfplot(100 * known.numpy(), ax=ax, color=f"C{k}", linestyle=_LINES[k], linewidth=2.5, label=label)
     if chance is not None:
-        ax.axvline(100 * chance, color="0.4", linewidth=1.5, linestyle=":", label="area of the objects")
+        ax.axvline(100 * chance, color="0.4", linewidth=1.5, linestyle=":", label=f"the box's share\nof the image ({chance:.0%})")
     ax.set(xlabel="share of the activated region inside the true box (%)", ylabel="images below it", xlim=(0, 100))
-    ax.legend(frameon=False, fontsize=10.5)
+    ax.legend(frameon=False, fontsize=11, loc="center left", bbox_to_anchor=(1, 0.5))
     sns.despine(fig)
     return fig
 
@@ -135,7 +136,7 @@ def plot_sorted(curves: Mapping[str, Tensor], threshold: Mapping[str, float]) ->
         ax.axhline(threshold[name], color="C1", linewidth=2.5)
         ax.axvspan(low, high, color="C0", alpha=0.25, label=f"kept: {low:.0f} to {high:.0f} % of the image")
         ax.set(title=f"in units of the {name}", xlabel="pixels, from the brightest (%)", xlim=(0, 100), ylim=(0, 2.2))
-        ax.legend(frameon=False, fontsize=10.5, title="8 of 10 images", title_fontsize=10.5)
+        ax.legend(frameon=False, fontsize=10.5, loc="upper right", title="the cut, in 8 of 10 images", title_fontsize=10.5)
     axes[0, 0].set_ylim(0, 1.03)
     axes[0, 0].set_ylabel("activation")
     sns.despine(fig)
@@ -152,7 +153,7 @@ def plot_components(
 ) -> Figure:
     """One number of several ways with 95 % intervals, a row per way; baselines as upright lines."""
     rows = [name for name in names if name in measured]
-    fig, ax = plt.subplots(figsize=(6.5, 0.4 * len(rows) + 1.3))
+    fig, ax = plt.subplots(figsize=(8, 0.4 * len(rows) + (1.7 if baselines else 1.3)))
     for place, name in enumerate(rows):
         score = measured[name][metric]
         count = name.count("+") + (name != "cam")
@@ -163,10 +164,11 @@ def plot_components(
     for k, (name, value) in enumerate((baselines or {}).items()):
         ax.axvline(100 * value, color="0.45", linewidth=1.5, linestyle=_LINES[1 + k % 3], label=name)
     if baselines:
-        ax.legend(frameon=False, fontsize=10.5, loc="center left", bbox_to_anchor=(1, 0.5))
+        ax.legend(frameon=False, fontsize=11, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     ax.set_yticks(range(len(rows)), [names[name] for name in rows])
     ax.invert_yaxis()
-    ax.set(xlabel="%", title=title)
+    ax.set(xlabel=f"{title} (%)")
+    ax.margins(x=0.1)
     ax.grid(axis="x", color="0.9")
     ax.set_axisbelow(True)
     sns.despine(fig, left=True)
@@ -175,7 +177,7 @@ def plot_components(
 
 def plot_thresholds(ways: Mapping[str, Located]) -> Figure:
     """GT-known localization over the threshold, a line per way; a dot marks the threshold chosen on held-out images."""
-    fig, ax = plt.subplots(figsize=(6.8, 3.2))
+    fig, ax = plt.subplots(figsize=(8.6, 3.2))
     for k, (name, way) in enumerate(ways.items()):
         thresholds, accuracy = way.curve()
         ax.plot(thresholds.numpy(), 100 * accuracy.numpy(), _LINES[k % 4], color=f"C{k}", linewidth=2.5, label=name)
@@ -188,21 +190,20 @@ def plot_thresholds(ways: Mapping[str, Located]) -> Figure:
 
 
 def plot_covered(shares: Mapping[str, Mapping[str, float]]) -> Figure:
-    """How much of each part of the object is covered: a group per part, a bar per way.
+    """How much of each part of the object is covered: a panel per part, a bar per way.
 
     Args:
         shares: Name of the way to a share in [0, 1] for every part.
     """
-    fig, ax = plt.subplots(figsize=(6.5, 3.0))
-    width = 0.8 / len(shares)
-    for k, (name, parts) in enumerate(shares.items()):
-        places = [x + (k - (len(shares) - 1) / 2) * width for x in range(len(parts))]
-        ax.bar(places, [100 * v for v in parts.values()], width * 0.92, color=f"C{k}", label=name)
-        for x, value in zip(places, parts.values(), strict=True):
-            ax.text(x, 100 * value + 1.5, f"{100 * value:.0f}", ha="center", fontsize=10.5)
-    ax.set_xticks(range(len(parts)), list(parts))
-    ax.set(ylabel="covered (%)", ylim=(0, 112))
-    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    parts = list(next(iter(shares.values())))
+    height = 0.36 * len(shares) + 1.0
+    fig, axes = plt.subplots(1, len(parts), figsize=(2.9 * len(parts), height), sharey=True, squeeze=False)
+    for ax, part in zip(axes[0], parts, strict=True):
+        values = [100 * each[part] for each in shares.values()]
+        bars = ax.barh(list(shares), values, color=[f"C{k}" for k in range(len(shares))])
+        ax.bar_label(bars, fmt="%.0f", padding=3, fontsize=11)
+        ax.set(title=part, xlabel="covered (%)", xlim=(0, 118), xticks=(0, 50, 100))
+    axes[0, 0].invert_yaxis()
     sns.despine(fig)
     return fig
 
