@@ -16,7 +16,7 @@ from wsolnb.losses.entropy import pixel_entropy, uncertainty_weight
 from wsolnb.plots.style import HEAT, show_picture
 from wsolnb.soft_maps import UNDECIDED, SoftMaps, certain
 
-_LINES = ("-", "--", "-.", ":")
+_LINES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
 
 
 def plot_histograms(found: Mapping[str, SoftMaps]) -> Figure:
@@ -45,15 +45,15 @@ def plot_weighting(settings: Sequence[tuple[float, float]] = ((0.5, 0.1), (0.5, 
     for k, (mean, deviation) in enumerate(settings):
         weight = uncertainty_weight(p, mean, deviation).detach()
         label = f"μ = {mean:g}, σ = {deviation:g}"
-        axes[0].plot(p.detach(), weight, _LINES[k % 4], color=f"C{k}", linewidth=2.5, label=label)
+        axes[0].plot(p.detach(), weight, linestyle=_LINES[k % 5], color=f"C{k}", linewidth=2.5, label=label)
     entropies = {
         "mean entropy (Eq. 13)": pixel_entropy(p),
         "weighted (Eq. 14)": pixel_entropy(p) * uncertainty_weight(p, *settings[0]),
     }
     for k, (name, values) in enumerate(entropies.items()):
         (pull,) = torch.autograd.grad(-values.sum(), p, retain_graph=True)
-        axes[1].plot(p.detach(), values.detach(), _LINES[k], color=f"C{k}", linewidth=2.5, label=name)
-        axes[2].plot(p.detach(), pull, _LINES[k], color=f"C{k}", linewidth=2.5, label=name)
+        axes[1].plot(p.detach(), values.detach(), linestyle=_LINES[k], color=f"C{k}", linewidth=2.5, label=name)
+        axes[2].plot(p.detach(), pull, linestyle=_LINES[k], color=f"C{k}", linewidth=2.5, label=name)
     axes[2].axhline(0, color="0.5", linewidth=1)
     axes[2].annotate("towards object", (0.98, 0.96), xycoords="axes fraction", ha="right", va="top", fontsize=10.5)
     axes[2].annotate("towards background", (0.02, 0.04), xycoords="axes fraction", fontsize=10.5)
@@ -98,7 +98,7 @@ def plot_plateau(ways: Mapping[str, Located]) -> Figure:
         thresholds, accuracy = way.curve()
         shown = (thresholds > 0.045) & (thresholds < 0.955)
         style = {"color": f"C{k}", "linewidth": 2.5, "label": name}
-        ax.plot(thresholds[shown], 100 * accuracy[shown], _LINES[k % 4], **style)  # type: ignore[arg-type]
+        ax.plot(thresholds[shown], 100 * accuracy[shown], linestyle=_LINES[k % 5], **style)  # type: ignore[arg-type]
         chosen = way.rule.threshold
         ax.plot(chosen, 100 * float(way.judged.at(chosen)["gt_known"]), "o", color=f"C{k}", markersize=10)
     ax.set(xlabel="threshold", ylabel="CorLoc (%)", xlim=(0, 1), ylim=(0, 100))
