@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,12 +19,18 @@ import pandas as pd
 import pytest
 from actions import ROOT, agrees, follows_the_hand, found, slide
 
+from wsolnb.papers import Paper
+
 pytestmark = pytest.mark.slow
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 CELLS = [
     "from example import example\nexplorer = example()\nexplorer",
     "heard = []\nexplorer.observe(lambda change: heard.append(change['name']))",
 ]
+SETTINGS: dict[str, Any] = {
+    "notebook-extension/tracker": {"windowingMode": "none"},
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+}
 _ASK = """async (code) => {
   const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
   const future = kernel.requestExecute({ code });
@@ -40,9 +47,12 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     root = tmp_path_factory.mktemp("lab")
     cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL}), root / "demo.ipynb")
-    settings = root / "settings" / "@jupyterlab" / "notebook-extension"
-    settings.mkdir(parents=True)
-    (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
+    shutil.copy(Paper("barz2022").notebook, root / "paper.ipynb")
+    _shorten(root / "paper.ipynb", Paper("barz2022").recipe("smoke"))
+    for plugin, values in SETTINGS.items():
+        path = root / "settings" / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values))
     places = {"CONFIG_DIR": "config", "DATA_DIR": "data", "RUNTIME_DIR": "runtime"}
     environment = {**os.environ, **{f"JUPYTER_{key}": str(root / value) for key, value in places.items()}}
     environment |= {"JUPYTERLAB_SETTINGS_DIR": str(root / "settings"), "IPYTHONDIR": str(root / "ipython")}
@@ -68,6 +78,15 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.wait(timeout=20)
 
 
+def _shorten(path: Path, parameters: dict[str, Any]) -> None:
+    """Put other parameters behind those of a notebook, as a run does."""
+    notebook = nbformat.read(path, as_version=4)
+    place = next(i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
+    lines = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
+    notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(lines))
+    nbformat.write(notebook, path)
+
+
 def _wait_for(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
     for _ in range(600):
         assert server.poll() is None, log.read_text()
@@ -81,9 +100,14 @@ def _wait_for(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
 
 @pytest.fixture
 def notebook(page: Any, lab: str) -> Any:
-    """The notebook, run in JupyterLab."""
-    page.set_default_timeout(120_000)
-    page.goto(f"{lab}/lab/tree/demo.ipynb?reset")
+    """The short notebook, run in JupyterLab."""
+    return opened(page, lab, "demo.ipynb")
+
+
+def opened(page: Any, lab: str, name: str) -> Any:
+    """Open a notebook and run all its cells."""
+    page.set_default_timeout(180_000)
+    page.goto(f"{lab}/lab/tree/{name}?reset")
     page.wait_for_function(
         "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
     )
@@ -143,6 +167,8 @@ def test_state_goes_both_ways(notebook: Any, pictures: Path) -> None:
         notebook.evaluate(
             "(t) => window.jupyterapp.commands.execute('apputils:change-theme', { theme: t })", f"JupyterLab {theme}"
         )
+        if notebook.locator("#jp-left-stack").is_visible():
+            notebook.evaluate("window.jupyterapp.commands.execute('application:toggle-left-area')")
         notebook.wait_for_timeout(700)
         notebook.screenshot(path=pictures / f"lab-{theme.lower()}.png")
 
@@ -152,3 +178,15 @@ def test_follows_the_hand_frame_by_frame(notebook: Any) -> None:
     print(f"JupyterLab: median {median:.1f} ms, worst {worst:.1f} ms")
     assert median <= 20
     assert worst <= 50
+
+
+def test_a_papers_notebook_runs_and_its_explorer_answers(page: Any, lab: str) -> None:
+    opened(page, lab, "paper.ipynb")
+    assert errors(page) == []
+    page.locator(ROOT).scroll_into_view_if_needed()
+    method = ask(page, "import json; print(json.dumps(explorer.methods[0]))")
+    slide(page, method, 0.45)
+    wait_until(page, f"explorer.thresholds[{method!r}]", 0.45)
+    table = pd.DataFrame(ask(page, "print(explorer.table().to_json(orient='records'))"))
+    classes = ask(page, "import json; print(json.dumps(explorer._classes))")
+    agrees(found(page), table.astype({"iou": float, "score": float}), classes)

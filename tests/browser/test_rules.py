@@ -94,7 +94,7 @@ def kinds(count: int) -> list[torch.Tensor]:
 
 
 def test_finds_the_same_boxes_for_every_rule(pure: Any) -> None:
-    every, size = kinds(3), (61, 90)
+    every, size = kinds(2), (61, 90)
     shipped = [payload.restored(maps) for maps in every]
     compared = 0
     for rule in rules():
@@ -117,7 +117,7 @@ def test_finds_the_same_boxes_for_every_rule(pure: Any) -> None:
             wanted = [boxes[which == k].tolist() for k in range(c)]
             assert found == wanted, (rule, maps)
             compared += sum(map(len, wanted))
-    assert compared > 3000
+    assert compared > 2000
 
 
 def test_percentiles_between_ranks(pure: Any) -> None:
