@@ -48,7 +48,10 @@ def test_md5_and_no_checksum(server: Server, tmp_path: Path) -> None:
 @pytest.mark.parametrize("tag", [None, ""])
 def test_cut_connections_are_resumed(server: Server, tmp_path: Path, tag: str | None) -> None:
     url = server.add("/a", CONTENT, cut_after=[30_000, 0, 50_000], tag=tag)
-    assert fetch(url, tmp_path / "a", checksum=SHA) == SHA
+    said: list[str] = []
+    assert fetch(url, tmp_path / "a", checksum=SHA, say=said.append) == SHA
+    assert [line.split(":")[0] for line in said] == ["a"] * 3
+    assert all(line.endswith("again in 0 s") for line in said)
     assert server.ranges("/a") == ["", "bytes=30000-", "bytes=30000-", "bytes=80000-"]
     assert (tmp_path / "a").read_bytes() == CONTENT
 
@@ -152,7 +155,7 @@ def test_busy_and_refusing_servers(server: Server, tmp_path: Path) -> None:
         fetch(server.address + "/none", tmp_path / "none")
     with pytest.raises(OSError, match="the server answers 403"):
         fetch(server.add("/b", CONTENT, statuses=[403]), tmp_path / "b")
-    with pytest.raises(OSError, match=r"cannot be downloaded now .*ConnectionError"):
+    with pytest.raises(OSError, match=r"cannot be downloaded now .*ConnectionError: .*refused"):
         fetch("http://127.0.0.1:1/a", tmp_path / "c", attempts=2)
     assert left(tmp_path) == {"a"}
 

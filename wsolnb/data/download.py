@@ -140,7 +140,7 @@ def _prepare(source: Source, root: Path, work: Path, say: Say, pause: float) -> 
         if source.by_hand:
             sums[name] = verify(file, path)
         else:
-            sums[name] = download(file.url, path, size=file.size, checksum=file.checksum, pause=pause)
+            sums[name] = download(file.url, path, size=file.size, checksum=file.checksum, pause=pause, say=say)
         if not file.checksum:
             say(f"nobody published a checksum of {file.name}; it is kept: {sums[name]}")
             if pins.get(name, sums[name]) != sums[name]:

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import requests
@@ -25,7 +26,14 @@ _BUSY = (408, 425, 429, 500, 502, 503, 504)
 
 
 def download(
-    url: str, path: str | Path, *, size: int | None = None, checksum: str = "", attempts: int = 8, pause: float = 2.0
+    url: str,
+    path: str | Path,
+    *,
+    size: int | None = None,
+    checksum: str = "",
+    attempts: int = 8,
+    pause: float = 2.0,
+    say: Callable[[str], None] = lambda _: None,
 ) -> str:
     """Download a file; go on with what an earlier call left.
 
@@ -39,6 +47,7 @@ def download(
         checksum: `sha256:...` or `md5:...`; "" if nobody published one.
         attempts: Give up after so many attempts in a row that brought nothing.
         pause: Seconds to wait after the first of them, twice as long after each further one, half a minute at most.
+        say: Told of every attempt that failed.
 
     Returns:
         Its checksum as `algorithm:...`, SHA-256 if none is given.
@@ -56,7 +65,7 @@ def download(
     for fresh in (False, True):
         if fresh:
             _forget(part)
-        resumed = _fill(url, part, size, bool(checksum), attempts, pause)
+        resumed = _fill(url, part, size, bool(checksum), attempts, pause, say)
         found = digest(part, algorithm)
         if not checksum or found == checksum.lower():
             break
@@ -87,7 +96,9 @@ def digest(path: str | Path, algorithm: str = "sha256") -> str:
         return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
 
 
-def _fill(url: str, part: Path, size: int | None, checked: bool, attempts: int, pause: float) -> bool:
+def _fill(
+    url: str, part: Path, size: int | None, checked: bool, attempts: int, pause: float, say: Callable[[str], None]
+) -> bool:
     """Bring `part` to its full length; whether some of it came with an earlier request."""
     failures, resumed = 0, False
     with (
@@ -105,14 +116,22 @@ def _fill(url: str, part: Path, size: int | None, checked: bool, attempts: int, 
                     return resumed
                 problem = f"the connection broke off after {_length(part):,} bytes"
             except (requests.RequestException, HTTPError) as error:
-                problem = f"{type(error).__name__}: {error}"
+                problem = f"{type(error).__name__}: {_innermost(error)}"
             failures = 0 if _length(part) > before else failures + 1
             if failures >= attempts:
                 raise OSError(
                     f"{url} cannot be downloaded now ({problem}); {_length(part):,} bytes are kept in {part}: run the "
                     "same command again to go on"
                 )
-            time.sleep(min(30.0, pause * 2 ** max(0, failures - 1)))
+            wait = min(30.0, pause * 2 ** max(0, failures - 1))
+            say(f"{part.stem}: {problem}; again in {wait:.0f} s")
+            time.sleep(wait)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """What really happened, without the layers of libraries around it."""
+    inner = getattr(error, "reason", None) or next((each for each in error.args if isinstance(each, Exception)), None)
+    return _innermost(inner) if isinstance(inner, Exception) else error
 
 
 def _request(
