@@ -107,3 +107,9 @@ def test_photos_become_jpeg_and_drawings_keep_their_lines() -> None:
     kind, content = compact(drawing)
     assert kind == "png"
     assert len(content) < 3000
+
+
+def test_what_stands_over_the_edge_is_in_the_picture() -> None:
+    figure = Figure(figsize=(2, 1))
+    figure.add_artist(Rectangle((0.5, 0.9), 0.25, 0.5, color="black", linewidth=0))
+    assert pixels(figure, dpi=100).height > 50

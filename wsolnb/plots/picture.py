@@ -31,6 +31,10 @@ def pixels(figure: Figure, *, dpi: int = 110) -> Image.Image:
     figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
+    extent = figure.get_tightbbox(canvas.get_renderer())
+    if extent.x0 < 0 or extent.y0 < 0 or extent.x1 > figure.bbox_inches.x1 or extent.y1 > figure.bbox_inches.y1:
+        figure.savefig(whole := BytesIO(), dpi=dpi, bbox_inches="tight")  # something stands over the edge
+        return Image.open(whole).convert("RGB")
     image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     left, top, right, bottom = ImageOps.invert(image).getbbox() or (0, 0, *image.size)
     near = max(0, left - _MARGIN), max(0, top - _MARGIN)
