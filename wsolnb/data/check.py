@@ -15,6 +15,8 @@ from wsolnb.data.photos import Photos
 from wsolnb.data.sources import Source
 from wsolnb.progress import track
 
+_AT_ONCE = 1024  # images that wait for a thread
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -91,9 +93,11 @@ def _unreadable(dataset: Any, split: str) -> Iterator[Finding]:
         return ""
 
     count = 0
+    parts = range(0, len(dataset), _AT_ONCE)
     with ThreadPoolExecutor() as pool:
-        for problem in track(pool.map(look, range(len(dataset))), f"decoding {split}", len(dataset)):
-            if problem:
-                count += 1
-                yield Finding(False, f"{split}: {problem}")
+        for start in track(parts, f"decoding {split}", len(parts)):
+            for problem in pool.map(look, range(start, min(start + _AT_ONCE, len(dataset)))):
+                if problem:
+                    count += 1
+                    yield Finding(False, f"{split}: {problem}")
     yield Finding(not count, f"{split}: {len(dataset) - count:,} of {len(dataset):,} images decode")
