@@ -105,13 +105,14 @@ def test_a_transformer_with_a_class_token_pools_nothing() -> None:
     [
         lambda x: x.mean((2, 3)),
         lambda x: x.mean(dim=[-1, -2]),
+        lambda x: x.mean(axis=(2, 3)),
         lambda x: torch.mean(x, (2, 3), keepdim=True).squeeze(3).squeeze(2),
         lambda x: F.adaptive_avg_pool2d(x, 1).flatten(1),
         lambda x: F.avg_pool2d(x, x.shape[2:]).view(len(x), -1),
         nn.Sequential(nn.AdaptiveAvgPool2d((1, 1)), nn.Flatten(), nn.Dropout(0.5)),
         lambda x: x.permute(0, 2, 3, 1).mean((1, 2)),
     ],
-    ids=["mean", "negative axes", "keepdim", "adaptive", "window", "modules and dropout", "channels last"],
+    ids=["mean", "negative axes", "axis", "keepdim", "adaptive", "window", "modules and dropout", "channels last"],
 )
 def test_every_way_to_write_a_global_average_is_known(pool: object) -> None:
     net, images = Toy(pool), torch.randn(2, 3, 5, 8)
@@ -125,14 +126,28 @@ def test_every_way_to_write_a_global_average_is_known(pool: object) -> None:
     ("pool", "message"),
     [
         (lambda x: x.amax((2, 3)), "nothing is averaged over all cells"),
-        (lambda x: F.avg_pool2d(x, 4).amax((2, 3)), "nothing is averaged"),
-        (lambda x: F.avg_pool2d(x, (5, 7), padding=(0, 1), stride=9).flatten(1), "nothing is averaged"),
-        (lambda x: F.avg_pool2d(x, (5, 7), divisor_override=1).flatten(1), "nothing is averaged"),
+        (lambda x: F.avg_pool2d(x, 2).amax((2, 3)), "nothing is averaged"),
+        (lambda x: F.avg_pool2d(x, (5, 7), padding=(0, 1), stride=9).flatten(1), r"'head' is not linear"),
+        (lambda x: F.avg_pool2d(x, (5, 7), divisor_override=1).flatten(1), r"'head' is not linear"),
+        (lambda x: F.avg_pool2d(x, (5, 6), stride=9).flatten(1), r"'head' is not linear"),
+        (lambda x: x.mean((2, 3)).mul_(2), r"'head' is not linear .* mul"),
+        (lambda x: F.relu(x.mean((2, 3)), inplace=True), r"'head' is not linear .* relu"),
         (lambda x: x.mean((2, 3)).relu(), r"'head' is not linear in the pooled features; between the two: relu"),
         (lambda x: F.normalize(x.mean((2, 3))), r"'head' is not linear .* normalize"),
         (lambda x: x.mean((2, 3)) * 2, r"'head' is not linear .* mul"),
     ],
-    ids=["maximum", "small window", "padded window", "sum", "relu", "unit length", "doubled"],
+    ids=[
+        "maximum",
+        "small window",
+        "padded window",
+        "sum",
+        "part",
+        "doubled in place",
+        "relu in place",
+        "relu",
+        "unit length",
+        "doubled",
+    ],
 )
 def test_other_poolings_are_refused(pool: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):

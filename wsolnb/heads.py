@@ -23,7 +23,8 @@ from wsolnb.models.cam import Classifier
 from wsolnb.quantise import require_finite
 
 _RESHAPING = {"flatten", "view", "reshape", "squeeze", "permute", "transpose", "contiguous", "dropout", "dim", "size",
-              "to", "type", "float", "unsqueeze", "clone", "detach", "is_floating_point", "numel"}  # fmt: skip
+              "to", "type", "float", "unsqueeze", "clone", "detach", "is_floating_point", "numel", "__get__",
+              "__getitem__", "__len__"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,8 @@ class _Watch(TorchFunctionMode):
             self.norms.append(_norm(*args, **kwargs))
         elif name in ("flatten", "view", "reshape") and args and result.ndim == 2 and args[0].shape[2:].numel() > 1:
             self.flattened = tuple(args[0].shape[1:])
-        if not name.startswith("_") and name not in _RESHAPING:
-            self.names.append(name)
+        if name not in _RESHAPING:
+            self.names.append(name.strip("_"))
         return result
 
     def _linear(
@@ -150,7 +151,8 @@ def _norm(
     return shape, weight, bias, eps
 
 
-def _mean(result: Tensor, input: Tensor, dim: Any = None, *_: Any, **__: Any) -> Tensor | None:
+def _mean(result: Tensor, input: Tensor, dim: Any = None, *_: Any, **options: Any) -> Tensor | None:
+    dim = options.get("axis", dim)
     if input.ndim != 4 or dim is None:
         return None
     axes = {axis % 4 for axis in ([dim] if isinstance(dim, int) else dim)}
@@ -159,21 +161,13 @@ def _mean(result: Tensor, input: Tensor, dim: Any = None, *_: Any, **__: Any) ->
     return input if axes == {2, 3} else None
 
 
-def _adaptive(result: Tensor, input: Tensor, *_: Any, **__: Any) -> Tensor | None:
+def _window(result: Tensor, input: Tensor, *_: Any, **__: Any) -> Tensor | None:
     return input if input.ndim == 4 and result.shape[2:].numel() == 1 else None
-
-
-def _window(
-    result: Tensor, input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, *_: Any, **options: Any
-) -> Tensor | None:
-    sides = (kernel_size,) * 2 if isinstance(kernel_size, int) else tuple(kernel_size) * (2 // len(kernel_size))
-    plain = padding in (0, (0, 0), [0, 0]) and options.get("divisor_override") is None
-    return input if input.ndim == 4 and tuple(input.shape[2:]) == sides and plain else None
 
 
 _AVERAGES: dict[str, Callable[..., Tensor | None]] = {
     "mean": _mean,
-    "adaptive_avg_pool2d": _adaptive,
+    "adaptive_avg_pool2d": _window,
     "avg_pool2d": _window,
 }
 
@@ -234,23 +228,29 @@ def _between(model: nn.Module, seen: _Watch, call: _Call) -> tuple[Tensor | None
                 "activation map; replace its end by global average pooling and one linear layer, and train that"
             )
         raise ValueError(f"nothing is averaged over all cells of a feature map in front of the head {name}")
-    pooled, given = seen.pooled.flatten(1), call.given.flatten(1)
-    if _same(given, pooled):
-        return None, weight, call.bias
-    if len(seen.norms) == 1 and given.shape == pooled.shape and tuple(seen.norms[0][0]) == (pooled.shape[1],):
-        _, gain, shift, eps = seen.norms[0]
-        gain = weight.new_ones(weight.shape[1]) if gain is None else gain
-        wide = torch.promote_types(pooled.dtype, torch.float32)
-        middle = pooled.to(wide)
-        scale = (middle.var(dim=1, correction=0) + eps).rsqrt()
-        expected = (middle - middle.mean(dim=1, keepdim=True)) * scale[:, None] * gain.to(wide)
-        constant = weight.new_zeros(len(weight), dtype=wide) if call.bias is None else call.bias.to(wide)
-        if shift is not None:
-            expected = expected + shift.to(wide)
-            constant = constant + weight.to(wide) @ shift.to(wide)
-        near = 1e-4 if pooled.dtype == call.given.dtype == torch.float32 else 3e-2
-        if torch.allclose(expected, given.to(wide), rtol=near, atol=near):
-            weight = weight.to(wide) * gain.to(wide)
-            return scale, weight - weight.mean(dim=1, keepdim=True), constant
+    assert seen.features is not None
+    given, pooled = call.given.flatten(1), seen.pooled.flatten(1)
+    wide = torch.promote_types(pooled.dtype, torch.float32)
+    mean = seen.features.to(wide).mean(dim=(2, 3))
+    if _near(pooled, mean):  # not where a window was smaller or padded, or the average was changed in place
+        if _same(given, pooled):
+            return None, weight, call.bias
+        if len(seen.norms) == 1 and tuple(seen.norms[0][0]) == (pooled.shape[1],):
+            _, gain, shift, eps = seen.norms[0]
+            gain = weight.new_ones(weight.shape[1]) if gain is None else gain
+            shift = weight.new_zeros(weight.shape[1]) if shift is None else shift
+            scale = (mean.var(dim=1, correction=0) + eps).rsqrt()
+            centred = mean - mean.mean(dim=1, keepdim=True)
+            if _near(given, centred * scale[:, None] * gain.to(wide) + shift.to(wide)):
+                bias = weight.new_zeros(len(weight)) if call.bias is None else call.bias
+                constant = bias.to(wide) + weight.to(wide) @ shift.to(wide)
+                weight = weight.to(wide) * gain.to(wide)
+                return scale, weight - weight.mean(dim=1, keepdim=True), constant
     between = ", ".join(call.before) or "another value"
     raise ValueError(f"the head {name} is not linear in the pooled features; between the two: {between}")
+
+
+def _near(values: Tensor, expected: Tensor) -> bool:
+    """Whether values are those expected, up to their precision."""
+    share = 1e-4 if values.dtype in (torch.float32, torch.float64) else 3e-2
+    return values.shape == expected.shape and bool((values - expected).abs().max() <= share * expected.abs().max())
