@@ -58,7 +58,8 @@ def check(source: Source, root: str | Path, *, deep: bool = False) -> Iterator[F
             except ValueError as error:
                 yield Finding(False, str(error))
     if not source.reader:
-        yield Finding((root / ".wsolnb" / f"{source.key}.json").is_file(), f"files of {source.title}")
+        here = (root / ".wsolnb" / f"{source.key}.json").is_file()
+        yield Finding(here, f"{source.title}: {'all there' if here else 'never brought here by `wsolnb data get`'}")
         return
     found = layouts_in(root)
     if source.reader not in found:

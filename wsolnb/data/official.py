@@ -41,9 +41,9 @@ _PROTOCOL_SPLITS = {
 class ProtocolImages(Photos):
     """Photos with the field's metadata files (`wsolnb.data.protocol`): CUB-200-2011, ImageNet, OpenImages30k, others.
 
-    Far corners, which the files mean inclusively, become exclusive. Where the files have masks, the target has "masks"
-    (the union of all instances, bool `(1, H, W)`) and "ignore", and its box is the extent of the mask. Splits without
-    annotations have neither.
+    Far corners, which the files mean inclusively, become exclusive, and end at the image's border. Where the files have
+    masks, the target has "masks" (the union of all instances, bool `(1, H, W)`) and "ignore", and its box is the extent
+    of the mask. Splits without annotations have neither.
 
     Args:
         metadata: Folder of one split.
@@ -67,7 +67,9 @@ class ProtocolImages(Photos):
     def _boxes(self, index: int, size: tuple[int, int]) -> Tensor | None:
         if self.split.boxes is None:
             return None
-        return self.split.boxes[index].float() + torch.tensor([0.0, 0.0, 1.0, 1.0])
+        border = torch.tensor([size[1], size[0]] * 2, dtype=torch.float32)
+        boxes = self.split.boxes[index].float() + torch.tensor([0.0, 0.0, 1.0, 1.0])
+        return torch.cat([boxes[:, :2], boxes[:, 2:].minimum(border[2:])], dim=1)
 
     def _masks(self, index: int, size: tuple[int, int]) -> tuple[Tensor, Tensor] | None:
         return None if self.split.masks is None else load_masks(self.split, index, self.root, size)
