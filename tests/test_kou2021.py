@@ -82,8 +82,8 @@ def test_recipes_name_stages_that_fit(paper: Paper, name: str) -> None:
     recipe = paper.recipe(name)
     net = backbone(recipe["backbone"], stride=recipe.get("stride"))
     image = torch.rand(1, 3, recipe["image_size"], recipe["image_size"])
-    for stage, pool in (("inner", "inner_pool"), ("early", "early_pool")):
-        found = csoa(net, 3, inner=recipe[stage], pool=recipe[pool], width=2).eval()
+    for stage in ("inner", "early") if recipe["early"] else ("inner",):
+        found = csoa(net, 3, inner=recipe[stage], pool=recipe[f"{stage}_pool"], width=2).eval()
         with torch.no_grad():
             maps = found(image)
         assert maps.inner is not None

@@ -170,6 +170,16 @@ def error_rates(located: Located) -> dict[str, Statistic]:
         `top1_loc_error` and `top5_loc_error` (class among the first one or five, and the true class's box right) and
         `gt_known_error` at the chosen threshold; `top1_cls_error`, `top5_cls_error`; `gt_known_error_oracle` at the
         best threshold of every draw.
+
+    Example:
+        >>> from wsolnb.localize import locate
+        >>> left, right = torch.zeros(2, 1, 8, 12)
+        >>> left[0, 2:6, 3:6], right[0, 2:6, 6:9] = 1, 1
+        >>> truth = (torch.tensor([[0.9, 0.1]]), torch.tensor([1]), [torch.tensor([[3.0, 2.0, 9.0, 6.0]])], (8, 12))
+        >>> found = MergedMaps(left, *truth, inner=right)
+        >>> rates = error_rates(locate(found, found, RULE, ks=(1, 5)))
+        >>> {name: float(rate(torch.ones(1, 1))) for name, rate in rates.items() if "top" in name}
+        {'top1_loc_error': 1.0, 'top5_loc_error': 0.0, 'top1_cls_error': 1.0, 'top5_cls_error': 0.0}
     """
     found, threshold = located.found, located.rule.threshold
     rank = (found.scores > found.scores.gather(1, found.labels[:, None])).sum(dim=1)
