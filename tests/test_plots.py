@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import BytesIO
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -100,13 +101,16 @@ def test_a_picture_is_cut_to_what_is_drawn() -> None:
 
 
 def test_photos_become_jpeg_and_drawings_keep_their_lines() -> None:
-    noise = torch.randint(256, (90, 120, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    assert compact(Image.fromarray(noise.numpy()))[0] == "jpeg"
+    noise = torch.randint(256, (200, 300, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    kind, content = compact(Image.fromarray(noise.numpy()), scale=0.5)
+    assert kind == "jpeg"
+    assert Image.open(BytesIO(content)).size == (150, 100)
     drawing = Image.new("RGB", (800, 600), "white")
     drawing.paste("navy", (100, 100, 700, 120))
     kind, content = compact(drawing)
     assert kind == "png"
-    assert len(content) < 3000
+    assert Image.open(BytesIO(content)).size == (800, 600)
+    assert len(content) < 4000
 
 
 def test_what_stands_over_the_edge_is_in_the_picture() -> None:

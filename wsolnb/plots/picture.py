@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
+_LIGHT = 32_000  # bytes that a picture may take at full size
 _MARGIN = 8  # pixels of white that stay around what is drawn
 
 
@@ -42,25 +43,33 @@ def pixels(figure: Figure, *, dpi: int = 110) -> Image.Image:
 
 
 def compact(image: Image.Image, *, scale: float = 0.6) -> tuple[str, bytes]:
-    """Encode a smaller copy for a notebook, whose figures together may take less than 500 kB.
+    """Encode a picture for a notebook, whose figures together may take less than 500 kB.
+
+    Lines and text stay as large as they are, as PNG with 256 colours. Where that takes more than 32 kB, as photos do,
+    a smaller copy takes its place, as JPEG or PNG, whichever is shorter.
 
     Args:
         image: The picture.
-        scale: Side of the copy as a share of the picture's.
+        scale: Side of the smaller copy as a share of the picture's.
 
     Returns:
-        ``"jpeg"``, or ``"png"`` with 256 colours, and the file's content: photos take fewer bytes as the first, lines
-        and text as the second.
+        ``"jpeg"`` or ``"png"``, and the file's content.
 
     Example:
         >>> compact(Image.new("RGB", (800, 600), "white"))[0]
         'png'
     """
+    whole = _encoded(image, "png")
+    if len(whole) <= _LIGHT:
+        return "png", whole
     small = image.resize((round(scale * image.width), round(scale * image.height)), Image.Resampling.LANCZOS)
-    few_colours = small.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    contents = {}
-    for kind, picture, options in (("jpeg", small, {"quality": 66}), ("png", few_colours, {})):
-        picture.save(buffer := BytesIO(), kind, optimize=True, **options)
-        contents[kind] = buffer.getvalue()
+    contents = {kind: _encoded(small, kind) for kind in ("jpeg", "png")}
     kind = min(contents, key=lambda kind: len(contents[kind]))
     return kind, contents[kind]
+
+
+def _encoded(image: Image.Image, kind: str) -> bytes:
+    if kind == "png":
+        image = image.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    image.save(buffer := BytesIO(), kind, optimize=True, **({"quality": 66} if kind == "jpeg" else {}))
+    return buffer.getvalue()

@@ -111,7 +111,13 @@ def plot_inside(shares: Mapping[str, Tensor], *, chance: float | None = None) ->
         label = f"{name}\n(mean {100 * float(known.mean()):.0f} %)"
         sns.ecdfplot(100 * known.numpy(), ax=ax, color=f"C{k}", linestyle=_LINES[k], linewidth=2.5, label=label)
     if chance is not None:
-        ax.axvline(100 * chance, color="0.4", linewidth=1.5, linestyle=":", label=f"the box's share\nof the image ({chance:.0%})")
+        ax.axvline(
+            100 * chance,
+            color="0.4",
+            linewidth=1.5,
+            linestyle=":",
+            label=f"the box's share\nof the image ({chance:.0%})",
+        )
     ax.set(xlabel="share of the activated region inside the true box (%)", ylabel="images below it", xlim=(0, 100))
     ax.legend(frameon=False, fontsize=11, loc="center left", bbox_to_anchor=(1, 0.5))
     sns.despine(fig)
@@ -136,7 +142,9 @@ def plot_sorted(curves: Mapping[str, Tensor], threshold: Mapping[str, float]) ->
         ax.axhline(threshold[name], color="C1", linewidth=2.5)
         ax.axvspan(low, high, color="C0", alpha=0.25, label=f"kept: {low:.0f} to {high:.0f} % of the image")
         ax.set(title=f"in units of the {name}", xlabel="pixels, from the brightest (%)", xlim=(0, 100), ylim=(0, 2.2))
-        ax.legend(frameon=False, fontsize=10.5, loc="upper right", title="the cut, in 8 of 10 images", title_fontsize=10.5)
+        ax.legend(
+            frameon=False, fontsize=10.5, loc="upper right", title="the cut, in 8 of 10 images", title_fontsize=10.5
+        )
     axes[0, 0].set_ylim(0, 1.03)
     axes[0, 0].set_ylabel("activation")
     sns.despine(fig)
