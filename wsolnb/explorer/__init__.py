@@ -236,7 +236,7 @@ class Explorer(anywidget.AnyWidget):
         if self.comm is not None:
             shown = super()._repr_mimebundle_(**kwargs)
             bundle |= shown[0] if isinstance(shown, tuple) else shown or {}
-        bundle["image/png"] = base64.b64encode(self.png(height=170, colours=40)).decode()
+        bundle["image/png"] = base64.b64encode(self.png(height=150, colours=64)).decode()
         return bundle, {}
 
 

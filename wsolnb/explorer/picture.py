@@ -73,7 +73,7 @@ def sheet(explorer: Explorer, count: int = 12, height: int = 150) -> Image.Image
 def encode(picture: Image.Image, colours: int = 256) -> bytes:
     """A picture as PNG with a palette of so many colours."""
     stream = io.BytesIO()
-    small = picture.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    small = picture.quantize(colours, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     small.save(stream, "PNG", optimize=True)
     return stream.getvalue()
 
