@@ -96,7 +96,7 @@ def test_figures_are_kept_by_name(tmp_path: Path) -> None:
 
 def test_a_notebook_shows_the_saved_picture_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[Any] = []
-    figure, axes = plt.subplots(figsize=(6, 2))
+    figure, axes = plt.subplots(figsize=(6, 2), layout="constrained")
     axes.plot([1, 3, 2])
     draws: list[object] = []
     figure.canvas.mpl_connect("draw_event", draws.append)
