@@ -197,11 +197,12 @@ def test_the_model_is_as_it_was() -> None:
     assert not any(values.requires_grad or values.is_inference() for values in found[0].values())
 
 
-def test_under_autocast_the_network_runs_in_half_precision_and_results_are_float32() -> None:
-    net, images = torchvision.models.resnet18(num_classes=5).eval(), torch.rand(2, 3, 64, 96)
+@pytest.mark.parametrize(("name", "last"), [("resnet18", "layer4"), ("convnext_tiny", "features.7.2.block.5")])
+def test_under_autocast_the_network_runs_in_half_precision_and_results_are_float32(name: str, last: str) -> None:
+    net, images = torchvision.models.get_model(name, num_classes=5).eval(), torch.rand(2, 3, 64, 96)
     exact = localize(net, images, classes="all")
     seen: list[torch.dtype] = []
-    handle = net.layer4.register_forward_hook(lambda _, __, out: seen.append(out.dtype))
+    handle = net.get_submodule(last).register_forward_hook(lambda _, __, out: seen.append(out.dtype))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rough = localize(net, images, classes="all")
         assert torch.is_autocast_enabled("cpu")

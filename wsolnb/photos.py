@@ -73,7 +73,7 @@ def localize_photos(
         rule: As for `localize`.
         head: As for `localize`.
         names: Of the classes; by default those of the weights, or their numbers.
-        device: Where to run.
+        device: Where to run; the network is moved there.
         batch_size: Photos in one pass.
 
     Returns:
