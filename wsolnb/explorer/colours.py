@@ -19,13 +19,13 @@ _CLASSES = [
 
 
 def class_colours(count: int) -> list[str]:
-    """A colour for every class: ten that colour-blind readers can tell apart, then lighter and darker ones.
+    """A colour for every class: ten that colour-blind readers can tell apart, then darker and lighter ones.
 
     Example:
         >>> class_colours(12)[::11]
-        ['#0173b2', '#edc175']
+        ['#0173b2', '#6f4802']
     """
-    rounds = ((1.0, 255), (0.55, 255), (0.6, 0))
+    rounds = ((1.0, 255), (0.5, 0), (0.5, 255))
     colours = []
     for k in range(count):
         keep, other = rounds[k // len(_CLASSES) % len(rounds)]
