@@ -109,6 +109,9 @@ def test_figures_draw_what_they_are_given() -> None:
     overlaps = [float(t) for t in texts if t.replace(".", "").isdigit()]
     assert overlaps == pytest.approx([0, 0, 1, 1, 1, 1, 0, 0], abs=0.1)  # inner, last, union, intersection
     assert len(figures.show_confidence(images, masks, [0, 1, 3]).axes) == 15
+    smaller = MergedMaps(masks, torch.eye(4), torch.arange(4), boxes, (24, 32))  # photos are brought to one frame
+    (panel,) = figures.show_merge(images, smaller, [1], RULE, world.classes).axes
+    assert panel.images[0].get_array().shape == (24, 32, 3)
     pairs = {"before": (torch.randn(4, 5), torch.randn(4, 5)), "after": (torch.randn(4, 5), torch.randn(4, 5))}
     names = figures.plot_embeddings(pairs, torch.tensor([0, 0, 1, 3]), world.classes).axes[1].get_legend().get_texts()
     assert [n.get_text() for n in names] == ["backgrounds", *(world.classes[k] for k in (0, 1, 3))]

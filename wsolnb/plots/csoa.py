@@ -13,6 +13,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.transforms.v2.functional import resize
 
 from wsolnb.boxes import BoxRule
 from wsolnb.losses.confidence import confidence, confidence_mask, thresholds
@@ -87,7 +88,7 @@ def show_merge(
     for ax, name in zip(axes, rows, strict=True):
         kept, boxes = ways[name].enlarged() > rule.threshold, ways[name].cut(rule)
         for panel, index, mask, box in zip(ax, indices, kept, boxes, strict=True):
-            pixels = images[index][0].as_subclass(Tensor).float() / 255
+            pixels = resize(images[index][0].as_subclass(Tensor), list(found.frame), antialias=True).float() / 255
             show_picture(panel, pixels * (0.25 + 0.75 * mask))
             _judge(panel, box[None], found.boxes[index])
         ax[0].text(
