@@ -7,7 +7,7 @@ import re
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -29,19 +29,21 @@ class CellProgress:
 
     Args:
         total: Number of code cells.
+        log: File that gets the plain lines; without one they go to standard output.
 
     Attributes:
         cell: The running cell in words, such as ``cell 3 (Training)``; empty before the first.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, log: TextIO | None = None) -> None:
         self.cell = ""
+        self._log = log
         self._total = total
         self._done = 0
         self._section = ""
         self._line = ""
         self._bar: Progress | None = None
-        if sys.stdout.isatty():
+        if log is None and sys.stdout.isatty():
             columns = [column() for column in _COLUMNS]
             self._bar = Progress(*columns, TextColumn("{task.description}"), console=Console(), transient=True)
 
@@ -72,7 +74,8 @@ class CellProgress:
         if self._bar:
             self._bar.update(self._bar.task_ids[0], completed=self._done - 1, description=self._section)
         else:
-            print(f"[{self._done:>{len(str(self._total))}}/{self._total}] {self._section}".rstrip(), flush=True)
+            line = f"[{self._done:>{len(str(self._total))}}/{self._total}] {self._section}"
+            print(line.rstrip(), file=self._log, flush=True)
 
     def write(self, text: str) -> None:
         """Take a piece of what a cell prints; show whole lines, and of one rewritten in place its last state."""
@@ -93,4 +96,4 @@ class CellProgress:
         if self._bar:
             self._bar.console.print(line, markup=False, highlight=False)
         else:
-            print(line, flush=True)
+            print(line, file=self._log, flush=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,19 +79,78 @@ def run(
         >>> run("barz2022", {"epochs": 2}, name="two-epochs")  # doctest: +SKIP
         PosixPath('runs/barz2022/two-epochs')
     """
+    wanted = resolve(source, parameters, recipe=recipe)
+    folder = _claim_folder(Path(root) / wanted.key, name, Path(recipe).stem if recipe else "default")
+    execute(wanted, folder)
+    return folder
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A run that was asked for, checked and complete.
+
+    Attributes:
+        key: Key of the paper, or the notebook's stem.
+        notebook: The notebook.
+        given: The parameters that differ from the notebook's text, in their types.
+        resolved: All parameters but ``out``.
+        keeps: Whether the notebook has a parameter ``out``.
+        preload: Whether the kernel loads the suite's packages before the first cell asks for them.
+    """
+
+    key: str
+    notebook: Path
+    given: dict[str, Any]
+    resolved: dict[str, Any]
+    keeps: bool
+    preload: bool
+
+
+def resolve(source: str | Path, parameters: Mapping[str, object] | None = None, *, recipe: str | None = None) -> Wanted:
+    """Find a notebook and check the parameters of a run; arguments and errors as in :func:`run`.
+
+    Example:
+        >>> resolve("barz2022", {"epochs": "3"}, recipe="smoke").resolved["epochs"]
+        3
+    """
     key, notebook, layer = _resolve_source(str(source), recipe)
     known = known_parameters(notebook)
     given = checked(known, {**layer, **(parameters or {})}, notebook.name)
     if "out" in given:
         raise ValueError("parameter out is set by the run itself: choose its folder by name and root")
-    folder = _claim_folder(Path(root) / key, name, Path(recipe).stem if recipe else "default")
     resolved = {parameter.name: parameter.default for parameter in known.values()} | given
     resolved.pop("out", None)
-    text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
+    return Wanted(key, notebook, given, resolved, "out" in known, preload=not str(source).endswith(".ipynb"))
+
+
+def execute(
+    wanted: Wanted,
+    folder: Path,
+    *,
+    log: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    where: Path | None = None,
+) -> None:
+    """Execute a run that was checked, in a folder that exists and is empty.
+
+    Args:
+        wanted: The run.
+        folder: What its files go to.
+        log: Text file that gets progress and what cells print, in place of standard output.
+        environment: Variables of the kernel, besides those of this process.
+        where: Working directory of the kernel; by default this process's.
+
+    Raises:
+        RunFailed: If a cell raises or the kernel dies; the notebook is kept.
+    """
+    text = yaml.safe_dump(wanted.resolved, sort_keys=False, allow_unicode=True)
     (folder / "parameters.yaml").write_text(text, encoding="utf-8")
-    given |= {"out": str(folder.resolve())} if "out" in known else {}
-    _execute(notebook, folder, given, preload=not str(source).endswith(".ipynb"))
-    return folder
+    values = wanted.given | ({"out": str(folder.resolve())} if wanted.keeps else {})
+    options = [*_KERNEL_OPTIONS, *([_PRELOAD] if wanted.preload else [])]
+    launch: dict[str, Any] = {"extra_arguments": options, "env": {**os.environ, **_HEADLESS, **(environment or {})}}
+    if where is not None:
+        launch["cwd"] = str(where)
+    _execute(wanted.notebook, folder, values, launch, log)
 
 
 def _resolve_source(source: str, recipe: str | None) -> tuple[str, Path, dict[str, Any]]:
@@ -124,20 +185,18 @@ _KERNEL_OPTIONS = [
 ]
 _START_TIMEOUT = 600  # seconds: the first import of torch after an installation is slow
 _PRELOAD = "--IPKernelApp.extra_extensions=wsolnb.preload"
+_HEADLESS = {"WSOLNB_HEADLESS": "1", "WSOLNB_WIDGETS": "1"}
 
 
-def _execute(notebook: Path, folder: Path, values: dict[str, Any], *, preload: bool) -> None:
+def _execute(notebook: Path, folder: Path, values: dict[str, Any], launch: dict[str, Any], log: Path | None) -> None:
     target = folder / NOTEBOOK
-    options = [*_KERNEL_OPTIONS, *([_PRELOAD] if preload else [])]
     for attempt in (1, 2):
-        progress = CellProgress(count_cells(notebook) + bool(values))
         kernel = _Kernel()
         try:
-            with progress:
-                run_sync(kernel.start_kernel)(
-                    extra_arguments=options,
-                    env={**os.environ, "WSOLNB_HEADLESS": "1", "WSOLNB_WIDGETS": "1"},
-                )
+            with ExitStack() as stack:
+                file = None if log is None else stack.enter_context(log.open("a", encoding="utf-8"))
+                progress = stack.enter_context(CellProgress(count_cells(notebook) + bool(values), file))
+                run_sync(kernel.start_kernel)(**launch)
                 _execute_in(kernel, notebook, target, values, progress)
         except KeyboardInterrupt as stop:
             stop.add_note(f"the notebook so far: {target}")
