@@ -18,6 +18,10 @@ _CLASSES = [
 ]  # fmt: skip
 
 
+ANY_COLOUR = "#3fd0ff"
+"""Of what belongs to no class."""
+
+
 def class_colours(count: int) -> list[str]:
     """A colour for every class: ten that colour-blind readers can tell apart, then darker and lighter ones.
 

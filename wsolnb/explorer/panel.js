@@ -140,7 +140,7 @@ class Panel {
         map.counts = histogram(map.values, low, high, BINS);
         map.binned = `${low} ${high}`;
       }
-      return { counts: map.counts, colour: labels[k] < 0 ? "#888888" : this.scene.colours[labels[k]], cut: limit(map, rule) };
+      return { counts: map.counts, colour: this.scene.colour(labels[k]), cut: limit(map, rule) };
     });
     drawHistograms(this.histogram, series, [low, high], ink);
     this.histogram.setAttribute("aria-label", `histogram of the map from ${low.toFixed(2)} to ${high.toFixed(2)}, ` +

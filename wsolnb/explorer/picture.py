@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch.nn import functional
 
-from wsolnb.explorer.colours import heat, rgb
+from wsolnb.explorer.colours import ANY_COLOUR, heat, rgb
 from wsolnb.explorer.state import ANY, found_boxes, shown_labels
 from wsolnb.maps import dense_class_map
 
@@ -135,4 +135,4 @@ def _row(panels: dict[str, Image.Image]) -> Image.Image:
 
 
 def _colour(explorer: Explorer, label: int) -> tuple[int, int, int]:
-    return _WHITE if label == ANY else rgb(explorer._colours[label])
+    return rgb(ANY_COLOUR if label == ANY else explorer._colours[label])

@@ -1,5 +1,6 @@
 // What was shipped, decoded as it is needed, and what the state makes of it: rules, classes shown, boxes.
 
+const ANY_COLOUR = "#3fd0ff"; // of what belongs to no class; as in colours.py
 const KEPT = 4; // images whose maps stay enlarged
 
 function typed(view, Type) {
@@ -102,7 +103,7 @@ class Scene {
   }
 
   colour(label) {
-    return label < 0 ? "#ffffff" : this.colours[label];
+    return label < 0 ? ANY_COLOUR : this.colours[label];
   }
 
   name(label) {
