@@ -140,7 +140,7 @@ def plot_searches(found: Mapping[str, tuple[float, float]], *, xlabel: str = "wi
     for k, (name, (cost, value)) in enumerate(found.items()):
         ax.plot([cost], [value], _MARKS[k % 5], markersize=12, color=f"C{k}", label=name)
     ax.plot(*zip(*found.values(), strict=True), color="0.7", linewidth=1.5, zorder=0)
-    ax.set(xscale="log", xlabel=xlabel, ylabel="best score (mean)")
+    ax.set(xlabel=xlabel, ylabel="best score (mean)", xlim=(0, None))
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     sns.despine(fig)
     return fig
