@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from wsolnb.boxes import BoxRule
 from wsolnb.data.balanced import ClassBalanced
 from wsolnb.data.critters import World
-from wsolnb.localize import locate
 from wsolnb.losses import CoAug, CSoALoss
 from wsolnb.metrics.bootstrap import interval
 from wsolnb.models.backbones import backbone
 from wsolnb.models.csoa import TwoMaps, csoa, embedder, merged_map
+from wsolnb.objects import locate
 from wsolnb.train import Plan, train
 from wsolnb.two_maps import RULE, MergedMaps, error_rates, read_parts, read_two, ten_crop_scores
 

@@ -21,7 +21,7 @@ from wsolnb.detect import SceneMaps, detections
 from wsolnb.explorer import Explorer, payload
 from wsolnb.explorer.colours import class_colours, heat
 from wsolnb.explorer.picture import sheet
-from wsolnb.localize import Located, ObjectMaps
+from wsolnb.objects import Located, ObjectMaps
 
 CLASSES = ["cat", "dog", "owl"]
 Make = Callable[..., Explorer]

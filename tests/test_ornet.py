@@ -12,12 +12,12 @@ from torch.utils.data import TensorDataset
 
 from wsolnb.boxes import BoxRule
 from wsolnb.data.critters import World
-from wsolnb.localize import ObjectMaps, locate
 from wsolnb.losses import RefinementLoss, TwoHeads
 from wsolnb.models.backbones import backbone
 from wsolnb.models.cam import Classifier, classifier
 from wsolnb.models.erasing import Erasing
 from wsolnb.models.ornet import SHALLOW, Generator, StageOne, StageTwo, frozen, stage_one
+from wsolnb.objects import ObjectMaps, locate
 from wsolnb.plans import AdamPlan, Plan
 from wsolnb.soft_maps import SoftMaps, certain, hits, numbers, read_soft, wobble
 from wsolnb.train import _groups, train

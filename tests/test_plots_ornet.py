@@ -13,7 +13,7 @@ import torch
 matplotlib.use("Agg")
 
 from wsolnb.boxes import BoxRule
-from wsolnb.localize import locate
+from wsolnb.objects import locate
 from wsolnb.plots.ornet import (
     plot_histograms,
     plot_plateau,

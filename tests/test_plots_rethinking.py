@@ -11,8 +11,8 @@ from torch import Tensor
 
 from wsolnb.boxes import BoxRule
 from wsolnb.data.critters import World
-from wsolnb.localize import Located, ObjectMaps, locate
 from wsolnb.metrics.bootstrap import Interval
+from wsolnb.objects import Located, ObjectMaps, locate
 from wsolnb.plots import rethinking as figures
 
 

@@ -14,8 +14,8 @@ from wsolnb.data.critters import World
 from wsolnb.data.images import UnreadableImage
 from wsolnb.data.protocol import ProtocolSplit, write_split
 from wsolnb.data.single_object import ProtocolImages, drawn_objects, photographed_objects
-from wsolnb.localize import read_objects
 from wsolnb.models.cam import classifier
+from wsolnb.objects import read_objects
 from wsolnb.papers import suite_folder
 from wsolnb.parameters import read_recipe
 

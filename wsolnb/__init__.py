@@ -1,3 +1,26 @@
-"""An executable reading group for weakly supervised object localization."""
+"""An executable reading group for weakly supervised object localization.
+
+For one's own network: `wsolnb.localize(model, images)`, see `wsolnb.readout`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wsolnb.readout import localize as localize
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """`localize`, which brings torch with it, only where it is asked for."""
+    if name == "localize":
+        from wsolnb.readout import localize
+
+        return localize
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "localize"})

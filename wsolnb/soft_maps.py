@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from wsolnb.boxes import BoxRule
-from wsolnb.localize import Framed, Located, ObjectMaps, truth_of
 from wsolnb.metrics.bootstrap import Statistic
+from wsolnb.objects import Framed, Located, ObjectMaps, truth_of
 from wsolnb.progress import track
 
 _BATCH = 64
@@ -68,7 +68,7 @@ def read_soft(
         models: Named networks in evaluation mode, on the classifier's device.
         classifier: Gives class scores `(B, C)`, in evaluation mode.
         images: Items `(image, target)` with one or more boxes of one class and their "labels".
-        image_size: As for `wsolnb.localize.read_objects`.
+        image_size: As for `wsolnb.objects.read_objects`.
         workers: Processes that decode.
 
     Example:
@@ -113,7 +113,7 @@ def wobble(located: Located, between: tuple[float, float] = UNDECIDED) -> Statis
     """How much localization depends on the threshold: best minus worst between two thresholds (xie2021 Fig. 11b).
 
     Args:
-        located: From `wsolnb.localize.locate`.
+        located: From `wsolnb.objects.locate`.
         between: First and last threshold.
 
     Returns:
@@ -136,7 +136,7 @@ def numbers(located: Located) -> dict[str, Statistic]:
     """The numbers of xie2021's tables as functions of image weights, and two more about separation.
 
     Args:
-        located: From `wsolnb.localize.locate` with `ks=(1, 5)`.
+        located: From `wsolnb.objects.locate` with `ks=(1, 5)`.
 
     Returns:
         `corloc` (the box is right), `top1_loc_err` and `top5_loc_err` (box or class wrong) at the chosen threshold;

@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import ten_crop
 
 from wsolnb.boxes import BoxRule
-from wsolnb.localize import Framed, Located, ObjectMaps, truth_of
 from wsolnb.losses.coaug import CoAug, Parts
 from wsolnb.metrics.bootstrap import Statistic
 from wsolnb.models.csoa import CSoA, Merge, merged_map
+from wsolnb.objects import Framed, Located, ObjectMaps, truth_of
 from wsolnb.progress import track
 
 _BATCH = 64
@@ -71,7 +71,7 @@ def read_two(
     Args:
         model: In evaluation mode, on its device.
         images: Items `(image, target)` with one or more boxes of one class and their "labels".
-        image_size: As for `wsolnb.localize.read_objects`.
+        image_size: As for `wsolnb.objects.read_objects`.
         crop: Class scores are averaged over ten crops of this share of the side (Sec. 4.1); None: taken from the whole
             image. Maps are always of the whole image.
         workers: Processes that decode.
@@ -164,7 +164,7 @@ def error_rates(located: Located) -> dict[str, Statistic]:
     """The numbers of kou2021's tables as functions of image weights, all of them errors.
 
     Args:
-        located: From `wsolnb.localize.locate` with `ks=(1, 5)`.
+        located: From `wsolnb.objects.locate` with `ks=(1, 5)`.
 
     Returns:
         `top1_loc_error` and `top5_loc_error` (class among the first one or five, and the true class's box right) and
@@ -172,7 +172,7 @@ def error_rates(located: Located) -> dict[str, Statistic]:
         best threshold of every draw.
 
     Example:
-        >>> from wsolnb.localize import locate
+        >>> from wsolnb.objects import locate
         >>> left, right = torch.zeros(2, 1, 8, 12)
         >>> left[0, 2:6, 3:6], right[0, 2:6, 6:9] = 1, 1
         >>> truth = (torch.tensor([[0.9, 0.1]]), torch.tensor([1]), [torch.tensor([[3.0, 2.0, 9.0, 6.0]])], (8, 12))

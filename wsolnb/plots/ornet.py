@@ -11,8 +11,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from wsolnb.localize import Located
 from wsolnb.losses.entropy import pixel_entropy, uncertainty_weight
+from wsolnb.objects import Located
 from wsolnb.plots.style import HEAT, show_picture
 from wsolnb.soft_maps import UNDECIDED, SoftMaps, certain
 

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from wsolnb.localize import Located
 from wsolnb.metrics.bootstrap import Interval
+from wsolnb.objects import Located
 from wsolnb.overlap import iou
 from wsolnb.plots.style import HEAT, TRUTH, draw_boxes, show_picture
 from wsolnb.quantise import minmax

@@ -14,10 +14,10 @@ from wsolnb.analysis import activated_area
 from wsolnb.boxes import BoxRule
 from wsolnb.data.critters import World
 from wsolnb.data.voc import VocScenes
-from wsolnb.localize import Located, ObjectMaps, baselines, locate, mean_statistic, read_objects
 from wsolnb.metrics.bootstrap import interval
 from wsolnb.models.cam import Classifier, classifier
 from wsolnb.models.pooling import ThresholdedAveragePooling
+from wsolnb.objects import Located, ObjectMaps, baselines, locate, mean_statistic, read_objects
 from wsolnb.overlap import iou
 
 WORLD = World(families=2, species=2, size=(48, 64))
