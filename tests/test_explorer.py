@@ -66,7 +66,7 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Make:
         ({"targets": [{}]}, "targets of 1 images, but 2 images"),
         ({"indices": []}, "no images to explore"),
         ({"dense": ["dcm", "tap"]}, r"dense names \['tap'\], but the methods are dcm"),
-        ({"limit": 1e-4}, "2 images with 3 maps each take about 0 MB, more than 0.0001: give fewer"),
+        ({"limit": 1e-4}, "2 images with 3 maps each take about 0.0 MB, more than 0.0001: give fewer"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_shown(make: Make, changes: dict[str, Any], message: str) -> None:
@@ -89,8 +89,21 @@ def test_hundreds_of_large_images_are_refused_with_their_size(make: Make) -> Non
         def __getitem__(self, index: int) -> torch.Tensor:
             return torch.randint(0, 256, (3, 300, 400), dtype=torch.uint8)
 
-    with pytest.raises(ValueError, match=r"600 images with 1 maps each take about \d\d MB, more than 2"):
+    with pytest.raises(ValueError, match=r"600 images with 1 maps each take about \d\d\.\d MB, more than 2"):
         make(images=Photos(), maps={"heat": torch.rand(600, 6, 8)}, targets=None, limit=2)
+
+
+def test_the_first_images_that_fit_can_be_asked_for(make: Make) -> None:
+    images, maps = torch.zeros(9, 3, 30, 40, dtype=torch.uint8), {"cam": torch.rand(9, 3, 60, 80)}
+    given = {"images": images, "maps": maps, "targets": None}
+    assert len(make(**given, first=4)._pictures) == 4
+    few = make(**given, first=8, limit=0.1, image=5)  # the maps of an image take 29 kB
+    assert len(few._pictures) == 3
+    assert few.image == 2
+    assert [len(each.maps) for each in few._explored.readings.values()] == [3]
+    assert len(few._readings["cam"]["shapes"]) == 3
+    with pytest.raises(ValueError, match="8 images with 3 maps each"):
+        make(**given, first=8, limit=0.01)
 
 
 def test_boxes_scores_and_overlap_of_the_view(make: Make) -> None:

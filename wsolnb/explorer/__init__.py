@@ -52,6 +52,7 @@ class Explorer(anywidget.AnyWidget):
             dense methods.
         dense: Methods whose maps are similarities of dense class embeddings; by default those named `dcm...`.
         indices: Images to take; by default all.
+        first: Take at most so many of them, and only as many as fit into `limit`, instead of refusing them all.
         presence: The score above which a class is present, for all methods or by method.
         limit: Largest payload in MB.
         **state: Any of the state above, to start from.
@@ -106,13 +107,14 @@ class Explorer(anywidget.AnyWidget):
         rules: BoxRule | Mapping[str, BoxRule] | None = None,
         dense: Sequence[str] | None = None,
         indices: Sequence[int] | None = None,
+        first: int | None = None,
         presence: float | Mapping[str, float] = 0.5,
         limit: float = LIMIT,
         **state: Any,
     ) -> None:
         if not maps:
             raise ValueError("there are no maps to explore: give at least one method")
-        chosen = list(range(len(images)) if indices is None else indices)
+        chosen = list(range(len(images)) if indices is None else indices)[:first]
         if not chosen:
             raise ValueError("there are no images to explore")
         read = {name: payload.read(name, each, len(images), len(classes), chosen) for name, each in maps.items()}
@@ -121,7 +123,10 @@ class Explorer(anywidget.AnyWidget):
         dense = [name for name in maps if name.startswith("dcm")] if dense is None else list(dense)
         if unknown := set(dense) - set(maps):
             raise ValueError(f"dense names {sorted(unknown)}, but the methods are {', '.join(maps)}")
-        pictures = _pictures(images, targets, chosen, read, limit)
+        pictures = _pictures(images, targets, chosen, read, limit, all_or_none=first is None)
+        read = {name: each.first(len(pictures)) for name, each in read.items()}
+        if first is not None and "image" in state:
+            state["image"] = min(state["image"], len(pictures) - 1)
         known = {name: _rule(name, rules, read[name], name in dense) for name in maps}
         presences = {name: presence[name] if isinstance(presence, Mapping) else presence for name in maps
                      if not isinstance(presence, Mapping) or name in presence}  # fmt: skip
@@ -247,24 +252,32 @@ def live() -> bool:
 
 
 def _pictures(
-    images: Any, targets: Any, chosen: Sequence[int], read: Mapping[str, payload.Reading], limit: float
+    images: Any,
+    targets: Any,
+    chosen: Sequence[int],
+    read: Mapping[str, payload.Reading],
+    limit: float,
+    all_or_none: bool,
 ) -> list[dict[str, Any]]:
-    """All pictures, or an error as soon as it is clear that they are too large."""
+    """The pictures that fit into the limit with their maps; all of them, or an error as soon as that is clear."""
     frames = {each.frame for each in read.values()} - {None}
     if len(frames) > 1:
         raise ValueError(f"the maps belong to images of different sizes: {sorted(frames)}")  # type: ignore[type-var]
-    size = sum(2 * m.numel() for each in read.values() for m in each.maps)
+    weights = [sum(2 * each.maps[k].numel() for each in read.values()) for k in range(len(chosen))]
     pictures: list[dict[str, Any]] = []
-    for index in chosen:
+    shipped = 0  # bytes of pictures
+    for count, index in enumerate(chosen, 1):
         item = images[index]
         image, target = item if isinstance(item, tuple | list) else (item, None)
         shown = payload.picture(image, target if targets is None else targets[index], next(iter(frames), None))
-        pictures.append(shown)
-        size += len(shown["jpeg"]) + len(shown["parts"] or b"")
-        if size > limit * 1e6:
-            needed = size / 1e6 * len(chosen) / max(len(pictures), 1) if len(pictures) < len(chosen) else size / 1e6
+        shipped += len(shown["jpeg"]) + len(shown["parts"] or b"")
+        if shipped + sum(weights if all_or_none else weights[:count]) > limit * 1e6:
+            if pictures and not all_or_none:
+                break
+            needed = (sum(weights) + shipped * len(chosen) / count) / 1e6
             said = f"{len(chosen)} images with {sum(len(each.maps[0]) for each in read.values())} maps each"
-            raise ValueError(f"{said} take about {needed:.0f} MB, more than {limit:g}: give fewer indices or classes")
+            raise ValueError(f"{said} take about {needed:.1f} MB, more than {limit:g}: give fewer indices or classes")
+        pictures.append(shown)
     return pictures
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,10 @@ class Reading:
     agnostic: bool
     rule: Any = None
     frame: tuple[int, int] | None = None
+
+    def first(self, count: int) -> Reading:
+        """The reading of the first images only."""
+        return replace(self, maps=self.maps[:count], scores=None if self.scores is None else self.scores[:count])
 
 
 def read(name: str, given: Any, count: int, classes: int, indices: Sequence[int]) -> Reading:
