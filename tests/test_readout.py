@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
+import wsolnb
 from wsolnb.boxes import BoxRule
 from wsolnb.maps import class_scores, dense_class_embeddings, similarity_maps
 from wsolnb.models.cam import classifier
@@ -326,3 +329,12 @@ def test_training_mode_of_any_layer_is_an_error() -> None:
 def test_a_model_that_hides_its_layers_is_refused() -> None:
     with pytest.raises(ValueError, match="a compiled model hides its layers"):
         localize(torch.compile(Glass()), features())
+
+
+def test_the_package_offers_it_and_brings_torch_only_then() -> None:
+    assert wsolnb.localize is localize
+    assert "localize" in dir(wsolnb)
+    with pytest.raises(AttributeError, match="module 'wsolnb' has no attribute 'locate'"):
+        _ = wsolnb.locate
+    code = "import sys, wsolnb; assert 'torch' not in sys.modules; wsolnb.localize; assert 'torch' in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
