@@ -15,6 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from wsolnb import __version__
 from wsolnb.data_cli import data_app
+from wsolnb.sweep_cli import sweep_command
 
 _RUN_OPTIONS = ("-p", "--parameter")
 _ELSEWHERE = {
@@ -127,6 +128,9 @@ def run_command(
     ):
         if path.exists():
             typer.echo(f"{label:<10}  {path}")
+
+
+app.command("sweep", cls=_PairsCommand)(sweep_command)
 
 
 @app.command("papers")
