@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from lightning_fabric import Fabric
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-import wsolnb.train
+from wsolnb.checkpoints import Checkpoint
+from wsolnb.loop import Loop
 from wsolnb.losses import CosineLoss, CrossEntropy, MultiLabelCrossEntropy
 from wsolnb.models.backbones import backbone
 from wsolnb.models.cam import Classifier
@@ -77,23 +81,23 @@ def test_an_interrupted_training_ends_like_one_that_was_not(
     plan, whole, resumed = Plan(3, 32, lr=0.05, cycle=1), net(), net()
     a = train(whole, colours, CrossEntropy(), plan, device="cpu")
     monkeypatch.setenv("WSOLNB_CACHE", str(tmp_path / "other"))
-    epoch = wsolnb.train._Loop._epoch
+    epoch = Loop._epoch
 
-    def interrupted(self: wsolnb.train._Loop, number: int, checkpoint: Path) -> dict[str, float]:
+    def interrupted(self: Loop, number: int) -> dict[str, float]:
         if number == 2:
             raise KeyboardInterrupt
-        return epoch(self, number, checkpoint)
+        return epoch(self, number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(wsolnb.train._Loop, "_epoch", interrupted)
+        patch.setattr(Loop, "_epoch", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(resumed, colours, CrossEntropy(), plan, device="cpu")
-    monkeypatch.setattr(wsolnb.train._Loop, "_epoch", lambda s, n, c: epoch(s, n, c) | {"resumed": 1.0})
+    monkeypatch.setattr(Loop, "_epoch", lambda s, n: epoch(s, n) | {"resumed": 1.0})
     b = train(net_again := net(), colours, CrossEntropy(), plan, device="cpu")
     assert [r.get("resumed", 0) for r in b.history] == [0, 0, 1]
     assert torch.equal(weights(whole), weights(net_again))
     assert [r["loss"] for r in a.history] == [r["loss"] for r in b.history]
-    assert not list((tmp_path / "other").rglob("*.ckpt"))
+    assert not list((tmp_path / "other").rglob("*.checkpoint"))
 
 
 class _BreaksLater(CrossEntropy):
@@ -109,23 +113,21 @@ class _BreaksLater(CrossEntropy):
 def test_a_loss_that_is_no_number_stops_the_run(colours: TensorDataset, tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match=r"became nan in epoch 2.*lower the learning rate.*epoch 1 stays at"):
         train(net(), colours, _BreaksLater(), Plan(4, 32), device="cpu")
-    (kept,) = (tmp_path / "cache").rglob("*.ckpt")
-    saved = torch.load(kept, weights_only=True)
-    assert all(torch.isfinite(v).all() for v in saved["model"].values())
-    assert len(saved["history"]) == 1
+    (kept,) = (tmp_path / "cache").rglob("*.checkpoint")
+    saved = load_file(next(kept.glob("*.safetensors")))
+    assert all(torch.isfinite(v).all() for v in saved.values())
+    assert len(json.loads((kept / "manifest.json").read_text())["values"]["history"]) == 1
 
 
-def test_warm_restarts_follow_the_paper() -> None:
+def test_warm_restarts_follow_the_paper(tmp_path: Path) -> None:
     assert Plan(372, cycle=12).epochs == 12 + 24 + 48 + 96 + 192
-    model = nn.Linear(1, 1)
-    loop = wsolnb.train._Loop(
-        model,
+    loop = Loop(
+        Fabric(accelerator="cpu", devices=1),
+        nn.Linear(1, 1),
         TensorDataset(torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64)),
         CrossEntropy(),
         Plan(36, cycle=12, lr=0.1),
-        torch.device("cpu"),
-        "32-true",
-        0,
+        Checkpoint(tmp_path / "none", "", ""),
     )
     rates = []
     for _ in range(36):

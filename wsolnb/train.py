@@ -1,36 +1,37 @@
-"""The one training loop of all papers, on Lightning Fabric: seeds, schedule, clipping, checkpoint, cached weights."""
+"""Training, the same for all papers: on one device or many, cached, and sure to go on where it was stopped."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
-import math
 import os
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import lightning_fabric
 import torch
+from filelock import FileLock, Timeout
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import TorchElasticEnvironment
 from platformdirs import user_cache_path
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.transforms.v2.functional import to_dtype
+from torch import nn
+from torch.utils.data import Dataset, Sampler
 
+from wsolnb.checkpoints import Checkpoint, read_tensors, restore_module, tensor_bytes, write_whole
 from wsolnb.fingerprints import fingerprint
+from wsolnb.loop import Loop
+from wsolnb.loop import _groups as _groups
 from wsolnb.losses import Objective
+from wsolnb.order import collate as collate
 from wsolnb.plans import AdamPlan as AdamPlan
 from wsolnb.plans import Plan
 from wsolnb.plans import StepPlan as StepPlan
-from wsolnb.progress import headless, track
 
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces every choice of precision
-
-_CHECK_EVERY = 10  # steps between two looks at the loss: a look makes a GPU wait
 
 
 @dataclass
@@ -69,18 +70,6 @@ def cache_folder() -> Path:
     return Path(os.environ.get("WSOLNB_CACHE") or user_cache_path("wsolnb"))
 
 
-def collate(batch: list[tuple[Tensor, Any]]) -> tuple[Tensor, Tensor]:
-    """Stack samples: images `(B, 3, H, W)` and labels, int64 `(B,)`, or float `(B, C)` of several classes per image.
-
-    A target is a label, a float vector with an entry per class, or a dictionary whose `labels` holds one of them.
-    """
-    labels = [t["labels"] if isinstance(t, Mapping) else t for _, t in batch]
-    images = torch.stack([i.as_subclass(Tensor) for i, _ in batch])
-    if all(isinstance(k, Tensor) and k.is_floating_point() for k in labels):
-        return images, torch.stack(labels)
-    return images, torch.as_tensor([int(k) for k in labels])
-
-
 def train(
     model: nn.Module,
     dataset: Dataset[Any],
@@ -91,12 +80,21 @@ def train(
     device: str = "auto",
     precision: str = "auto",
     workers: int = 0,
+    accumulate: int = 1,
+    compile: bool = False,
     retrain: bool = False,
 ) -> Training:
     """Train a classifier, or take its weights from the cache if the very same training was done.
 
     The key of the cache covers model and initial weights, data, objective, plan, precision and version. While it
-    trains, a checkpoint is kept after every epoch; an interrupted training goes on from there.
+    trains, a checkpoint is kept: after every epoch, within long epochs every five minutes, and when Ctrl-C or SIGTERM
+    comes. A training that was stopped, or killed at any moment, goes on from there when it is started again, and ends
+    as if nothing had happened. Of two that train the same at once, the second waits for the first.
+
+    Under `torchrun`, all processes train together (DDP), each on a device of its own; all need to see the same cache
+    folder. With random batches, n processes see the batches that one would take with n times the batch size, and
+    follow it to rounding; only batch normalisation looks at the images of its own process alone. The same holds for
+    n times as many batches accumulated.
 
     Args:
         model: Gives outputs `(B, E)` for images in [0, 1]; trained in place and left on the device, in evaluation mode.
@@ -104,159 +102,123 @@ def train(
             show several classes, a float vector over all of them. uint8 images are scaled to [0, 1].
         objective: Loss of outputs and labels (`wsolnb.losses`). If it has a method `begin_epoch(epoch, epochs)`, that
             is called before every epoch, counted from 0: for weights that change while it trains.
-        plan: How long and how fast.
+        plan: How long and how fast. Its batch size is that of one process.
         batches: Which images stand together in a batch (`wsolnb.data.balanced`), in place of random batches of the
             plan's size; told apart by its `repr`. A method `set_epoch(epoch)` of it is called before every epoch.
         device: `auto`, or one of this machine's.
         precision: Fabric's names; `auto` is `bf16-mixed` where the device has instructions for it (on a 2-core AVX-512
             processor: tiny 1.5x, mobilenet_v2 1.3x, resnet18 1.7x the images per second), else `32-true`.
-        workers: Processes that load data.
-        retrain: Train even if the cache has the weights.
+        workers: Processes that load data. With some, the random numbers that augment an image follow from epoch and
+            image, whatever process loads it.
+        accumulate: Batches whose gradients are averaged for one step.
+        compile: Compile the model with `torch.compile`: a minute at the start, fewer and larger kernels afterwards.
+        retrain: Train even if the cache has the weights, and from the start.
 
     Raises:
-        FloatingPointError: If the loss is no longer finite; the checkpoint of the last good epoch stays.
-        ValueError: If the data set is empty or the device is not there.
+        FloatingPointError: If the loss is no longer finite; the last checkpoint stays.
+        KeyboardInterrupt: After Ctrl-C, once the training is saved. SIGTERM ends the process.
+        OSError: If the weights cannot be written, for example on a full disk; the last checkpoint stays. One that
+            cannot be written while it trains is only warned about.
+        ValueError: If the data set is empty, the device is not there, `batches` is not shared out to the processes, or
+            the checkpoint or the weights are damaged or of another training.
     """
     if not len(dataset):  # type: ignore[arg-type]
         raise ValueError("the training set is empty")
+    if accumulate < 1:
+        raise ValueError(f"accumulate={accumulate}: must be at least 1")
     where = resolve_device(device)
     if precision == "auto":
         precision = "bf16-mixed" if _bfloat16_is_fast(where) else "32-true"
-    drawn = [] if batches is None else [repr(batches)]
-    key = fingerprint(model, dataset, cast(nn.Module, objective), asdict(plan), precision, _version(), *drawn)
+    fabric = _fabric(where, precision)
+    if (processes := fabric.world_size) > 1:
+        where = fabric.device
+        if batches is not None and getattr(batches, "replicas", 1) != processes:
+            raise ValueError(f"{batches!r} does not share its batches out to {processes} processes")
+    special = [] if batches is None else [repr(batches)]
+    special += [f"{name} {n}" for name, n in (("accumulate", accumulate), ("processes", processes)) if n > 1]
+    special += ["compiled"] if compile else []
+    version = _version()
+    key = fingerprint(model, dataset, cast(nn.Module, objective), asdict(plan), precision, version, *special)
+    key = fabric.broadcast(key)
     weights = cache_folder() / "weights" / f"{key}.safetensors"
-    if weights.is_file() and not retrain:
-        record = json.loads(weights.with_suffix(".json").read_text())
-        model.load_state_dict(load_file(weights))
-        model.to(where).to(memory_format=torch.channels_last).eval()
-        return Training(record["history"], weights, cached=True)
+    if not retrain and fabric.broadcast(weights.is_file()):
+        return _cached(model, weights, where)
+    with _alone(weights.with_suffix(".lock"), fabric):
+        if not retrain and fabric.broadcast(weights.is_file()):  # another run made them
+            return _cached(model, weights, where)
+        checkpoint = Checkpoint(weights.with_suffix(".checkpoint"), key, version)
+        if retrain and fabric.is_global_zero:
+            checkpoint.remove()
+        fabric.barrier()
+        loop = Loop(
+            fabric,
+            model,
+            dataset,
+            objective,
+            plan,
+            checkpoint,
+            batches=batches,
+            workers=workers,
+            accumulate=accumulate,
+            compile=compile,
+        )
+        history = loop.run()
+        model.to(where).eval()
+        if fabric.is_global_zero:
+            data = tensor_bytes(model.state_dict())
+            record = {"plan": asdict(plan), "history": history, "sha256": hashlib.sha256(data).hexdigest()}
+            write_whole(weights.with_suffix(".json"), json.dumps(record).encode())
+            write_whole(weights, data)
+            checkpoint.remove()
+        fabric.barrier()
+        return Training(history, weights)
 
-    weights.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint = weights.with_suffix(".ckpt")
-    if retrain:
-        checkpoint.unlink(missing_ok=True)
-    loop = _Loop(model, dataset, objective, plan, where, precision, workers, batches)
-    history = loop.run(checkpoint)
-    model.to(where).eval()
-    _write(
-        weights.with_suffix(".json"),
-        lambda p: p.write_text(json.dumps({"plan": asdict(plan), "history": history})),
-    )
-    _write(weights, lambda p: save_file({k: v.contiguous() for k, v in model.state_dict().items()}, p))
-    checkpoint.unlink(missing_ok=True)
-    return Training(history, weights)
+
+def _cached(model: nn.Module, weights: Path, where: torch.device) -> Training:
+    record = json.loads(weights.with_suffix(".json").read_text())
+    restore_module(model, read_tensors(weights, record.get("sha256"), "train again with retrain=True"), weights)
+    model.to(where).to(memory_format=torch.channels_last).eval()
+    return Training(record["history"], weights, cached=True)
 
 
-class _Loop:
-    """One training: what Fabric set up, and the epochs."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        dataset: Dataset[Any],
-        objective: Objective,
-        plan: Plan,
-        device: torch.device,
-        precision: str,
-        workers: int,
-        batches: Sampler[list[int]] | None = None,
-    ) -> None:
-        self.plan = plan
-        self.fabric = Fabric(
+def _fabric(device: torch.device, precision: str) -> Fabric:
+    """Fabric for this process alone, or under `torchrun` for one of many."""
+    if TorchElasticEnvironment.detect() and (processes := int(os.environ["WORLD_SIZE"])) > 1:
+        here = int(os.environ["LOCAL_WORLD_SIZE"])
+        fabric = Fabric(
             accelerator=device.type,
-            devices=[device.index] if device.index is not None else 1,
+            devices=here,
+            num_nodes=processes // here,
+            strategy="ddp",
             precision=cast(Any, precision),
         )
-        self.fabric.to_device(cast(nn.Module, objective))
-        self.objective = objective
-        optimizer = plan.optimizer(_groups(model, plan))
-        self.schedule = plan.schedule(optimizer)
-        self.model, self.optimizer = self.fabric.setup(model.to(memory_format=torch.channels_last), optimizer)
-        self.shuffle, self.batches = torch.Generator(), batches
-        drawn: dict[str, Any] = {"batch_size": plan.batch_size, "shuffle": True, "generator": self.shuffle}
-        loader: DataLoader[Any] = DataLoader(
-            dataset,
-            **(drawn if batches is None else {"batch_sampler": batches}),
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=device.type == "cuda",
-            collate_fn=collate,
-        )
-        self.loader = self.fabric.setup_dataloaders(loader, use_distributed_sampler=batches is None)
-
-    def run(self, checkpoint: Path) -> list[dict[str, float]]:
-        """Train all epochs that the checkpoint does not hold yet."""
-        state: dict[str, Any] = {
-            "model": self.model,
-            "optimizer": self.optimizer,
-            "schedule": self.schedule,
-            "history": [],
-        }
-        if checkpoint.is_file():
-            self.fabric.load(checkpoint, state)
-        history: list[dict[str, float]] = state["history"]
-        for epoch in range(len(history), self.plan.epochs):
-            history.append(self._epoch(epoch, checkpoint))
-            self.schedule.step()
-            _write(checkpoint, lambda path: self.fabric.save(path, state))
-        return history
-
-    def _epoch(self, epoch: int, checkpoint: Path) -> dict[str, float]:
-        seed = int(fingerprint(self.plan.seed, epoch), 16) % 2**31
-        torch.manual_seed(seed)  # the epoch alone decides its randomness, so a resumed training repeats it
-        self.shuffle.manual_seed(seed)
-        if self.batches is not None and hasattr(self.batches, "set_epoch"):
-            self.batches.set_epoch(epoch)
-        if hasattr(self.objective, "begin_epoch"):
-            self.objective.begin_epoch(epoch, self.plan.epochs)
-        self.model.train()
-        started, lr = time.perf_counter(), self.optimizer.param_groups[0]["lr"]
-        total, right, seen = (torch.zeros((), device=self.fabric.device) for _ in range(3))
-        for step, (images, labels) in enumerate(track(self.loader, f"epoch {epoch + 1}/{self.plan.epochs}")):
-            outputs = self.model(to_dtype(images, torch.float32, scale=True))
-            loss = self.objective(outputs, labels)
-            self.optimizer.zero_grad()
-            self.fabric.backward(loss)
-            if self.plan.clip:
-                self.fabric.clip_gradients(
-                    self.model, self.optimizer, max_norm=self.plan.clip, error_if_nonfinite=False
-                )
-            self.optimizer.step()
-            with torch.no_grad():
-                total += loss.detach() * len(labels)
-                right += _hits(self.objective.scores(outputs).argmax(dim=1), labels).sum()
-                seen += len(labels)
-            if step % _CHECK_EVERY == 0 or step + 1 == len(self.loader):
-                _refuse_nan(float(total), epoch, step, lr, checkpoint)
-        seconds = time.perf_counter() - started
-        record = {
-            "epoch": epoch + 1,
-            "loss": float(total / seen),
-            "accuracy": float(right / seen),
-            "lr": lr,
-            "images_per_second": float(seen) / seconds,
-        }
-        if headless():
-            print(
-                f"epoch {epoch + 1:>3}/{self.plan.epochs}  loss {record['loss']:.4f}  "
-                f"accuracy {record['accuracy']:.1%}  {record['images_per_second']:.0f} images/s",
-                flush=True,
-            )
-        return record
+        fabric.launch()
+        return fabric
+    return Fabric(
+        accelerator=device.type,
+        devices=[device.index] if device.index is not None else 1,
+        precision=cast(Any, precision),
+    )
 
 
-def _groups(model: nn.Module, plan: Plan) -> list[dict[str, Any]]:
-    new = tuple(f"{part}." for part in getattr(model, "new_parts", ("head",)))
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    rest = [p for name, p in named if not name.startswith(new)]
-    head = [p for name, p in named if name.startswith(new)]
-    groups: list[dict[str, Any]] = [{"params": rest}, {"params": head, "lr": plan.head_rate * plan.lr}]
-    return groups if rest and head else groups[:1] if rest else groups[1:]
-
-
-def _hits(best: Tensor, labels: Tensor) -> Tensor:
-    """Whether the best-scored class is the true one, or one of the true ones."""
-    return best == labels if labels.ndim == 1 else labels.gather(1, best[:, None]) > 0
+@contextmanager
+def _alone(path: Path, fabric: Fabric) -> Iterator[None]:
+    """Keep others from the same training; the first of many processes holds the lock for all."""
+    lock = FileLock(path)
+    if fabric.is_global_zero:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"another run trains the very same: waiting for it (it holds {path})", flush=True)
+            lock.acquire()
+    fabric.barrier()
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            path.unlink(missing_ok=True)
+            lock.release()
 
 
 def _bfloat16_is_fast(device: torch.device) -> bool:
@@ -266,23 +228,6 @@ def _bfloat16_is_fast(device: torch.device) -> bool:
         return False
     able = torch.cpu.get_capabilities()
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
-
-
-def _refuse_nan(total: float, epoch: int, step: int, lr: float, checkpoint: Path) -> None:
-    if math.isfinite(total):
-        return
-    kept = f"the checkpoint of epoch {epoch} stays at {checkpoint}" if checkpoint.is_file() else "nothing was saved yet"
-    raise FloatingPointError(
-        f"the loss became {total} in epoch {epoch + 1}, at step {step + 1} or up to {_CHECK_EVERY - 1} before it "
-        f"(learning rate {lr:g}): lower the learning rate or clip the gradient; {kept}"
-    )
-
-
-def _write(path: Path, write: Any) -> None:
-    """Write a file under another name first, so that nobody ever sees half of it."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    write(partial)
-    os.replace(partial, path)
 
 
 def _version() -> str:
