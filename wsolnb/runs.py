@@ -142,6 +142,9 @@ def execute(
 
     Raises:
         RunFailed: If a cell raises or the kernel dies; the notebook is kept.
+
+    Example:
+        >>> execute(resolve("barz2022", recipe="smoke"), Path("empty-folder"))  # doctest: +SKIP
     """
     text = yaml.safe_dump(wanted.resolved, sort_keys=False, allow_unicode=True)
     (folder / "parameters.yaml").write_text(text, encoding="utf-8")
