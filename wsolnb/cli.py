@@ -103,12 +103,21 @@ def run_command(
         str | None, typer.Option(help="Name of the run's folder. Default: the recipe's, or 'default'.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what it would train, with memory and time from a measured step.")
+    ] = False,
 ) -> None:
     """Run a paper's notebook; keep notebook, figures and metrics in runs/KEY/NAME/."""
     from wsolnb.runs import NOTEBOOK, RunFailed, run
 
     started = time.monotonic()
     given = dict(pair.split("=", 1) for pair in parameters or [])
+    if dry_run:
+        from wsolnb.dry_run import budget, describe
+
+        for line in describe(budget(source, given, recipe=recipe)):
+            typer.echo(line)
+        return
     try:
         folder = run(source, given, recipe=recipe, name=name, root=out)
     except RunFailed as failure:

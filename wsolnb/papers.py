@@ -1,8 +1,8 @@
 """The papers of the suite: card, notebook, reported numbers, claims and recipes, found by a short key.
 
 A paper is a folder ``papers/<key>/`` beside ``notebooks/``: ``paper.yaml`` names it, ``README.md`` is its card,
-``reported.csv`` holds the numbers it prints, ``claims.yaml`` what it concludes from them, and every other ``*.yaml`` is
-a recipe: parameters for its notebook.
+``reported.csv`` holds the numbers it prints, ``claims.yaml`` what it concludes from them, ``trainings.yaml`` what its
+notebook trains (see :mod:`wsolnb.dry_run`), and every other ``*.yaml`` is a recipe: parameters for its notebook.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from wsolnb.parameters import known_parameters, read_recipe, values_of
 if TYPE_CHECKING:
     import pandas as pd
 
-_NOT_RECIPES = ("paper.yaml", "claims.yaml")
+_NOT_RECIPES = ("paper.yaml", "claims.yaml", "trainings.yaml")
 
 
 def suite_folder() -> Path:
