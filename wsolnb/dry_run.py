@@ -6,8 +6,8 @@ notebook's parameters:
 - ``what`` it is, in words;
 - ``network``: a name of a backbone, or the parameter that holds one or a list of them;
 - ``stride``, ``images``, ``epochs``, ``side``, ``batch``: a number, or the parameter that holds it;
-- ``times``: how many, or a list whose parts are added; there the name of a parameter counts the items of its list, or is
-  1 if its text is not empty;
+- ``times``: how many, or a list whose parts are added; there the name of a parameter counts the items of its list, or
+  is 1 if its text is not empty;
 - ``only: critters`` for what is left out on photos;
 - ``frozen``: the parameter that says whether the backbone is;
 - ``counts: objects`` where every object of a photo is an image of its own.
