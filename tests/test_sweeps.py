@@ -28,17 +28,21 @@ from wsolnb.sweeps import Outcome, Sweep, attempt, read_grid
 
 PARAMETERS = """\
 n: int = 1  # a number
-word: str = "fine"  # fine; bad: fails; once: fails the first time; wait: until a file is there
+word: str = "fine"  # fine; bad: fails; once: fails the first time; kill: its worker, then; wait: until a file is there
 sides: list[int] = [1, 2]
 out: str = ""
 """
 WORK = """\
-import json, os, pathlib, time
+import json, os, pathlib, signal, time
 here = pathlib.Path(out).parents[1]  # the sweep
 with (here / "ledger").open("a") as ledger:
     ledger.write(f"{n} {os.getppid()} {os.environ['OMP_NUM_THREADS']}\\n")
 before = (here / "ledger").read_text().split("\\n")
-assert word != "bad" and not (word == "once" and sum(line.startswith(f"{n} ") for line in before) < 2), word
+first = sum(line.startswith(f"{n} ") for line in before) < 2
+assert word != "bad" and not (word == "once" and first), word
+if word == "kill" and first:
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
 while word == "wait" and not (here / "go").exists():
     time.sleep(0.05)
 """
@@ -128,6 +132,17 @@ def test_failed_runs_are_tried_again_and_finished_ones_never(notebook: Path, tmp
     assert {outcome.state for outcome in again.run(jobs=1).values()} == {"done"}
     assert Counter(line[0] for line in ledger(sweep.folder)) == {"1": 1, "2": 2, "3": 2, "4": 1}
     assert sorted(pd.read_csv(sweep.folder / "results.csv")["parameter.n"]) == [1, 2, 4]
+
+
+def test_a_worker_that_dies_costs_its_run_one_try(notebook: Path, tmp_path: Path) -> None:
+    points = read_grid(str(notebook), grid(tmp_path, "n: [1]\nword: [kill]\n"))
+    points += read_grid(str(notebook), grid(tmp_path, "n: [2]\nword: [fine]\n"))
+    sweep = Sweep(points, tmp_path / "sweep")
+    assert {outcome.state for outcome in sweep.run(jobs=2).values()} == {"done"}
+    begun = Counter(line[0] for line in ledger(sweep.folder))
+    assert begun["1"] == 2
+    assert begun["2"] <= 2
+    assert sorted(pd.read_csv(sweep.folder / "results.csv")["parameter.n"]) == [1, 2]
 
 
 def test_a_run_done_twice_is_kept_once(notebook: Path, tmp_path: Path) -> None:

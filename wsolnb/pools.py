@@ -113,7 +113,9 @@ def pool(backend: Backend, address: str, jobs: int) -> Iterator[tuple[int, int]]
         register_ray()
         if address:
             os.environ["RAY_ADDRESS"] = address  # read by ray when joblib starts it
-        with enter("ray"):
+        here = gpus()
+        jobs = min(jobs, len(here) or jobs)
+        with enter("ray", ray_remote_args={"num_gpus": 1} if here else {}):  # without, Ray hides the GPUs
             yield (-1 if address else jobs), jobs
     else:
         raise ValueError(f"backend is {backend!r}, not loky, dask or ray")

@@ -167,7 +167,7 @@ class Sweep:
             BlockingIOError: If another sweep works in the folder.
             ValueError: If the backend cannot do what is asked.
             ModuleNotFoundError: If the backend is not installed.
-            ConnectionError: If no scheduler answers.
+            ConnectionError: If no scheduler answers, or workers stop before a run begins.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -207,7 +207,7 @@ class Sweep:
                 elif broken is None or point.name in began or _ended(places[point.name]).state == "failed":
                     tries[point.name] += 1
             if broken is not None and tries == before:
-                raise RuntimeError(f"the workers stopped before a run began: {broken}") from broken
+                raise ConnectionError(f"the workers stopped before a run began: {broken}") from broken
 
     def _write_grid(self) -> None:
         text = yaml.safe_dump({point.name: point.varied for point in self.points}, sort_keys=False, allow_unicode=True)
@@ -231,7 +231,7 @@ class Sweep:
 
 
 def attempt(point: Point, sweep: Path, place: Path, share: int, where: Path) -> None:
-    """Run a point once, on whatever worker this is, and put what it left to its place. Raises nothing.
+    """Run a point once, on whatever worker this is, and put what it left to its place. Failures are kept there.
 
     Args:
         point: The point.
@@ -251,7 +251,7 @@ def attempt(point: Point, sweep: Path, place: Path, share: int, where: Path) -> 
             execute(point.wanted, folder, log=folder / LOG, environment=own, where=where if where.is_dir() else None)
     except KeyboardInterrupt:
         shutil.rmtree(folder, ignore_errors=True)
-        return
+        raise
     except Exception as failure:
         error = str(failure) or repr(failure)
     status = {"state": "failed" if error else "done", "seconds": round(time.time() - started, 1), "error": error}
