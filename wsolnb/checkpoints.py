@@ -177,8 +177,9 @@ def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], value
     state: dict[int, dict[str, Any]] = {}
     for name, entry in {**values["rest"], **tensors}.items():
         index, _, what = name.partition(".")
-        if isinstance(entry, Tensor) and entry.shape == parameters[int(index)].shape:
-            entry = torch.empty_like(parameters[int(index)], dtype=entry.dtype, requires_grad=False).copy_(entry)
+        if isinstance(entry, Tensor):
+            like = parameters[int(index)] if entry.shape == parameters[int(index)].shape else entry
+            entry = torch.empty_like(like, dtype=entry.dtype, requires_grad=False).copy_(entry)
         state.setdefault(int(index), {})[what] = entry
     optimizer.load_state_dict({"state": state, "param_groups": values["groups"]})
 

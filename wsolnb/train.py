@@ -141,12 +141,14 @@ def train(
     key = fingerprint(model, dataset, cast(nn.Module, objective), asdict(plan), precision, version, *special)
     key = fabric.broadcast(key)
     weights = cache_folder() / "weights" / f"{key}.safetensors"
+    checkpoint = Checkpoint(weights.with_suffix(".checkpoint"), key, version)
     if not retrain and fabric.broadcast(weights.is_file()):
+        if fabric.is_global_zero:
+            _tidy_if_alone(weights, checkpoint)
         return _cached(model, weights, where)
     with _alone(weights.with_suffix(".lock"), fabric):
         if not retrain and fabric.broadcast(weights.is_file()):  # another run made them
             return _cached(model, weights, where)
-        checkpoint = Checkpoint(weights.with_suffix(".checkpoint"), key, version)
         if retrain and fabric.is_global_zero:
             checkpoint.remove()
         fabric.barrier()
@@ -169,7 +171,7 @@ def train(
             record = {"plan": asdict(plan), "history": history, "sha256": hashlib.sha256(data).hexdigest()}
             write_whole(weights.with_suffix(".json"), json.dumps(record).encode())
             write_whole(weights, data)
-            checkpoint.remove()
+            _tidy(weights, checkpoint)
         fabric.barrier()
         return Training(history, weights)
 
@@ -179,6 +181,24 @@ def _cached(model: nn.Module, weights: Path, where: torch.device) -> Training:
     restore_module(model, read_tensors(weights, record.get("sha256"), "train again with retrain=True"), weights)
     model.to(where).to(memory_format=torch.channels_last).eval()
     return Training(record["history"], weights, cached=True)
+
+
+def _tidy(weights: Path, checkpoint: Checkpoint) -> None:
+    """Delete what is of no use once the weights are there."""
+    checkpoint.remove()
+    for partial in weights.parent.glob(f"{weights.stem}.*.partial"):
+        partial.unlink(missing_ok=True)
+
+
+def _tidy_if_alone(weights: Path, checkpoint: Checkpoint) -> None:
+    """Do the same after a run that was killed just before it could; its lock still lies there."""
+    if (path := weights.with_suffix(".lock")).exists():
+        try:
+            with FileLock(path, timeout=0):
+                _tidy(weights, checkpoint)
+                path.unlink(missing_ok=True)
+        except Timeout:  # another run is at it
+            pass
 
 
 def _fabric(device: torch.device, precision: str) -> Fabric:
