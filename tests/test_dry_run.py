@@ -126,7 +126,7 @@ def test_lines_name_everything(suite: Path) -> None:
     assert "12 classes" in shown
     assert "epochs=3" in shown
     assert "steps     156, of 8 images of 32 px, 100 images in an epoch" in shown
-    assert "tiny_gap," in shown
+    assert "model     tiny_gap with a linear head, " in shown
     assert "measured on 4 images on cpu" in shown
     assert "MB for the largest step" in shown
     unknown = "\n".join(describe(budget("doe2000", {"dataset": "voc", "train_images": "0"})))

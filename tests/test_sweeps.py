@@ -246,6 +246,16 @@ def test_the_command_line_brings_no_engine_with_it() -> None:
     assert all(option in shown for option in ("--grid", "--jobs", "--backend", "--address", "loky|dask|ray"))
 
 
+def test_parquet_is_asked_for_before_anything_runs(
+    notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    given = ["sweep", "tiny.ipynb", "--grid", str(grid(tmp_path, "n: [1]\n")), "--parquet"]
+    result = CliRunner().invoke(app, given)
+    assert (result.exit_code, result.output) == (2, "error: --parquet needs the package pyarrow: pip install pyarrow\n")
+    assert not (tmp_path / "runs").exists()
+
+
 def sweeping(*options: str) -> list[str]:
     return [str(Path(sys.executable).with_name("wsolnb")), "sweep", "tiny.ipynb", "--grid", "grid.yaml", *options]
 

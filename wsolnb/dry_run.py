@@ -186,7 +186,7 @@ def describe(found: Budget) -> Iterator[str]:
         least = "at least " if training.objects else ""
         yield f"training    {training.what}: {training.times} x {training.epochs} epochs"
         frozen = ", backbone frozen" if training.frozen else ""
-        yield f"  model     {training.network}, {step.parameters:,} weights{frozen}"
+        yield f"  model     {training.network} with a linear head, {step.parameters:,} weights{frozen}"
         of = f"{least}{training.images:,}" if training.images else "an unknown number of"
         count = f"{least}{training.steps:,}" if training.steps else "unknown"
         yield f"  steps     {count}, of {training.batch} images of {training.side} px, {of} images in an epoch"
