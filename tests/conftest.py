@@ -10,6 +10,8 @@ import torch
 
 REPO = Path(__file__).resolve().parents[1]
 
+collect_ignore = ["conftest.py", "browser/conftest.py"]  # two modules of one name; neither holds a doctest
+
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:

@@ -16,7 +16,7 @@ from wsolnb.data.protocol import ProtocolSplit, write_split
 from wsolnb.data.single_object import ProtocolImages, drawn_objects, photographed_objects
 from wsolnb.models.cam import classifier
 from wsolnb.objects import read_objects
-from wsolnb.papers import suite_folder
+from wsolnb.papers import Paper, paper_keys
 from wsolnb.parameters import read_recipe
 
 
@@ -168,8 +168,8 @@ def test_recipes_find_their_data_in_official_layouts(tmp_path: Path) -> None:
     """What every recipe for single objects says about data, on a miniature tree of its data set."""
     names = {"cub": "cub", "imagenet": "imagenet", "openimages": "openimages"}
     found = 0
-    for path in sorted((suite_folder() / "papers").glob("*/*.yaml")):
-        recipe = read_recipe(path) if path.stem not in ("claims", "paper") else {}
+    for path in (path for key in paper_keys() for path in Paper(key).recipes().values()):
+        recipe = read_recipe(path)
         name = names.get(path.stem.split("-")[0])
         if name is None or len(recipe.get("splits", ())) != 3:
             continue
