@@ -12,6 +12,7 @@ from torch.utils.data import TensorDataset
 
 from wsolnb.boxes import BoxRule
 from wsolnb.data.critters import World
+from wsolnb.loop import _groups
 from wsolnb.losses import RefinementLoss, TwoHeads
 from wsolnb.models.backbones import backbone
 from wsolnb.models.cam import Classifier, classifier
@@ -20,7 +21,7 @@ from wsolnb.models.ornet import SHALLOW, Generator, StageOne, StageTwo, frozen, 
 from wsolnb.objects import ObjectMaps, locate
 from wsolnb.plans import AdamPlan, Plan
 from wsolnb.soft_maps import SoftMaps, certain, hits, numbers, read_soft, wobble
-from wsolnb.train import _groups, train
+from wsolnb.train import train
 
 IMAGES = torch.rand(2, 3, 48, 80, generator=torch.Generator().manual_seed(0))
 

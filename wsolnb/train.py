@@ -24,7 +24,6 @@ from torch.utils.data import Dataset, Sampler
 from wsolnb.checkpoints import Checkpoint, read_tensors, restore_module, tensor_bytes, write_whole
 from wsolnb.fingerprints import fingerprint
 from wsolnb.loop import Loop
-from wsolnb.loop import _groups as _groups
 from wsolnb.losses import Objective
 from wsolnb.order import collate as collate
 from wsolnb.plans import AdamPlan as AdamPlan

@@ -18,8 +18,7 @@ from torchvision.transforms.v2.functional import resize
 from wsolnb.boxes import BoxRule
 from wsolnb.losses.confidence import confidence, confidence_mask, thresholds
 from wsolnb.metrics.bootstrap import Interval
-from wsolnb.overlap import iou
-from wsolnb.plots.style import HEAT, TRUTH, draw_boxes, show_picture
+from wsolnb.plots.style import HEAT, judge_box, show_picture
 from wsolnb.two_maps import MergedMaps
 
 _COLOURS = {"base": 7, "csoa": 0, "confseg": 1, "coaug": 2, "centre": 5}  # places in the palette; others share one
@@ -90,26 +89,13 @@ def show_merge(
         for panel, index, mask, box in zip(ax, indices, kept, boxes, strict=True):
             pixels = resize(images[index][0].as_subclass(Tensor), list(found.frame), antialias=True).float() / 255
             show_picture(panel, pixels * (0.25 + 0.75 * mask))
-            _judge(panel, box[None], found.boxes[index])
+            judge_box(panel, box[None], found.boxes[index])
         ax[0].text(
             -0.08, 0.5, names[name], transform=ax[0].transAxes, rotation=90, ha="right", va="center", fontweight="bold"
         )
     for panel, index in zip(axes[0], indices, strict=True):
         panel.set_title(classes[int(found.labels[index])], fontsize=10)
     return fig
-
-
-def _judge(ax: Axes, box: Tensor, truth: Tensor) -> None:
-    draw_boxes(ax, truth, [0] * len(truth), {0: TRUTH})
-    there = bool(box.isfinite().all())
-    overlap = float(iou(box, truth).max()) if there else 0.0
-    colour = sns.color_palette("colorblind")[2 if overlap >= 0.5 else 1]
-    if there:
-        draw_boxes(ax, box, [0], {0: colour}, dashed=True)
-    ax.text(
-        0.97, 0.03, f"{overlap:.2f}", transform=ax.transAxes, ha="right", va="bottom", color="white",
-        fontsize=9, fontweight="bold", bbox={"facecolor": colour, "pad": 1.2},
-    )  # fmt: skip
 
 
 def plot_embeddings(parts: Mapping[str, tuple[Tensor, Tensor]], labels: Tensor, classes: Sequence[str]) -> Figure:

@@ -8,7 +8,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import seaborn as sns
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -16,7 +15,7 @@ from torch.utils.data import Dataset
 from wsolnb.metrics.bootstrap import Interval
 from wsolnb.objects import Located
 from wsolnb.overlap import iou
-from wsolnb.plots.style import HEAT, TRUTH, draw_boxes, show_picture
+from wsolnb.plots.style import HEAT, TRUTH, draw_boxes, judge_box, show_picture
 from wsolnb.quantise import minmax
 
 _LINES = ("-", "--", "-.", ":")
@@ -41,23 +40,9 @@ def show_located(
         for ax, index, values, box in zip(row, indices, heat, way.boxes(indices), strict=True):
             ax.imshow(values.numpy(), cmap=HEAT, vmin=0, vmax=1)
             ax.set(xticks=[], yticks=[])
-            _judge_box(ax, box[None], way.found.boxes[index])
+            judge_box(ax, box[None], way.found.boxes[index])
         row[0].set_ylabel(name, fontsize=10, fontweight="bold")
     return fig
-
-
-def _judge_box(ax: Axes, box: Tensor, truth: Tensor) -> None:
-    """Draw a predicted box and the true ones, and write their overlap into the corner."""
-    there = bool(box.isfinite().all())
-    overlap = float(iou(box, truth).max()) if there else 0.0
-    colour = sns.color_palette("colorblind")[2 if overlap >= 0.5 else 1]
-    draw_boxes(ax, truth, [0] * len(truth), {0: TRUTH})
-    if there:
-        draw_boxes(ax, box, [0], {0: colour}, dashed=True)
-    ax.text(
-        0.97, 0.03, f"{overlap:.2f}", transform=ax.transAxes, ha="right", va="bottom", color="white",
-        fontsize=9, fontweight="bold", bbox={"facecolor": colour, "pad": 1.2},
-    )  # fmt: skip
 
 
 def plot_areas(areas: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:

@@ -15,6 +15,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 from torch import Tensor
 
+from wsolnb.overlap import iou
+
 Colour = tuple[float, float, float]
 
 HEAT = "inferno"  # rises evenly in lightness
@@ -96,3 +98,17 @@ def draw_boxes(
                 x0, y0, text, color="white", fontsize=10, va="bottom", ha="left", clip_on=True,
                 bbox={"facecolor": [c * 0.75 for c in colours[label]], "edgecolor": "none", "pad": 1.5},
             )  # fmt: skip
+
+
+def judge_box(ax: Axes, box: Tensor, truth: Tensor) -> None:
+    """Draw a predicted box and the true ones, and their overlap in the corner: green from 0.5 on, orange below."""
+    there = bool(box.isfinite().all())
+    overlap = float(iou(box, truth).max()) if there else 0.0
+    colour = sns.color_palette("colorblind")[2 if overlap >= 0.5 else 1]
+    draw_boxes(ax, truth, [0] * len(truth), {0: TRUTH})
+    if there:
+        draw_boxes(ax, box, [0], {0: colour}, dashed=True)
+    ax.text(
+        0.97, 0.03, f"{overlap:.2f}", transform=ax.transAxes, ha="right", va="bottom", color="white",
+        fontsize=9, fontweight="bold", bbox={"facecolor": colour, "pad": 1.2},
+    )  # fmt: skip
