@@ -113,7 +113,7 @@ def test_never_slower_than_torchcam_with_the_same_boxes(
     cost = ratio(times, "ours", "theirs")
     record_property("ratio", round(cost, 3))
     print(f"{device}: {cost:.3f} of torchcam's CAM with the same boxes")
-    assert cost <= 1.02  # both are a forward pass and the same boxes; two per cent are the clock's
+    assert cost <= 1
 
 
 def test_many_times_faster_than_grad_cam(
