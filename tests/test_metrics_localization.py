@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import protocol_oracle as oracle
 import pytest
@@ -12,6 +14,8 @@ from wsolnb.background import Background
 from wsolnb.boxes import BoxRule
 from wsolnb.metrics import CorLoc, IoUDistribution, MaxBoxAcc, MaxBoxAccV2, PxAP, TopLocalization, interval, read_maps
 from wsolnb.metrics._images import mean_statistic
+from wsolnb.metrics._sweeps import best_ious
+from wsolnb.overlap import iou
 from wsolnb.quantise import quantise
 
 
@@ -97,6 +101,21 @@ def test_a_rule_that_is_not_quantised():
         assert accuracy[index] == pytest.approx(np.mean(right))
     with pytest.raises(TypeError, match="does not quantise"):
         metric.update(quantise(maps), boxes)
+
+
+@pytest.mark.parametrize("component", ["largest", "extent", "all", "all_contours"])
+@pytest.mark.parametrize("reference", ["maximum", "percentile", "absolute"])
+@pytest.mark.parametrize(("strict", "quantise"), [(True, False), (False, False), (False, True)])
+def test_many_thresholds_at_once_equal_one_cut_after_another(component, reference, strict, quantise):
+    maps, boxes = drawn(6, seed=4)
+    maps[0], maps[1] = 0.0, (maps[1] * 4).round() / 4  # nothing to cut, and values that lie on limits
+    rule = BoxRule(reference=reference, strict=strict, quantise=quantise, component=component, empty="image")
+    thresholds = torch.arange(300).double().flip(0) / 300
+    best = best_ious(maps, [each.double() for each in boxes], rule, thresholds)
+    for index in (0, 37, 150, 225, 299):
+        cut, image, _ = replace(rule, threshold=float(thresholds[index])).every(maps[:, None], maps.shape[1:])
+        for i, true in enumerate(boxes):
+            assert best[i, index] == iou(cut[image == i], true).max()
 
 
 def test_curve_threshold_and_fixed_numbers():

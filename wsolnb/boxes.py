@@ -8,7 +8,7 @@ boxes converted (one is added), so that the plain IoU of the result equals the I
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -195,28 +195,46 @@ class BoxRule:
 
     def _foreground(self, maps: Tensor, size: list[int]) -> Tensor:
         """The cut itself: maps ``(n, h, w)`` to bool ``(n, H, W)`` on the same device."""
+        maps = self.prepared(maps, size)
+        limit = self.limits(maps, torch.tensor([self.threshold], dtype=torch.float64))[:, :, None]
+        return maps > limit if self.strict else maps >= limit
+
+    def prepared(self, maps: Tensor, size: Sequence[int]) -> Tensor:
+        """Maps ``(n, h, w)`` as they are cut: resized to ``size``, normalised and quantised as the rule says."""
         if self.normalise == "before":
             maps = minmax(maps)
         if self.resize is not None:
             corners = {} if self.resize == "nearest" else {"align_corners": False}
-            maps = functional.interpolate(maps[:, None], size, mode=self.resize, **corners)[:, 0]
+            maps = functional.interpolate(maps[:, None], list(size), mode=self.resize, **corners)[:, 0]
         if self.normalise == "after":
             maps = minmax(maps)
         if self.quantise:
             maps = cubehelix_grey(maps) if self.colour_map else quantise(maps)
+        return maps
+
+    def limits(self, maps: Tensor, thresholds: Tensor) -> Tensor:
+        """Where each threshold cuts each prepared map.
+
+        Args:
+            maps: ``(n, H, W)``, from `prepared`.
+            thresholds: float64 ``(T,)`` in place of the rule's own.
+
+        Returns:
+            ``(n, T)`` in the maps' dtype and on their device, int16 for quantised ones. A map without a positive value
+            is cut above its highest one, unless the reference is absolute.
+        """
         highest = maps.amax(dim=(1, 2))
+        thresholds = thresholds.cpu()
         if self.reference == "absolute":
-            limit = highest.new_full(highest.shape, self.threshold * (255 if self.quantise else 1), dtype=torch.float64)
+            limit = (thresholds * (255 if self.quantise else 1)).expand(len(maps), -1)
         else:
             basis = highest if self.reference == "maximum" else percentile(maps, self.percentile)
-            limit = self.threshold * basis.cpu().double()
-        if self.quantise:
-            limit = limit.floor()
-        limit = limit.to(maps.device, torch.int16 if self.quantise else maps.dtype)[:, None, None]
-        mask = maps > limit if self.strict else maps >= limit
+            limit = basis.cpu().double()[:, None] * thresholds
+        dtype, beyond = (torch.int16, 256) if self.quantise else (maps.dtype, torch.inf)
+        limit = (limit.floor() if self.quantise else limit).to(maps.device, dtype)
         if self.reference != "absolute":
-            mask &= (highest > 0)[:, None, None]
-        return mask
+            limit = torch.where((highest > 0)[:, None], limit, limit.new_tensor(beyond))
+        return limit
 
     def convert(self, found: np.ndarray, grid: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
         """Boxes on the grid of the cut, as boxes in the image in the rule's convention.

@@ -1,14 +1,20 @@
 """An IPython extension without any command: it loads what the notebooks of the suite import first.
 
-``wsolnb run`` hands it to the kernel, which so loads torch while the command line still loads papermill.
+``wsolnb run`` hands it to the kernel, which so loads torch while the command line still loads papermill. The objects
+that come with the packages stay for good: the garbage collector does not look at them while they come, nor ever again.
 """
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
-import wsolnb.metrics
-import wsolnb.plots  # noqa: F401
+gc.disable()
+import wsolnb.metrics  # noqa: E402
+import wsolnb.plots  # noqa: E402, F401
+
+gc.freeze()
+gc.enable()
 
 
 def load_ipython_extension(shell: Any) -> None:

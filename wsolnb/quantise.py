@@ -105,11 +105,10 @@ def percentile(maps: Tensor, percent: float) -> Tensor:
         >>> percentile(torch.tensor([[[0, 10], [20, 30]]], dtype=torch.uint8), 50)
         tensor([15.], dtype=torch.float64)
     """
-    ordered = maps.flatten(1).sort(dim=1).values
-    place = percent / 100 * (ordered.shape[1] - 1)
+    flat = maps.flatten(1)
+    place = percent / 100 * (flat.shape[1] - 1)
     below, part = int(place), place - int(place)
-    low = ordered[:, below].cpu().double()
-    high = ordered[:, min(below + 1, ordered.shape[1] - 1)].cpu().double()
+    low, high = (flat.kthvalue(min(k, flat.shape[1])).values.cpu().double() for k in (below + 1, below + 2))
     return low + (high - low) * part if part < 0.5 else high - (high - low) * (1 - part)
 
 

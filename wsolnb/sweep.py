@@ -141,10 +141,13 @@ def _truth(boxes: Sequence[Tensor], images: int) -> tuple[np.ndarray, np.ndarray
     for i, row in enumerate(rows):
         if row.ndim != 2 or row.shape[1] != 4:
             raise ValueError(f"the boxes of image {i} of this batch must be (n, 4), not {tuple(row.shape)}")
-        if not row.isfinite().all() or (row[:, 2:] < row[:, :2]).any():
-            raise ValueError(f"image {i} of this batch has a box with a negative size or NaN: {row.tolist()}")
     starts = np.cumsum([0, *map(len, rows)])
-    return torch.cat(rows).numpy() if rows else np.empty((0, 4)), starts
+    every = torch.cat(rows).numpy() if rows else np.empty((0, 4))
+    bad = np.flatnonzero(~(np.isfinite(every).all(axis=1) & (every[:, 2:] >= every[:, :2]).all(axis=1)))
+    if len(bad):
+        i = int(np.searchsorted(starts, bad[0], side="right")) - 1
+        raise ValueError(f"image {i} of this batch has a box with a negative size or NaN: {rows[i].tolist()}")
+    return every, starts
 
 
 @njit(cache=True, nogil=True)

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from wsolnb.boxes import BoxRule
-from wsolnb.metrics._tables import check_boxes
-from wsolnb.overlap import iou
+from wsolnb.metrics._tables import check_each_boxes
 from wsolnb.quantise import cubehelix_grey, quantise
 from wsolnb.sweep import levels, sweep_ious
 
 Convention = Literal["exclusive", "inclusive"]
+
+_RANKS = 255  # thresholds whose ranks fit into a byte
 
 
 def exclusive_truth(boxes: Sequence[Tensor], images: int, convention: Convention) -> list[Tensor]:
@@ -26,7 +27,7 @@ def exclusive_truth(boxes: Sequence[Tensor], images: int, convention: Convention
     """
     if len(boxes) != images:
         raise ValueError(f"{images} maps but {len(boxes)} lists of boxes: there must be one of each per image")
-    rows = [check_boxes(each, f"boxes of image {index} of this batch") for index, each in enumerate(boxes)]
+    rows = check_each_boxes(boxes, lambda index: f"boxes of image {index} of this batch")
     for index, row in enumerate(rows):
         if not len(row):
             raise ValueError(f"image {index} of this batch has no ground-truth box: there is nothing to localize in it")
@@ -37,7 +38,8 @@ def exclusive_truth(boxes: Sequence[Tensor], images: int, convention: Convention
 def best_ious(maps: Tensor, truth: Sequence[Tensor], rule: BoxRule, thresholds: Tensor) -> Tensor:
     """Best IoU of any box of a map with any ground truth of its image, boxes cut at the map's own size.
 
-    Rules that quantise are swept over all levels at once; others are applied threshold by threshold.
+    A map is swept over all thresholds at once: over its own 256 levels where the rule quantises, else over the ranks
+    of its values among the limits at which the thresholds cut it.
 
     Args:
         maps: Float ``(B, H, W)`` in [0, 1], or uint8 as the rule would quantise them; any device.
@@ -56,12 +58,15 @@ def best_ious(maps: Tensor, truth: Sequence[Tensor], rule: BoxRule, thresholds: 
         return sweep_ious(grey, truth, rule).gather(1, levels(grey, thresholds, rule))
     if maps.dtype == torch.uint8:
         raise TypeError("maps are uint8 but the box rule does not quantise: give floats in [0, 1]")
-    best = torch.zeros(len(maps), len(thresholds), dtype=torch.float64)
-    for index, threshold in enumerate(thresholds.tolist()):
-        size = (maps.shape[1], maps.shape[2])
-        boxes, image, _ = replace(rule, threshold=threshold).every(maps.unsqueeze(1), size)
-        counts = image.bincount(minlength=len(maps)).tolist()
-        for number, (each, true) in enumerate(zip(boxes.split(counts), truth, strict=True)):
-            if len(each):
-                best[number, index] = iou(each, true).max()
-    return best
+    values = rule.prepared(maps, maps.shape[1:])
+    parts = [_ranked_ious(values, truth, rule, each) for each in thresholds.double().split(_RANKS)]
+    return torch.cat(parts, dim=1)
+
+
+def _ranked_ious(values: Tensor, truth: Sequence[Tensor], rule: BoxRule, thresholds: Tensor) -> Tensor:
+    """As `best_ious`, for prepared maps and few thresholds: "beyond the k-th lowest limit" is "of a rank above k"."""
+    limits, order = rule.limits(values, thresholds).sort(dim=1)
+    flat = values.to(limits.dtype).flatten(1).contiguous()
+    ranks = torch.searchsorted(limits, flat, right=not rule.strict).to(torch.uint8).view_as(values)
+    swept = sweep_ious(ranks, truth, replace(rule, strict=True))[:, : len(thresholds)]
+    return torch.empty_like(swept).scatter_(1, order.cpu(), swept)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +32,17 @@ def check_boxes(boxes: Tensor, what: str) -> Tensor:
     return boxes
 
 
+def check_each_boxes(boxes: Sequence[Tensor], what: Callable[[int], str]) -> list[Tensor]:
+    """`check_boxes` for the boxes of many images, looked at together; `what` names an image by its place."""
+    rows = [torch.as_tensor(each) for each in boxes]
+    if all(row.ndim == 2 and row.shape[1] == 4 for row in rows) and len({row.device for row in rows}) == 1:
+        rows = [row.as_subclass(Tensor).float() for row in rows]
+        every = torch.cat(rows)
+        if bool(every.isfinite().all() & (every[:, 2:] >= every[:, :2]).all()):
+            return rows
+    return [check_boxes(row, what(index)) for index, row in enumerate(rows)]
+
+
 def check_labels(labels: Tensor, count: int, classes: int, what: str) -> Tensor:
     """Check labels: integers, one per box, each in ``[0, classes)``.
 
@@ -57,15 +68,14 @@ def check_predictions(predictions: Sequence[Mapping[str, Tensor]], targets: int,
     """
     if len(predictions) != targets:
         raise ValueError(f"{len(predictions)} predictions but {targets} targets: give one of each per image")
-    boxes, labels, scores = [], [], []
+    boxes = _boxes_of(predictions, ("boxes", "scores", "labels"), "prediction")
+    labels, scores = [], []
     for index, entry in enumerate(predictions):
-        what = f"prediction {index}"
-        _has_keys(entry, ("boxes", "scores", "labels"), what)
-        boxes.append(check_boxes(entry["boxes"], what))
-        labels.append(check_labels(entry["labels"], len(boxes[-1]), classes, what))
+        what, count = f"prediction {index}", len(boxes[index])
+        labels.append(check_labels(entry["labels"], count, classes, what))
         score = torch.as_tensor(entry["scores"]).float()
-        if score.shape != (len(boxes[-1]),):
-            raise ValueError(f"{what}: {len(boxes[-1])} boxes but scores of shape {tuple(score.shape)}")
+        if score.shape != (count,):
+            raise ValueError(f"{what}: {count} boxes but scores of shape {tuple(score.shape)}")
         if not bool(score.isfinite().all()):
             raise ValueError(f"{what}: score {score[~score.isfinite()][0].item()} is not finite")
         scores.append(score)
@@ -78,25 +88,28 @@ def check_targets(targets: Sequence[Mapping[str, Any]], classes: int) -> dict[st
     Raises:
         ValueError: As :meth:`wsolnb.metrics.DetectionAP.update`.
     """
-    boxes, labels, crowds, ids = [], [], [], []
+    boxes = _boxes_of(targets, ("boxes", "labels"), "target")
+    labels, crowds, ids = [], [], []
     for index, entry in enumerate(targets):
-        what = f"target {index}"
-        _has_keys(entry, ("boxes", "labels"), what)
-        boxes.append(check_boxes(entry["boxes"], what))
-        labels.append(check_labels(entry["labels"], len(boxes[-1]), classes, what))
-        crowd = torch.as_tensor(entry.get("crowd", torch.zeros(len(boxes[-1]), dtype=torch.bool)))
-        if crowd.shape != (len(boxes[-1]),):
-            raise ValueError(f"{what}: {len(boxes[-1])} boxes but crowd of shape {tuple(crowd.shape)}")
+        what, count = f"target {index}", len(boxes[index])
+        labels.append(check_labels(entry["labels"], count, classes, what))
+        crowd = torch.as_tensor(entry.get("crowd", torch.zeros(count, dtype=torch.bool)))
+        if crowd.shape != (count,):
+            raise ValueError(f"{what}: {count} boxes but crowd of shape {tuple(crowd.shape)}")
         crowds.append(crowd)
         ids.append(int(entry.get("image_id", -1)))
     columns = _columns("true", boxes=boxes, labels=labels, crowd=crowds)
     return columns | {"image_id": torch.tensor(ids, dtype=torch.int64)}
 
 
-def _has_keys(entry: Mapping[str, Any], keys: Sequence[str], what: str) -> None:
-    missing = [key for key in keys if key not in entry]
-    if missing:
-        raise ValueError(f"{what} lacks {', '.join(missing)}: it has {', '.join(map(str, entry)) or 'nothing'}")
+def _boxes_of(entries: Sequence[Mapping[str, Any]], keys: Sequence[str], side: str) -> list[Tensor]:
+    """Boxes of all entries, each of which must have all keys."""
+    for index, entry in enumerate(entries):
+        missing = [key for key in keys if key not in entry]
+        if missing:
+            has = ", ".join(map(str, entry)) or "nothing"
+            raise ValueError(f"{side} {index} lacks {', '.join(missing)}: it has {has}")
+    return check_each_boxes([entry["boxes"] for entry in entries], lambda index: f"{side} {index}")
 
 
 def _columns(side: str, **parts: list[Tensor]) -> dict[str, Tensor]:
