@@ -64,9 +64,9 @@ def _body(family: str, pose: int, side: int) -> tuple[Image.Image, NDArray[np.fl
     inside = np.asarray(image.getchannel("A")) >= 128
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     left, top, right, bottom = (int(v) for v in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
-    y_in, x_in = np.nonzero(inside)
-    pixels = np.stack([x_in, y_in], axis=1)
-    edges = np.concatenate([pixels + corner for corner in ((0, 0), (0, 1), (1, 0), (1, 1))])
+    y_in = np.flatnonzero(inside.any(1))
+    first, behind = inside[y_in].argmax(1), side - inside[y_in, ::-1].argmax(1)  # no other pixel of a row is outermost
+    edges = np.concatenate([np.stack([x_in, y_in + low], axis=1) for x_in in (first, behind) for low in (0, 1)])
     hull = edges[ConvexHull(edges).vertices]
     points = np.vstack([[x * side, y * side], hull]) - ((left + right) / 2, (top + bottom) / 2)
     return image.crop((left, top, right, bottom)), points

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -171,9 +172,21 @@ def _scored(statistic: Statistic, weights: Tensor) -> Tensor:
 def _weight_batches(n: int, draws: int, seed: int) -> Iterator[Tensor]:
     if n < 1 or draws < 1:
         raise ValueError(f"a bootstrap needs at least one image and one draw, got n={n}, draws={draws}")
-    generator = torch.Generator().manual_seed(seed)
     rows = max(1, _BATCH_ELEMENTS // n)
+    if draws <= rows:
+        yield _kept_batch(n, draws, seed)
+        return
+    generator = torch.Generator().manual_seed(seed)
     for batch in range(math.ceil(draws / rows)):
-        shape = (min(rows, draws - batch * rows), n)
-        picks = torch.randint(n, shape, generator=generator)
-        yield torch.zeros(shape, dtype=torch.float64).scatter_add_(1, picks, torch.ones(shape, dtype=torch.float64))
+        yield _batch(n, min(rows, draws - batch * rows), generator)
+
+
+@lru_cache(maxsize=2)
+def _kept_batch(n: int, draws: int, seed: int) -> Tensor:
+    """The only batch of a small data set, which every method and metric of a run asks for."""
+    return _batch(n, draws, torch.Generator().manual_seed(seed))
+
+
+def _batch(n: int, draws: int, generator: torch.Generator) -> Tensor:
+    picks = torch.randint(n, (draws, n), generator=generator)
+    return torch.zeros(draws, n, dtype=torch.float64).scatter_add_(1, picks, torch.ones(1, 1).double().expand(draws, n))
