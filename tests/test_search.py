@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsolnb.models.beam import GridClassifier, grid_classifier
-from wsolnb.search import BeamSearch, _best, _stretch, cut_out
+from wsolnb.search import BeamSearch, _best
+from wsolnb.window_cuts import CHILDREN, cut_out, stretch, stretched_children
 from wsolnb.window_tree import Level, Tree
 
 
@@ -149,7 +150,7 @@ def test_windows_are_stretched_as_interpolation_does() -> None:
     for row, (x0, y0, x1, y1) in enumerate(regions.int().tolist()):
         part = grids[source[row], None, :, y0:y1, x0:x1]
         wanted = F.interpolate(part, (5, 5), mode="bilinear", align_corners=True)
-        assert torch.allclose(_stretch(grids, source, regions, 5)[row], wanted[0], atol=1e-5)
+        assert torch.allclose(stretch(grids, source, regions, 5)[row], wanted[0], atol=1e-5)
 
 
 def test_crops() -> None:
@@ -166,8 +167,9 @@ def test_heat_by_hand() -> None:
     pairs = torch.tensor([[0, 1]])
     windows = torch.tensor([[0.0, 0.0, 0.5, 1.0], [0.25, 0.5, 0.75, 1.0]], dtype=torch.float64)
     none, scores = torch.zeros(2, dtype=torch.int64), torch.tensor([[0.0, 0.5], [0.0, 0.25]], dtype=torch.float64)
-    root = Level(none[:1], windows[:1] * 0 + 1, none[:1], scores[:1], none[:1, None], 1)
-    tree = Tree(pairs, torch.zeros(1, 2), [root, Level(none, windows, none, scores, torch.tensor([[0, 1, -1]]), 0)])
+    root = Level(none[:1], windows[:1] * 0 + 1, none[:1], scores[:1], none[:1, None], none[:1, None])
+    kept = torch.tensor([[0, 1, -1]])
+    tree = Tree(pairs, torch.zeros(1, 2), [root, Level(none, windows, none, scores, kept, kept)])
     heat = tree.heat(2)
     assert heat[0, 0].abs().sum() == 0
     # the second window covers half of both lower cells
@@ -179,7 +181,7 @@ def test_heat_by_hand() -> None:
 
 def test_candidates_count_once_and_ties_go_to_the_first() -> None:
     scores = torch.tensor([[0.5], [0.9], [0.5]])
-    found = _best(torch.tensor([[2, 1, 0, 1], [-1, 2, -1, 2]]), scores, torch.tensor([0, 0]), 3)
+    found = _best(torch.tensor([[2, 1, 0, 1], [-1, 2, -1, 2]]), scores, torch.tensor([0, 0]), torch.tensor([3, 1]))
     assert found.tolist() == [[1, 0, 2], [2, -1, -1]]
 
 

@@ -7,19 +7,19 @@ lie in it, so there are four. Level by level:
     -> their children, stretched to L x L (one batch) -> fully connected layers (one batch) -> scores of all classes
     -> the M best children of every class
 
-All classes and images of a level share their windows: whoever asks for a window, it is scored once.
+All classes, images and widths of a level share their windows: whoever asks for a window, it is scored once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torchvision.ops import roi_align
 
 from wsolnb.models.beam import GridClassifier
+from wsolnb.window_cuts import CHILDREN, cut_out, stretch, stretched_children
 from wsolnb.window_tree import Level, Tree
 
 Scores = Callable[[Tensor], Tensor]
@@ -35,7 +35,7 @@ class BeamSearch:
         depth: `H`, levels below the whole image.
         recrop: Cut every kept window out of the image and run the backbone on it (Sec. 3.3); otherwise all windows are
             parts of the one grid of the whole image, which fewer cells tell apart the deeper they lie.
-        batch: Largest number of crops or grids in one pass.
+        batch: Largest number of crops, and of grids, in one pass. A processor is fastest while they fit into its cache.
 
     Raises:
         ValueError: If the width, the depth or the batch is below 1.
@@ -51,7 +51,7 @@ class BeamSearch:
     width: int | None = 8
     depth: int = 10
     recrop: bool = True
-    batch: int = 256
+    batch: int = 64
 
     def __post_init__(self) -> None:
         for name in ("width", "depth", "batch"):
@@ -61,7 +61,6 @@ class BeamSearch:
         if self.depth > 60:
             raise ValueError(f"depth={self.depth}: more than 60 levels are not kept apart")
 
-    @torch.inference_mode()
     def __call__(
         self, model: GridClassifier, images: Tensor, scores: Scores, wanted: Tensor | int | None = None
     ) -> Tree:
@@ -77,6 +76,42 @@ class BeamSearch:
         Raises:
             ValueError: If the images are smaller than the network's input, or `wanted` does not fit.
         """
+        return self.at_widths(model, images, scores, [self.width], wanted)[0]
+
+    @torch.inference_mode()
+    def at_widths(
+        self,
+        model: GridClassifier,
+        images: Tensor,
+        scores: Scores,
+        widths: Sequence[int | None],
+        wanted: Tensor | int | None = None,
+    ) -> list[Tree]:
+        """Search with several widths at once, in place of the search's own: most of their windows are the same.
+
+        Args:
+            model: As above.
+            images: As above.
+            scores: As above.
+            widths: `M`; None keeps all windows.
+            wanted: As above.
+
+        Returns:
+            A tree per width. `Tree.windows` and `Tree.crops` count what each would have taken alone.
+
+        Raises:
+            ValueError: As above, and if there is no width or one is below 1.
+
+        Example:
+            >>> from wsolnb.models.beam import grid_classifier
+            >>> net = grid_classifier("tiny", 3, grid=4, hidden=(8,)).eval()
+            >>> pictures, softmax = torch.rand(2, 3, 40, 64), lambda x: x.softmax(dim=1)
+            >>> greedy, beam = BeamSearch(depth=3).at_widths(net, pictures, softmax, [1, 2])
+            >>> sum(greedy.windows) < sum(beam.windows)
+            True
+        """
+        if not widths or any(width is not None and width < 1 for width in widths):
+            raise ValueError(f"widths={list(widths)}: give some, each at least 1")
         height, width = images.shape[2:]
         if min(height, width) < model.side:
             raise ValueError(
@@ -84,114 +119,105 @@ class BeamSearch:
                 f"{model.side}: enlarge them, or take a backbone or a grid with a smaller input"
             )
         walk = _Walk(self, model, images, scores)
-        pairs = _pairs(wanted, walk.levels[0].scores)
-        tree = Tree(pairs, walk.levels[0].scores, walk.levels)
-        walk.levels[0] = _kept(walk.levels[0], pairs[:, :1].clone())
+        pairs = _pairs(wanted, walk.scores)
+        limits = torch.tensor([_ALL if width is None else width for width in widths], device=images.device)
+        walk.begin(pairs.repeat(len(widths), 1), limits.repeat_interleave(len(pairs)))
         for _ in range(self.depth):
-            if not walk.descend(pairs):
+            if not walk.descend():
                 break
-        return tree
+        levels = (walk.levels_of(k, len(widths)) for k in range(len(widths)))
+        return [Tree(pairs, walk.scores, own, self.recrop) for own in levels]
 
 
-def cut_out(images: Tensor, image: Tensor, windows: Tensor, side: int) -> Tensor:
-    """Crops of images, brought to one size by bilinear interpolation.
-
-    Where a window has twice the pixels of the crop, each pixel of the crop is the mean of 2 x 2 places, and so on.
-
-    Args:
-        images: `(B, 3, H, W)`.
-        image: Number of the image of every window, `(n,)`.
-        windows: xyxy as fractions of the image, `(n, 4)`.
-        side: Side of the crops in pixels.
-
-    Returns:
-        `(n, 3, side, side)`, laid out as `channels_last`.
-
-    Example:
-        >>> corner = torch.tensor([[0.0, 0.0, 0.5, 0.25]])
-        >>> cut_out(torch.arange(8.0).view(1, 1, 2, 4), torch.tensor([0]), corner, 1).item()
-        0.5
-    """
-    height, width = images.shape[2:]
-    pixels = windows * torch.tensor([width, height] * 2, device=windows.device)
-    places = ((pixels[:, 2:] - pixels[:, :2]) / side).amax(dim=1).round().clamp(min=1).int()
-    rows = torch.cat([image[:, None].to(pixels), pixels], dim=1).to(images)
-    crops = images.new_empty(len(rows), images.shape[1], side, side).contiguous(memory_format=torch.channels_last)
-    for count in places.unique().tolist():
-        mine = places == count
-        crops[mine] = roi_align(images, rows[mine], side, sampling_ratio=count, aligned=True)
-    return crops
+_ALL = 1 << 40  # a width that keeps whatever there is
 
 
 class _Walk:
     """The state between two levels: what was found, and the codes by which equal windows are known."""
 
     def __init__(self, search: BeamSearch, model: GridClassifier, images: Tensor, scores: Scores) -> None:
-        self.search, self.model, self.images, self.scores = search, model, images, scores
-        count, device = len(images), images.device
-        whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64, device=device).repeat(count, 1)
-        number = torch.arange(count, device=device)
-        self.grids = self._grids(number, whole)
-        none = torch.full((count,), -1, device=device)
-        self.levels = [Level(number, whole, none, self._classify(self.grids), none[:, None], count)]
-        self.codes = torch.ones(count, 2, dtype=torch.int64, device=device)
+        self.search, self.model, self.class_scores = search, model, scores
+        self.features, self.images = model.frozen_features(), model.backbone.normalise(images)
+        number = torch.arange(len(images), device=images.device)
+        whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64, device=images.device)
+        self.whole = whole.expand(len(images), 4)
+        self.grids = torch.cat([self._grids(part, self.whole[part]) for part in number.split(search.batch)])
+        self.scores = self._classify(self.grids)
+        self.levels: list[Level] = []
 
-    def descend(self, pairs: Tensor) -> bool:
+    def begin(self, pairs: Tensor, limits: Tensor) -> None:
+        """Start at the whole images, with searches `(P, 2)` and the width of each, `(P,)`."""
+        self.pairs, self.limits = pairs, limits
+        number = torch.arange(len(self.whole), device=pairs.device)
+        kept = pairs[:, :1].clone()
+        self.levels = [Level(number, self.whole, torch.full_like(number, -1), self.scores, kept, kept)]
+        self.codes = torch.ones(len(number), 2, dtype=torch.int64, device=pairs.device)
+
+    def descend(self) -> bool:
         """Score the children of all kept windows and keep the best for every search; whether there were any."""
-        last, search, cells = self.levels[-1], self.search, self.model.grid
+        last, recrop, cells = self.levels[-1], self.search.recrop, self.model.grid
         parents = last.kept[last.kept >= 0].unique()
         image, windows = last.image[parents], last.windows[parents]
-        if search.recrop:
-            deeper = len(self.levels) > 1
-            grids = self._grids(image, windows) if deeper else self.grids[parents]
-            source, crops = torch.arange(len(parents), device=image.device), len(parents) if deeper else 0
-            unit = (windows[:, 2:] - windows[:, :2]) / cells
-            frame = torch.tensor([0.0, 0.0, cells, cells], dtype=torch.float64, device=image.device)
-            frame = frame.expand(len(parents), 4)
-        else:
-            grids, source, crops = self.grids, image, 0
-            unit = torch.full((len(parents), 2), 1 / cells, dtype=torch.float64, device=image.device)
-            frame = (windows * cells).round()
+        frame = (windows * cells).round()  # in cells of the grid
+        if recrop:
+            frame = torch.tensor([0.0, 0.0, cells, cells]).to(windows).expand(len(parents), 4)
+        unit = (windows[:, 2:] - windows[:, :2]) / (frame[:, 2:] - frame[:, :2])
+        cut = CHILDREN.to(frame)
         sides = frame[:, 2:] - frame[:, :2]
-        cut = _CUTS.to(frame)
         valid = (sides[:, None] + cut[:, 2:] - cut[:, :2] >= 1).all(dim=2)
-        codes = _codes(self.codes[parents], search.recrop)
-        of = torch.arange(len(parents), device=image.device)[:, None].expand(-1, 4)[valid]
+        codes = _codes(self.codes[parents], recrop)
+        of, which = valid.nonzero(as_tuple=True)
         if not len(of):
             return False
         child_codes = codes[valid]
         first, place = _distinct(image[of], child_codes)
-        chosen = of[first]
-        step = cut.expand(len(parents), 4, 4)[valid][first]
-        children = windows[chosen] + step * unit[chosen].repeat(1, 2)
-        regions = frame[chosen] + step
-        found = torch.cat(
-            [
-                self._classify(_stretch(grids, source[chosen[part]], regions[part], cells))
-                for part in torch.arange(len(chosen), device=image.device).split(search.batch)
-            ]
-        )
+        chosen, step = of[first], cut[which[first]]
+        if recrop:
+            found = self._children(parents, chosen, which[first])
+        else:
+            found = self._parts(image[chosen], frame[chosen] + step)
         table = torch.full((len(parents), 4), -1, dtype=torch.int64, device=image.device)
         table[valid] = place
         rank = torch.full((len(last.image),), -1, dtype=torch.int64, device=image.device)
         rank[parents] = torch.arange(len(parents), device=image.device)
-        mine = table[rank[last.kept.clamp(min=0)]].masked_fill((last.kept < 0)[..., None], -1).flatten(1)
-        kept = _best(mine, found, pairs[:, 1], search.width)
-        self.levels.append(Level(image[chosen], children, parents[chosen], found, kept, crops))
+        asked = table[rank[last.kept.clamp(min=0)]].masked_fill((last.kept < 0)[..., None], -1).flatten(1)
+        kept = _best(asked, found, self.pairs[:, 1], self.limits)
+        children = windows[chosen] + step * unit[chosen].repeat(1, 2)
+        self.levels.append(Level(image[chosen], children, parents[chosen], found, kept, asked))
         self.codes = child_codes[first]
         return True
 
+    def levels_of(self, part: int, parts: int) -> list[Level]:
+        """All levels as the searches of one of several equal groups see them."""
+        count = len(self.pairs) // parts
+        mine = slice(part * count, (part + 1) * count)
+        return [replace(level, kept=level.kept[mine], asked=level.asked[mine]) for level in self.levels]
+
+    def _children(self, parents: Tensor, of: Tensor, which: Tensor) -> Tensor:
+        """Scores of children: number of the parent among `parents`, and which of its four it is, `(n,)` each."""
+        last, step = self.levels[-1], self.search.batch
+        found = self.scores.new_empty(len(of), self.scores.shape[1])
+        for start in range(0, len(parents), step):
+            part = parents[start : start + step]
+            above = len(self.levels) > 1
+            grids = self._grids(last.image[part], last.windows[part]) if above else self.grids[part]
+            mine = ((of >= start) & (of < start + step)).nonzero()[:, 0]
+            found[mine] = self._classify(stretched_children(grids)[of[mine] - start, which[mine]])
+        return found
+
+    def _parts(self, image: Tensor, regions: Tensor) -> Tensor:
+        """Scores of parts of the grids of the whole images."""
+        pieces = zip(image.split(4 * self.search.batch), regions.split(4 * self.search.batch), strict=True)
+        grids = self.grids.contiguous()
+        return torch.cat([self._classify(stretch(grids, i, r, self.model.grid)) for i, r in pieces])
+
     def _grids(self, image: Tensor, windows: Tensor) -> Tensor:
         """Grids of windows of the images: cut out, brought to the network's input, through the backbone."""
-        parts = zip(image.split(self.search.batch), windows.split(self.search.batch), strict=True)
-        grids = [self.model.features(cut_out(self.images, i, w, self.model.side)) for i, w in parts]
-        return torch.cat(grids).contiguous()
+        found: Tensor = self.features(cut_out(self.images, image, windows, self.model.side))
+        return found
 
     def _classify(self, grids: Tensor) -> Tensor:
-        return torch.cat([self.scores(self.model.classify(g).double()) for g in grids.split(self.search.batch)])
-
-
-_CUTS = torch.tensor([[0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, -1], [0, 1, 0, 0]])  # the four children
+        return self.class_scores(self.model.classify(grids).double())
 
 
 def _codes(codes: Tensor, recrop: bool) -> Tensor:
@@ -220,41 +246,23 @@ def _distinct(image: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
     return first, place
 
 
-def _stretch(grids: Tensor, source: Tensor, regions: Tensor, cells: int) -> Tensor:
-    """Windows of grids, stretched to `cells` x `cells` by bilinear interpolation between the cells inside them.
-
-    The first and the last cell of a window become the first and the last of the result (align_corners=True).
-
-    Args:
-        grids: `(N, T, L, L)`.
-        source: Which of them each window lies in, `(n,)`.
-        regions: xyxy in cells, far corner exclusive, `(n, 4)`.
-        cells: `L`.
-    """
-    step = (regions[:, 2:] - regions[:, :2] - 1) / (cells - 1)
-    corner = regions[:, :2] + 0.5 - step / 2
-    rows = torch.cat([source[:, None].to(corner), corner, corner + cells * step], dim=1).to(grids)
-    return roi_align(grids, rows, cells, sampling_ratio=1, aligned=True)
-
-
-def _best(candidates: Tensor, scores: Tensor, klass: Tensor, width: int | None) -> Tensor:
+def _best(candidates: Tensor, scores: Tensor, klass: Tensor, limits: Tensor) -> Tensor:
     """The best of the candidates of every search, each once, best first; -1 where there are fewer.
 
     Args:
         candidates: Places in `scores`, -1 for none, `(P, n)`.
         scores: `(N, K)`.
         klass: Class of every search, `(P,)`.
-        width: How many to keep; None: all.
+        limits: How many each keeps, `(P,)`.
     """
     ordered = candidates.sort(dim=1).values
     again = torch.zeros_like(ordered, dtype=torch.bool)
     again[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
     ordered = ordered.masked_fill(again, -1)
     value = scores[ordered.clamp(min=0), klass[:, None]].masked_fill(ordered < 0, -torch.inf)
-    value, place = value.sort(dim=1, descending=True, stable=True)
-    best = ordered.gather(1, place)
-    most = int((best >= 0).sum(dim=1).max()) if width is None else width
-    return best[:, : min(most, best.shape[1])]
+    best = ordered.gather(1, value.sort(dim=1, descending=True, stable=True).indices)
+    best = best.masked_fill(torch.arange(best.shape[1], device=best.device) >= limits[:, None], -1)
+    return best[:, : int((best >= 0).sum(dim=1).max()) if len(best) else 0]
 
 
 def _pairs(wanted: Tensor | int | None, scores: Tensor) -> Tensor:
@@ -271,7 +279,3 @@ def _pairs(wanted: Tensor | int | None, scores: Tensor) -> Tensor:
             raise ValueError(f"wanted must be bool {tuple(scores.shape)}, got {wanted.dtype} {tuple(wanted.shape)}")
         mask = wanted.to(scores.device)
     return mask.nonzero()
-
-
-def _kept(level: Level, kept: Tensor) -> Level:
-    return Level(level.image, level.windows, level.parent, level.scores, kept, level.crops)

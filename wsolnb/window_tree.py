@@ -19,7 +19,8 @@ class Level:
         scores: Of every window for every class, `(n, K)`.
         kept: For every pair of image and class that is searched, the places of its best windows, best first, int64
             `(P, m)`; -1 where there are fewer.
-        crops: Images that went through the backbone for this level.
+        asked: For every pair the places of the windows among which it chose, int64 `(P, n)`, some of them repeated; -1
+            where there are fewer. Searches of another width may have asked for others.
     """
 
     image: Tensor
@@ -27,7 +28,7 @@ class Level:
     parent: Tensor
     scores: Tensor
     kept: Tensor
-    crops: int
+    asked: Tensor
 
 
 @dataclass(frozen=True)
@@ -38,21 +39,24 @@ class Tree:
         pairs: Image and class of every search, int64 `(P, 2)`.
         scores: Of the whole images, `(B, K)`.
         levels: From the whole image (level 0) down.
+        recrop: Whether kept windows were cut out of the image again.
     """
 
     pairs: Tensor
     scores: Tensor
     levels: list[Level] = field(default_factory=list)
+    recrop: bool = True
 
     @property
     def windows(self) -> list[int]:
         """Number of windows scored at every level."""
-        return [len(level.windows) for level in self.levels]
+        return [len(self.scores), *(_distinct(level.asked) for level in self.levels[1:])]
 
     @property
     def crops(self) -> list[int]:
-        """Number of crops that went through the backbone for every level."""
-        return [level.crops for level in self.levels]
+        """Number of crops that went through the backbone for every level; level 1 has the grids of the whole images."""
+        above = [0, *(_distinct(level.kept) for level in self.levels[1:-1])]
+        return [len(self.scores), *(count * self.recrop for count in above[: len(self.levels) - 1])]
 
     def survivors(self, depth: int | None = None) -> tuple[Tensor, Tensor]:
         """The kept windows of every search, from level 1 on.
@@ -108,3 +112,7 @@ class Tree:
         heat = found.new_zeros(*self.scores.shape, cells, cells)
         heat[self.pairs[:, 0], self.pairs[:, 1]] = found
         return heat
+
+
+def _distinct(places: Tensor) -> int:
+    return len(places[places >= 0].unique())

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from wsolnb.models.beam import GridClassifier, grid_classifier
-from wsolnb.search import BeamSearch, cut_out
+from wsolnb.search import BeamSearch
+from wsolnb.window_cuts import cut_out
 
 CLASSES = 20  # as VOC has
 
