@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+from platformdirs import user_cache_path
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 _SAMPLES = 16
+
+
+def cache_folder() -> Path:
+    """Where trained weights and decoded images are kept: `WSOLNB_CACHE`, else the user's cache folder."""
+    return Path(os.environ.get("WSOLNB_CACHE") or user_cache_path("wsolnb"))
 
 
 def fingerprint(*things: Any) -> str:

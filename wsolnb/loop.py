@@ -25,6 +25,7 @@ from wsolnb.checkpoints import (
     restore_optimizer,
     restore_random_states,
 )
+from wsolnb.data.images import Readable
 from wsolnb.fingerprints import fingerprint
 from wsolnb.interruption import Interruption
 from wsolnb.losses import Objective
@@ -92,6 +93,7 @@ class Loop:
             generator=torch.Generator(),  # so that it draws nothing from the one that augments
         )
         self.loader = fabric.setup_dataloaders(loader, use_distributed_sampler=False)
+        self.readable = dataset if isinstance(dataset, Readable) else None
         self.history: list[dict[str, float]] = []
         self.sums = torch.zeros(3, device=fabric.device)  # of this epoch and process: loss, hits, images
         self.seconds = 0.0
@@ -167,10 +169,15 @@ class Loop:
             "lr": lr,
             "images_per_second": float(seen) / self.seconds,
         }
+        if self.readable is not None:
+            flags = cast(Tensor, self.fabric.all_reduce(self.readable.flags.to(self.fabric.device), reduce_op="max"))
+            self.readable.flags.copy_(flags)  # what all processes found
+            record["unreadable"] = float(flags.sum())
         if headless() and self.fabric.is_global_zero:
             print(
                 f"epoch {epoch + 1:>3}/{self.plan.epochs}  loss {record['loss']:.4f}  "
-                f"accuracy {record['accuracy']:.1%}  {record['images_per_second']:.0f} images/s",
+                f"accuracy {record['accuracy']:.1%}  {record['images_per_second']:.0f} images/s"
+                + (f"  {record['unreadable']:.0f} unreadable" if record.get("unreadable") else ""),
                 flush=True,
             )
         return record
@@ -242,6 +249,7 @@ class Loop:
             "schedule": self.schedule.state_dict(),
             "precision": self.fabric.strategy.precision.state_dict(),
             "random": everyone,
+            "unreadable": self.readable.broken if self.readable else [],
         }
         try:
             self.checkpoint.save({f"{p}.{n}": t for p, tensors in parts.items() for n, t in tensors.items()}, state)
@@ -263,6 +271,8 @@ class Loop:
         self.fabric.strategy.precision.load_state_dict(values["precision"])
         self.history, self.seconds, self.rest.start = values["history"], values["seconds"], values["done"]
         self.sums.copy_(tensors["epoch.sums"][rank])
+        if self.readable is not None:
+            self.readable.flags[values["unreadable"]] = 1
         self.random = values["random"][rank]
         restore_random_states(self.random)
         self.place = _place(len(self.history), values["done"])

@@ -17,12 +17,12 @@ import torch
 from filelock import FileLock, Timeout
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import TorchElasticEnvironment
-from platformdirs import user_cache_path
 from torch import nn
 from torch.utils.data import Dataset, Sampler
 
 from wsolnb.checkpoints import Checkpoint, read_tensors, restore_module, tensor_bytes, write_whole
-from wsolnb.fingerprints import fingerprint
+from wsolnb.data.images import Readable
+from wsolnb.fingerprints import cache_folder, fingerprint
 from wsolnb.loop import Loop
 from wsolnb.losses import Objective
 from wsolnb.order import collate as collate
@@ -64,11 +64,6 @@ def resolve_device(device: str = "auto") -> torch.device:
     return torch.device(device)
 
 
-def cache_folder() -> Path:
-    """Where trained weights are kept: `WSOLNB_CACHE`, else the user's cache folder."""
-    return Path(os.environ.get("WSOLNB_CACHE") or user_cache_path("wsolnb"))
-
-
 def train(
     model: nn.Module,
     dataset: Dataset[Any],
@@ -98,7 +93,8 @@ def train(
     Args:
         model: Gives outputs `(B, E)` for images in [0, 1]; trained in place and left on the device, in evaluation mode.
         dataset: Items `(image, label)` or `(image, {"labels": one label, ...})`; a label is a number or, where images
-            show several classes, a float vector over all of them. uint8 images are scaled to [0, 1].
+            show several classes, a float vector over all of them. uint8 images are scaled to [0, 1]. For one in
+            `wsolnb.data.images.Readable`, the records of the epochs count the images that were found unreadable.
         objective: Loss of outputs and labels (`wsolnb.losses`). If it has a method `begin_epoch(epoch, epochs)`, that
             is called before every epoch, counted from 0: for weights that change while it trains.
         plan: How long and how fast. Its batch size is that of one process.
@@ -116,6 +112,7 @@ def train(
     Raises:
         FloatingPointError: If the loss is no longer finite; the last checkpoint stays.
         KeyboardInterrupt: After Ctrl-C, once the training is saved. SIGTERM ends the process.
+        UnreadableImage: For an image that does not decode, unless it is to be skipped.
         OSError: If the weights cannot be written, for example on a full disk; the last checkpoint stays. One that
             cannot be written while it trains is only warned about.
         ValueError: If the data set is empty, the device is not there, `batches` is not shared out to the processes, or
@@ -144,10 +141,10 @@ def train(
     if not retrain and fabric.broadcast(weights.is_file()):
         if fabric.is_global_zero:
             _tidy_if_alone(weights, checkpoint)
-        return _cached(model, weights, where)
+        return _cached(model, dataset, weights, where)
     with _alone(weights.with_suffix(".lock"), fabric):
         if not retrain and fabric.broadcast(weights.is_file()):  # another run made them
-            return _cached(model, weights, where)
+            return _cached(model, dataset, weights, where)
         if retrain and fabric.is_global_zero:
             checkpoint.remove()
         fabric.barrier()
@@ -167,7 +164,9 @@ def train(
         model.to(where).eval()
         if fabric.is_global_zero:
             data = tensor_bytes(model.state_dict())
-            record = {"plan": asdict(plan), "history": history, "sha256": hashlib.sha256(data).hexdigest()}
+            unreadable = dataset.broken if isinstance(dataset, Readable) else []
+            record = {"plan": asdict(plan), "history": history, "unreadable": unreadable}
+            record["sha256"] = hashlib.sha256(data).hexdigest()
             write_whole(weights.with_suffix(".json"), json.dumps(record).encode())
             write_whole(weights, data)
             _tidy(weights, checkpoint)
@@ -175,10 +174,12 @@ def train(
         return Training(history, weights)
 
 
-def _cached(model: nn.Module, weights: Path, where: torch.device) -> Training:
+def _cached(model: nn.Module, dataset: Dataset[Any], weights: Path, where: torch.device) -> Training:
     record = json.loads(weights.with_suffix(".json").read_text())
     restore_module(model, read_tensors(weights, record.get("sha256"), "train again with retrain=True"), weights)
     model.to(where).to(memory_format=torch.channels_last).eval()
+    if isinstance(dataset, Readable):
+        dataset.flags[record["unreadable"]] = 1
     return Training(record["history"], weights, cached=True)
 
 

@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
+
+_REMEDY = "fetch it again; training images can be skipped (skip_broken=True)"
 
 
 class UnreadableImage(ValueError):
@@ -36,7 +38,7 @@ def decode(path: str | Path) -> tv_tensors.Image:
     except FileNotFoundError:
         raise FileNotFoundError(f"no image {path}: is the data root right?") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UnreadableImage(f"{path} does not decode as an image: {error}") from None
+        raise UnreadableImage(f"{path} does not decode as an image: {error}; {_REMEDY}") from None
 
 
 def stored_size(path: str | Path) -> tuple[int, int]:
@@ -58,8 +60,9 @@ def stored_size(path: str | Path) -> tuple[int, int]:
 class Readable(Dataset[Any]):
     """A data set in which images that do not decode are replaced by the next one that does, and counted.
 
-    The count is shared with the worker processes of a loader. Use it for training only: results on images that were
-    replaced are results on other images.
+    The count is shared with the worker processes of a loader, and `wsolnb.train.train` brings those of many processes
+    together. Use it for training only: results on images that were replaced are results on other images. Labels,
+    classes and transform are those of the source.
 
     Args:
         source: Data set that raises `UnreadableImage`.
@@ -78,20 +81,26 @@ class Readable(Dataset[Any]):
     def __init__(self, source: Dataset[Any]) -> None:
         self.source = source
         length: int = len(source)  # type: ignore[arg-type]
-        self._flags = torch.zeros(length, dtype=torch.uint8).share_memory_()
+        self.flags = torch.zeros(length, dtype=torch.uint8).share_memory_()
+        """1 for an image that was found unreadable, uint8 `(len,)`."""
 
     def __len__(self) -> int:
-        return len(self._flags)
+        return len(self.flags)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("labels", "classes", "transform"):
+            return getattr(self.source, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     def broken(self) -> list[int]:
         """Indices of the images that were found unreadable so far."""
-        return self._flags.nonzero()[:, 0].tolist()
+        return self.flags.nonzero()[:, 0].tolist()
 
     @property
     def broken_files(self) -> list[Path]:
-        """Their files, where the data set has `file(index)`."""
-        return [self.source.file(index) for index in self.broken]  # type: ignore[attr-defined]
+        """Their files."""
+        return [file_of(self.source, index) for index in self.broken]
 
     def __getitem__(self, index: int) -> Any:
         first: UnreadableImage | None = None
@@ -100,6 +109,25 @@ class Readable(Dataset[Any]):
             try:
                 return self.source[at]
             except UnreadableImage as error:
-                self._flags[at] = 1
+                self.flags[at] = 1
                 first = first or error
         raise UnreadableImage(f"none of the {len(self)} images decodes; the first: {first}")
+
+
+def count_broken(dataset: Dataset[Any]) -> dict[str, int]:
+    """How many images were found unreadable so far, as `{"unreadable": n}`; nothing unless they are to be skipped."""
+    return {"unreadable": len(dataset.broken)} if isinstance(dataset, Readable) else {}
+
+
+def file_of(dataset: Any, index: int) -> Path:
+    """The file of an image of a data set of photos, or of a subset of one.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from torch.utils.data import Subset
+        >>> file_of(Subset(SimpleNamespace(files=[Path("a.jpg"), Path("b.jpg")]), [1]), 0).name
+        'b.jpg'
+    """
+    if isinstance(dataset, Subset):
+        return file_of(dataset.dataset, dataset.indices[index])
+    return Path(dataset.file(index) if hasattr(dataset, "file") else dataset.files[index])
