@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -66,6 +67,10 @@ class LabelledSquares(Dataset[tuple[Tensor, int]]):
     def labels(self) -> Tensor:
         """Labels of all photos, without decoding them."""
         return self.photos.labels[self.indices]
+
+    def file(self, index: int) -> Path:
+        """Path of a photo."""
+        return self.photos.file(self.indices[index])
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         at = self.indices[index]

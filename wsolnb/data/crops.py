@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from wsolnb.data.images import UnreadableImage, file_of
 from wsolnb.data.scenes import Target, Transform, scene_transform
 from wsolnb.progress import track
 
@@ -36,8 +38,10 @@ class InstanceCrops(Dataset[tuple[Tensor, Target]]):
         cache_side: keep all crops in memory as uint8, those with a longer short side shrunk to this many pixels
             first: 480 loses nothing that `crop_transform`'s default would keep. Every image is then decoded once,
             when the dataset is made. None decodes the scene for every crop, for sets that do not fit.
+        skip_broken: a scene that does not decode is no reason to stop before one of its crops is asked for.
 
     Raises:
+        UnreadableImage: a scene does not decode.
         ValueError: no crop is left; the scenes have a transform; `cache_side` is no positive number.
 
     >>> from wsolnb.data.critters import World
@@ -54,6 +58,7 @@ class InstanceCrops(Dataset[tuple[Tensor, Target]]):
         min_size: float = 32,
         transform: Transform | None = None,
         cache_side: int | None = None,
+        skip_broken: bool = False,
     ) -> None:
         if getattr(scenes, "transform", None) is not None:
             raise ValueError("crops are cut from the original images: give the scenes no transform, but the crops")
@@ -78,7 +83,7 @@ class InstanceCrops(Dataset[tuple[Tensor, Target]]):
         self.labels = torch.cat([t["labels"] for t in truth])[kept]
         self._boxes = boxes[kept]
         self._image_ids = [truth[i]["image_id"] for i in self.indices.tolist()]
-        self._cache = None if cache_side is None else self._cut_all(cache_side)
+        self._cache = None if cache_side is None else self._cut_all(cache_side, skip_broken)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -88,23 +93,33 @@ class InstanceCrops(Dataset[tuple[Tensor, Target]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Target]:
         index = range(len(self))[index]
-        if self._cache is None:
-            image, boxes = _cut(self._scene(int(self.indices[index])), self._boxes[index])
-        else:
-            image, boxes = self._cache[index]
+        kept = None if self._cache is None else self._cache[index]
+        image, boxes = kept or _cut(self._scene(int(self.indices[index])), self._boxes[index])
         target = {"boxes": boxes, "labels": self.labels[index, None], "image_id": self._image_ids[index]}
         return (image, target) if self.transform is None else self.transform(image, target)
 
     def _scene(self, index: int) -> Tensor:
         return self.scenes.image(index) if hasattr(self.scenes, "image") else self.scenes[index][0]
 
-    def _cut_all(self, side: int) -> list[tuple[Tensor, Tensor]]:
-        crops: list[tuple[Tensor, Tensor]] = []
-        last, scene = -1, torch.empty(0)
+    def file(self, index: int) -> Path:
+        """Path of the scene that a crop comes from."""
+        return file_of(self.scenes, int(self.indices[index]))
+
+    def _cut_all(self, side: int, skip_broken: bool) -> list[tuple[Tensor, Tensor] | None]:
+        crops: list[tuple[Tensor, Tensor] | None] = []
+        last, scene = -1, None
         rows = zip(self.indices.tolist(), self._boxes, strict=True)  # the crops of an image follow one another
         for index, box in track(rows, "cutting", total=len(self)):
             if index != last:
-                last, scene = index, self._scene(index)
+                last, scene = index, None
+                try:
+                    scene = self._scene(index)
+                except UnreadableImage:
+                    if not skip_broken:
+                        raise
+            if scene is None:
+                crops.append(None)
+                continue
             image, boxes = _cut(scene, box)
             if min(image.shape[1:]) > side:
                 image, boxes = v2.functional.resize(image, [side]), v2.functional.resize(boxes, [side])

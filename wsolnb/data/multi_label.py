@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset, Subset, get_worker_info
 from torchvision.transforms import InterpolationMode, v2
 
+from wsolnb.data.images import file_of
+from wsolnb.data.pixels import PixelCache
 from wsolnb.progress import track
+
+_MEMORY = 2**30  # bytes of images that are kept in memory
 
 
 def multi_hot(target: dict[str, Any], classes: int) -> Tensor:
@@ -90,7 +95,7 @@ class MultiLabelImages(Dataset[tuple[Tensor, Tensor]]):
     """Whole images brought to one size, with the classes they show; rare classes come again, changed.
 
     The copies carry white Gaussian noise and are turned by up to 30 degrees, the first of each does not (bency2016
-    Sec. 4.1). Images that were asked for once are kept in memory at their size.
+    Sec. 4.1). Images that were asked for once are kept in memory at their size, up to 1 GiB in all workers together.
 
     Args:
         scenes: Items `(image, target)` with "labels", without a transform.
@@ -100,6 +105,7 @@ class MultiLabelImages(Dataset[tuple[Tensor, Tensor]]):
         noise: Standard deviation of the noise, in units of the grey range 0 to 1.
         turn: Largest angle in degrees.
         flip: Mirror half of all images.
+        cache_gb: Photos at their size are kept on disk, up to so many GB (1e9 bytes); for scenes from files only.
 
     Raises:
         ValueError: If there is no image, or a number is out of range.
@@ -121,6 +127,7 @@ class MultiLabelImages(Dataset[tuple[Tensor, Tensor]]):
         noise: float = 0.05,
         turn: float = 30.0,
         flip: bool = False,
+        cache_gb: float = 0.0,
     ) -> None:
         if not len(scenes):  # type: ignore[arg-type]
             raise ValueError("there is no image to train on")
@@ -143,13 +150,29 @@ class MultiLabelImages(Dataset[tuple[Tensor, Tensor]]):
             ]
         )
         self._kept: dict[int, Tensor] = {}
+        self._cache = None
+        if cache_gb:
+            names = (str(file_of(scenes, k)) for k in range(len(self.copies)))
+            self._cache = PixelCache("\n".join(names), side, round(cache_gb * 1e9))
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         row = self.rows[index]
-        if row not in self._kept:
-            self._kept[row] = self._resize(self.scenes[row][0]).as_subclass(Tensor)
-        image = self._flip(self._kept[row])
+        image = self._flip(self._kept[row] if row in self._kept else self._load(row))
         return (image if self.first[index] else self._change(image)), self.present[row]
+
+    def file(self, index: int) -> Path:
+        """Path of a photo."""
+        return file_of(self.scenes, self.rows[index])
+
+    def _load(self, row: int) -> Tensor:
+        def resized() -> Tensor:
+            return self._resize(self.scenes[row][0]).as_subclass(Tensor)
+
+        image = resized() if self._cache is None else self._cache.get(row, file_of(self.scenes, row), resized)
+        info = get_worker_info()
+        if image.nbytes * (1 + len(self._kept)) * (info.num_workers if info else 1) <= _MEMORY:
+            self._kept[row] = image
+        return image

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset, Subset
 from wsolnb.data.as_scenes import AsScenes, LabelledSquares
 from wsolnb.data.critters import World
 from wsolnb.data.crops import InstanceCrops, crop_transform
+from wsolnb.data.images import Readable, count_broken
 from wsolnb.data.kept import Kept
 from wsolnb.data.official import PHOTOS, open_scenes, open_split
 from wsolnb.data.scenes import Scenes
@@ -48,9 +49,9 @@ class MultiObject:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Number of classes, and of images in each part."""
+        """Number of classes, and of images in each part; where asked to skip them, of training images found broken."""
         parts = {name: len(getattr(self, name)) for name in ("train", "tune", "test", "single")}
-        return {"classes": len(self.classes), **parts}
+        return {"classes": len(self.classes), **parts, **count_broken(self.train)}
 
 
 def drawn(
@@ -87,6 +88,7 @@ def photos(
     train_images: int = 0,
     tune_images: int = 0,
     test_images: int = 0,
+    skip_broken: bool = False,
     seed: int = 0,
 ) -> MultiObject:
     """Photos with boxes: every instance of the training split cut out, whole photos for the rest (barz2022 Sec. 4.2).
@@ -108,6 +110,8 @@ def photos(
         train_images: Number of instances to train on, drawn by `seed`; 0: all.
         tune_images: Number of training scenes to tune on, the first ones; 0: all.
         test_images: Number of test scenes, the first ones; 0: all.
+        skip_broken: Train on the next object in place of one whose photo does not decode; `train.broken_files` lists
+            them.
         seed: Of the draw.
 
     Raises:
@@ -123,21 +127,22 @@ def photos(
     transform = crop_transform(image_size, (least, most), erase=erase)
     if dataset in PHOTOS:
         whole = (open_split(dataset, root, train_split), open_split(dataset, root, test_split))
-        return _one_class_each(*whole, transform, tree, (train_images, tune_images, test_images), seed)
+        return _one_class_each(*whole, transform, tree, (train_images, tune_images, test_images), skip_broken, seed)
     train = open_scenes(dataset, root, train_split)
     test = open_scenes(dataset, root, test_split, classes=train.classes if dataset == "voc" else None)
     classes = train.frequent_classes(min_boxes or 1)
     train, test = train.only(classes), test.only(classes)
     taxonomy = Taxonomy(tree) if tree else (train.taxonomy or Taxonomy.flat(classes))
-    crops = InstanceCrops(train, transform=transform, cache_side=most)
+    crops = InstanceCrops(train, transform=transform, cache_side=most, skip_broken=skip_broken)
     one = [i for i in range(len(test)) if len(test.target(i)["labels"]) == 1]
     if not one:
         raise ValueError(f"no image of {test_split!r} shows a single object of the {len(classes)} classes")
     order = torch.randperm(len(crops), generator=torch.Generator().manual_seed(seed)).tolist()
+    chosen = Subset(crops, order[: train_images or None])
     return MultiObject(
         classes,
         taxonomy,
-        Subset(crops, order[: train_images or None]),
+        Readable(chosen) if skip_broken else chosen,
         _first(train, tune_images),
         _first(test, test_images),
         Subset(test, one),
@@ -145,7 +150,13 @@ def photos(
 
 
 def _one_class_each(
-    train: Any, test: Any, transform: Any, tree: Mapping[str, str] | None, counts: tuple[int, int, int], seed: int
+    train: Any,
+    test: Any,
+    transform: Any,
+    tree: Mapping[str, str] | None,
+    counts: tuple[int, int, int],
+    skip_broken: bool,
+    seed: int,
 ) -> MultiObject:
     """Photos with one class each: whole photos in the place of cut-out objects, photos with boxes in that of scenes."""
     if train.classes != test.classes:
@@ -160,10 +171,11 @@ def _one_class_each(
         )
     scenes = AsScenes(test, tested[: counts[2] or None])
     one = [i for i in range(len(scenes)) if len(scenes.target(i)["boxes"]) == 1]
+    squares = LabelledSquares(train, order[: counts[0] or None], transform)
     return MultiObject(
         train.classes,
         Taxonomy(tree) if tree else Taxonomy.flat(train.classes),
-        LabelledSquares(train, order[: counts[0] or None], transform),
+        Readable(squares) if skip_broken else squares,
         AsScenes(train, boxed[: counts[1] or None]),
         scenes,
         Subset(scenes, one),
