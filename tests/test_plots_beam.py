@@ -17,6 +17,7 @@ from wsolnb.pointing import blob_boxes
 from wsolnb.scene_readers import BeamReader, read_maps, score_reader
 from wsolnb.search import BeamSearch
 from wsolnb.search_costs import compare_searches, load_scenes, width_and_depth
+from wsolnb.searched import search_scenes
 
 matplotlib.use("Agg")
 LOSS = MultiLabelCrossEntropy()
@@ -74,11 +75,11 @@ def test_costs(net: GridClassifier) -> None:
     assert found["all"][0] == 100  # (4 * 5 / 2)^2 windows
     assert found["greedy"][0] < 40
     assert found["greedy"][1] <= found["all"][1]
-    curves, costs = width_and_depth(net, LOSS, loaded, widths=[1, 2], depths=[1, 3], cells=8)
+    searched = search_scenes(SCENES, 4, net, LOSS, BeamSearch(depth=3), [1, 2], side=48)
+    curves = width_and_depth(searched, depths=[1, 3])
     assert [list(curve) for curve in curves.values()] == [[1, 3], [1, 3]]
     assert all(0 <= value <= 1 for curve in curves.values() for value in curve.values())
-    assert list(costs) == ["M = 1", "M = 2"]
-    fig = figures.plot_cost(curves, costs)
+    fig = figures.plot_cost(curves, {name: cost.get("windows", 0) for name, cost in searched.per_image().items()})
     assert [line.get_label().split(":")[0] for line in fig.axes[0].lines] == ["M = 1", "M = 2"]
     assert len(figures.plot_searches(found).axes[0].lines) == 3
 

@@ -6,7 +6,7 @@ images -> reader -> maps (B, K, h, w) and class scores (B, K)
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -145,9 +145,7 @@ def read_maps(
     sizes: list[list[int]] = []
     targets: list[Any] = []
     for images, frames, truths in square_batches(scenes, side, batch_size, workers):
-        present = torch.zeros(len(images), classes, dtype=torch.bool)
-        for row, truth in zip(present, truths, strict=True):
-            row[truth["labels"]] = True
+        present = shown(truths, classes)
         for name, read in readers.items():
             found, score = read(images.to(device), present.to(device))
             maps[name] += found.float().cpu().unbind()
@@ -155,6 +153,19 @@ def read_maps(
         sizes += frames
         targets += truths
     return {name: SceneMaps(maps[name], torch.stack(scores[name]), torch.tensor(sizes), targets) for name in readers}
+
+
+def shown(targets: Sequence[Any], classes: int) -> Tensor:
+    """Which classes images truly show, as crowd or not: bool `(n, K)`.
+
+    Example:
+        >>> shown([{"labels": torch.tensor([2, 2])}], 3)
+        tensor([[False, False,  True]])
+    """
+    present = torch.zeros(len(targets), classes, dtype=torch.bool)
+    for row, target in zip(present, targets, strict=True):
+        row[target["labels"]] = True
+    return present
 
 
 def _resized(images: Tensor, side: int) -> Tensor:

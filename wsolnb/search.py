@@ -191,7 +191,8 @@ class _Walk:
         """All levels as the searches of one of several equal groups see them."""
         count = len(self.pairs) // parts
         mine = slice(part * count, (part + 1) * count)
-        return [replace(level, kept=level.kept[mine], asked=level.asked[mine]) for level in self.levels]
+        most = int(self.limits[mine].max()) if count else 0
+        return [replace(level, kept=level.kept[mine, :most], asked=level.asked[mine]) for level in self.levels]
 
     def _children(self, parents: Tensor, of: Tensor, which: Tensor) -> Tensor:
         """Scores of children: number of the parent among `parents`, and which of its four it is, `(n,)` each."""

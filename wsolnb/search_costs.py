@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from wsolnb.detect import SceneMaps
 from wsolnb.losses import Objective
 from wsolnb.models.beam import GridClassifier
 from wsolnb.pointing import judge_points
-from wsolnb.scene_readers import square_batches
+from wsolnb.scene_readers import shown, square_batches
 from wsolnb.search import BeamSearch
+from wsolnb.searched import Searched
 
 
 class Loaded(NamedTuple):
@@ -38,12 +37,9 @@ def load_scenes(scenes: Dataset[Any], classes: int, *, side: int, device: torch.
     """
     batches = list(square_batches(scenes, side))
     targets = [target for batch in batches for target in batch[2]]
-    present = torch.zeros(len(targets), classes, dtype=torch.bool)
-    for row, target in zip(present, targets, strict=True):
-        row[target["labels"]] = True
     images = torch.cat([batch[0] for batch in batches]).to(device)
     sizes = torch.tensor([size for batch in batches for size in batch[1]])
-    return Loaded(images, present.to(device), sizes, targets)
+    return Loaded(images, shown(targets, classes).to(device), sizes, targets)
 
 
 def compare_searches(
@@ -67,39 +63,17 @@ def compare_searches(
     return found
 
 
-def width_and_depth(
-    model: GridClassifier,
-    objective: Objective,
-    loaded: Loaded,
-    *,
-    widths: Sequence[int],
-    depths: Sequence[int],
-    cells: int = 32,
-) -> tuple[dict[str, dict[int, float]], dict[str, float]]:
-    """Point localization over width and depth of the search; one search per width gives all depths.
+def width_and_depth(found: Searched, depths: Sequence[int]) -> dict[str, dict[int, float]]:
+    """Point localization over width and depth of a search, ranked by class scores.
 
     Args:
-        model: In evaluation mode.
-        objective: Its `scores` rank the windows.
-        loaded: Images; the classes that are there are searched.
-        widths: `M` to try.
+        found: All widths, the largest depth.
         depths: `H` to read, rising.
-        cells: Cells of the heat map on a side.
 
     Returns:
-        Name of the width to depth and mean average precision; name of the width to milliseconds per image.
+        Name of the width to depth and mean average precision.
     """
-    curves: dict[str, dict[int, float]] = {}
-    costs: dict[str, float] = {}
-    for width in widths:
-        started = time.perf_counter()
-        search = BeamSearch(width, depths[-1])
-        tree = search(model, loaded.images, objective.scores, loaded.present)
-        name = f"M = {width}"
-        costs[name] = 1000 * (time.perf_counter() - started) / len(loaded.images)
-        curves[name] = {}
-        for depth in depths:
-            heat = tree.heat(cells, depth).cpu()
-            found = SceneMaps(list(heat), tree.scores.float().cpu(), loaded.sizes, loaded.targets)
-            curves[name][depth] = float(judge_points(found).compute()["mAP"])
-    return curves, costs
+    return {
+        f"M = {width}": {depth: float(judge_points(found.maps(width, depth)).compute()["mAP"]) for depth in depths}
+        for width in found.windows
+    }

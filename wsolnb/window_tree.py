@@ -100,18 +100,39 @@ class Tree:
             float32 `(B, K, cells, cells)`, 0 for classes that were not searched.
         """
         windows, scores = self.survivors(depth)
-        spread = torch.arange(cells, dtype=windows.dtype, device=windows.device)
-        edges = cells * windows[..., None]
+        return heat_maps(windows, scores, self.pairs, (*self.scores.shape,), cells)
 
-        def covered(low: Tensor, high: Tensor) -> Tensor:
-            return (torch.minimum(high, spread + 1) - torch.maximum(low, spread)).clamp(min=0)
 
-        across = covered(edges[:, :, 0], edges[:, :, 2])
-        down = covered(edges[:, :, 1], edges[:, :, 3]) * scores[..., None].to(windows)
-        found = torch.einsum("pny,pnx->pyx", down, across).float()
-        heat = found.new_zeros(*self.scores.shape, cells, cells)
-        heat[self.pairs[:, 0], self.pairs[:, 1]] = found
-        return heat
+def heat_maps(windows: Tensor, scores: Tensor, pairs: Tensor, shape: tuple[int, ...], cells: int = 32) -> Tensor:
+    """Scores of windows, summed where each of them lies (bency2016 Sec. 3.4).
+
+    Args:
+        windows: Of every search, xyxy as fractions of the image, `(P, n, 4)`.
+        scores: Of the windows, `(P, n)`.
+        pairs: Image and class of every search, `(P, 2)`.
+        shape: Number of images and classes.
+        cells: Cells of a map on a side; one that a window covers in part gets that part.
+
+    Returns:
+        float32 `(B, K, cells, cells)`.
+
+    Example:
+        >>> left = torch.tensor([[[0.0, 0.0, 0.5, 1.0]]])
+        >>> heat_maps(left, torch.tensor([[0.8]]), torch.tensor([[0, 0]]), (1, 1), 2)[0, 0, 0]
+        tensor([0.8000, 0.0000])
+    """
+    heat = torch.zeros(*shape, cells, cells, device=windows.device)
+    spread = torch.arange(cells, dtype=windows.dtype, device=windows.device)
+    pieces = zip(windows.split(_PIECE), scores.to(windows).split(_PIECE), pairs.split(_PIECE), strict=True)
+    for mine, score, (image, klass) in ((w, s, p.unbind(1)) for w, s, p in pieces):
+        low, high = (cells * mine[..., k : k + 2, None] for k in (0, 2))
+        covered = (torch.minimum(high, spread + 1) - torch.maximum(low, spread)).clamp(min=0)
+        across, down = covered.unbind(2)
+        heat[image, klass] = ((down * score[..., None]).transpose(1, 2) @ across).float()
+    return heat
+
+
+_PIECE = 1024  # searches whose heat is summed at once
 
 
 def _distinct(places: Tensor) -> int:

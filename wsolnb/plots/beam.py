@@ -151,11 +151,11 @@ def plot_cost(curves: Mapping[str, Mapping[int, float]], costs: Mapping[str, flo
 
     Args:
         curves: Name of the width to depth and average precision, a fraction.
-        costs: Name of the width to milliseconds per image at the full depth.
+        costs: Name of the width to windows scored per image at the full depth.
     """
     fig, ax = plt.subplots(figsize=(7.2, 3.5))
     for k, (name, curve) in enumerate(curves.items()):
-        label = f"{name}: {costs[name]:.0f} ms per image"
+        label = f"{name}: {costs[name]:.0f} windows per image"
         style = _LINES[k % 4] + _MARKS[k % 5]
         ax.plot(list(curve), [100 * v for v in curve.values()], style, color=f"C{k}", linewidth=2.2, label=label)
     ax.set(xlabel="depth H of the search", ylabel="point localization AP (%)", ylim=(0, None))

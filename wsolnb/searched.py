@@ -1,0 +1,169 @@
+"""A search over a whole data set, kept: heat maps of all smaller widths and depths can be read from it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from wsolnb.detect import SceneMaps
+from wsolnb.fingerprints import fingerprint
+from wsolnb.losses import Objective
+from wsolnb.models.beam import GridClassifier
+from wsolnb.remember import remembered
+from wsolnb.scene_readers import shown, square_batches
+from wsolnb.search import BeamSearch
+from wsolnb.window_tree import heat_maps
+
+
+@dataclass(frozen=True)
+class Searched:
+    """Windows that survived in all images, for several widths.
+
+    Args:
+        pairs: Image and class of every search, int64 `(P, 2)`.
+        scores: Of the whole images, float32 `(N, K)`.
+        windows: Width `M` to the kept windows of all levels, xyxy as fractions of the image, float32 `(P, H, M, 4)`.
+        values: Width to their scores for the class of the search, float32 `(P, H, M)`; 0 where there is no window.
+        counts: Width to windows scored and crops taken per image, had it been the only one.
+        seconds: What all of it took, when it was computed.
+        sizes: Original height and width of the images, int64 `(N, 2)`.
+        targets: Truth in original pixels.
+    """
+
+    pairs: Tensor
+    scores: Tensor
+    windows: dict[int, Tensor]
+    values: dict[int, Tensor]
+    counts: dict[int, tuple[float, float]]
+    seconds: float
+    sizes: Tensor
+    targets: list[Any]
+
+    def maps(self, width: int, depth: int | None = None, cells: int = 32) -> SceneMaps:
+        """Heat maps of a width as `wsolnb.window_tree.Tree.heat`, with the scores of the whole images.
+
+        Args:
+            width: One of those that were searched.
+            depth: Levels to take; None: all.
+            cells: Cells of a map on a side.
+        """
+        windows, values = self.windows[width][:, :depth].flatten(1, 2), self.values[width][:, :depth].flatten(1, 2)
+        heat = heat_maps(windows, values, self.pairs, (*self.scores.shape,), cells)
+        return SceneMaps(list(heat), self.scores, self.sizes, self.targets)
+
+    def per_image(self) -> dict[str, dict[str, float]]:
+        """What an image cost: windows and crops by width, and milliseconds for all widths together."""
+        cost = {f"M = {m}": {"windows": w, "crops": c} for m, (w, c) in self.counts.items()}
+        return cost | {"together": {"milliseconds": 1000 * self.seconds / len(self.scores)}}
+
+
+def search_scenes(
+    scenes: Dataset[Any],
+    classes: int,
+    model: GridClassifier,
+    objective: Objective,
+    search: BeamSearch,
+    widths: Sequence[int],
+    *,
+    wanted: int | Literal["present", "all"] = "all",
+    side: int,
+    device: torch.device | str = "cpu",
+    batch_size: int = 16,
+    workers: int = 0,
+    fresh: bool = False,
+) -> Searched:
+    """Search all images of a data set, with several widths at once.
+
+    Batches that were searched before, with the same network and settings, come from the cache (`wsolnb.remember`): a
+    search that was stopped goes on where it was.
+
+    Args:
+        scenes: Items `(image, target)` without a transform, of any sizes.
+        classes: Number of classes.
+        model: In evaluation mode, on the device.
+        objective: Its `scores` rank the windows.
+        search: Depth and the rest; its own width does not count.
+        widths: `M`, each at least 1.
+        wanted: Classes to search in an image: a number (the best-scored), `present` (those that are truly there), or
+            `all`.
+        side: Side of the square in pixels to which images are brought first.
+        device: Where the network is.
+        batch_size: Images at a time.
+        workers: Processes that decode.
+        fresh: Search anew even if the cache has it.
+
+    Raises:
+        ValueError: As for `BeamSearch.at_widths`; if there is no image.
+
+    Example:
+        >>> from wsolnb.data.critters import World
+        >>> from wsolnb.losses import MultiLabelCrossEntropy
+        >>> from wsolnb.models.beam import grid_classifier
+        >>> net, world = grid_classifier("tiny", 12, grid=4, hidden=(8,)).eval(), World(size=32)
+        >>> found = search_scenes(
+        ...     world.scenes(2), 12, net, MultiLabelCrossEntropy(), BeamSearch(depth=2), [1, 2], side=32
+        ... )
+        >>> found.windows[2].shape, found.maps(1, cells=8).maps[0].shape
+        (torch.Size([24, 2, 2, 4]), torch.Size([12, 8, 8]))
+    """
+    key = fingerprint(model, objective, repr(search), list(widths), str(torch.device(device).type))
+    parts: list[dict[str, Tensor]] = []
+    sizes: list[list[int]] = []
+    targets: list[Any] = []
+    for images, frames, truths in square_batches(scenes, side, batch_size, workers):
+        present = shown(truths, classes)
+        which = present if wanted == "present" else None if wanted == "all" else wanted
+
+        def compute(images: Tensor = images, which: Tensor | int | None = which) -> dict[str, Tensor]:
+            return _survivors(search, model, images.to(device), objective, widths, which)
+
+        parts.append(remembered("searches", [key, images, which], compute, fresh=fresh))
+        parts[-1]["pairs"] = parts[-1]["pairs"] + torch.tensor([len(targets), 0])
+        sizes += frames
+        targets += truths
+    if not parts:
+        raise ValueError("there is no image to search")
+    whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    counts = whole["counts"].view(-1, len(widths), 2).sum(dim=0) / len(targets)
+    return Searched(
+        whole["pairs"],
+        whole["scores"],
+        {m: whole[f"windows {m}"] for m in widths},
+        {m: whole[f"values {m}"] for m in widths},
+        {m: (float(row[0]), float(row[1])) for m, row in zip(widths, counts, strict=True)},
+        float(whole["seconds"].sum()),
+        torch.tensor(sizes),
+        targets,
+    )
+
+
+def _survivors(
+    search: BeamSearch,
+    model: GridClassifier,
+    images: Tensor,
+    objective: Objective,
+    widths: Sequence[int],
+    wanted: Tensor | int | None,
+) -> dict[str, Tensor]:
+    """What `Searched` keeps of a batch, as tensors on the CPU."""
+    started = time.perf_counter()
+    trees = search.at_widths(model, images, objective.scores, widths, wanted)
+    found = {"pairs": trees[0].pairs, "scores": trees[0].scores.float()}
+    for width, tree in zip(widths, trees, strict=True):
+        windows = images.new_zeros(len(tree.pairs), search.depth, width, 4)
+        values = images.new_zeros(len(tree.pairs), search.depth, width)
+        for row, level in enumerate(tree.levels[1:]):
+            here = level.kept.clamp(min=0)
+            windows[:, row, : here.shape[1]] = level.windows[here].to(windows)
+            score = level.scores[here, tree.pairs[:, 1:]].masked_fill(level.kept < 0, 0)
+            values[:, row, : here.shape[1]] = score.to(values)
+        found |= {f"windows {width}": windows, f"values {width}": values}
+    counts = torch.tensor([[sum(tree.windows), sum(tree.crops)] for tree in trees], dtype=torch.float64)
+    seconds = torch.tensor([time.perf_counter() - started])
+    return {name: tensor.cpu() for name, tensor in found.items()} | {"counts": counts, "seconds": seconds}
