@@ -10,10 +10,12 @@ from typing import Any
 import nbformat
 import pandas as pd
 import pytest
+import torch
 from nbformat import v4
 from PIL import Image
 from typer.testing import CliRunner
 
+from wsolnb.board import board
 from wsolnb.cli import app
 from wsolnb.metrics.bootstrap import Interval
 from wsolnb.pages import STATE, VIEW, formula, page, take_states
@@ -24,7 +26,7 @@ from wsolnb.runs import NOTEBOOK
 from wsolnb.verdicts import verdicts
 
 FETCHES = re.compile(
-    r"""(?:src|href)\s*=\s*["'](?!data:|#|index\.html|results\.csv|[\w.+-]+\.html)|@import|url\((?!data:)"""
+    r"""(?:src|href)\s*=\s*["'](?!data:|#|index\.html|results\.csv|verdicts\.md|[\w.+-]+\.html)|@import|url\((?!data:)"""
 )
 
 
@@ -49,7 +51,7 @@ def test_writes_an_index_a_page_per_run_and_one_table(runs: Path, tmp_path: Path
     index = report([runs], tmp_path / "out" / "deep")
     assert index == tmp_path / "out" / "deep" / "index.html"
     assert sorted(path.name for path in index.parent.iterdir()) == [
-        "barz2022-broken.html", "barz2022-default.html", "index.html", "results.csv",
+        "barz2022-broken.html", "barz2022-default.html", "index.html", "results.csv", "verdicts.md",
     ]  # fmt: skip
     text = index.read_text(encoding="utf-8")
     assert "0.250<small> [0.200, 0.300]</small>" in text
@@ -188,3 +190,30 @@ def test_every_formula_of_the_suite_can_be_read(repo: Path) -> None:
     text = page(v4.new_notebook(cells=[v4.new_markdown_cell(source) for source in texts]))
     assert text.count("<math") > 20
     assert re.findall(r"<code>[^<]*\\[a-zA-Z]+[^<]*</code>", text) == []
+
+
+def test_the_board_has_every_claim_with_its_numbers(tmp_path: Path) -> None:
+    paper = Paper("barz2022")
+    first, second = (
+        Interval(value=v, low=v - 0.1, high=v + 0.1, draws=torch.full((9,), v).double()) for v in (0.75, 0.5)
+    )
+    claim = paper.claims()[0]
+    measured = {claim.first: {claim.metric: first}, claim.second: {claim.metric: second}}
+    written = record(tmp_path, {}, {}, verdicts(paper, measured))["verdicts"]
+    lines = board({"barz2022-default": written, "unfinished": []}).splitlines()
+    assert lines[0].split("|")[1:-1] == [
+        " run ",
+        " reproduced ",
+        " same direction ",
+        " not reproduced ",
+        " not tested ",
+    ]
+    assert lines[2] == f"| barz2022-default | 1 | 0 | 0 | {len(paper.claims()) - 1} |"
+    rows = [line for line in lines[3:] if line.startswith("|")][2:]
+    assert len(rows) == len(paper.claims())
+    assert "| 75.0 : 50.0 % | +25.0 [+25.0, +25.0] | reproduced |" in rows[0]
+    assert all("unfinished" not in line for line in lines)
+
+
+def test_no_verdicts_no_board() -> None:
+    assert board({"unfinished": []}) == ""

@@ -1,4 +1,4 @@
-"""Runs as a report: every executed notebook as a page that stays interactive, an index of all, one table of numbers."""
+"""Runs as a report: a page that stays interactive for each, an index, one table of numbers, one board of verdicts."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import typer
 from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
+from wsolnb.board import board
 from wsolnb.pages import TEMPLATES, page, take_states
 from wsolnb.runs import NOTEBOOK
 
@@ -52,7 +53,7 @@ class Run:
 
 
 def report(runs: Sequence[str | Path], out: str | Path, *, theme: str = "light") -> Path:
-    """Write a report: `index.html`, a page for every run, and `results.csv`.
+    """Write a report: `index.html`, a page for every run, `results.csv`, and the verdict board as `verdicts.md`.
 
     Args:
         runs: Folders of runs, folders above them, or executed notebooks.
@@ -82,6 +83,8 @@ def report(runs: Sequence[str | Path], out: str | Path, *, theme: str = "light")
         table = csv.DictWriter(file, columns)
         table.writeheader()
         table.writerows(rows)
+    judged = {run.name: run.record.get("verdicts", []) for run in found}
+    (folder / "verdicts.md").write_text(board(judged), encoding="utf-8")
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     index = folder / "index.html"
     index.write_text(environment.get_template("index.html.j2").render(runs=found), encoding="utf-8")
@@ -209,4 +212,5 @@ def report_command(
 ) -> None:
     """Turn runs into pages that stay interactive without a kernel or a network, with an index and one table."""
     index = report(runs or [Path("runs")], out, theme=theme)
-    typer.echo(f"index    {index}\nresults  {index.parent / 'results.csv'}")
+    for label, name in (("index", index.name), ("results", "results.csv"), ("verdicts", "verdicts.md")):
+        typer.echo(f"{label:<8}  {index.parent / name}")
