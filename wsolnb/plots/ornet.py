@@ -140,7 +140,7 @@ def plot_seeds(table: pd.DataFrame, names: Mapping[str, str]) -> Figure:
         ax.plot(mean, place, "o", color="C0", markersize=11)
         each = 100 * table[table.method == name].value
         ax.plot(each, [place] * len(each), "|", color="black", markersize=14, markeredgewidth=2)
-        ax.text(high + 1, place, f"{mean:.1f}", va="center", fontsize=11.5)
+        ax.text(1.02, place, f"{mean:.1f}", transform=ax.get_yaxis_transform(), va="center", fontsize=11.5)
     ax.set_yticks(range(len(rows)), [names[name] for name in rows])
     ax.invert_yaxis()
     ax.set(xlabel="CorLoc (%): mean with 95 % interval, and each seed", xlim=(0, 100))
