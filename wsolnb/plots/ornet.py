@@ -133,17 +133,17 @@ def plot_seeds(table: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     """
     pooled = pool_seeds(table)
     rows = [name for name in names if name in pooled.index]
-    fig, ax = plt.subplots(figsize=(7, 0.4 * len(rows) + 1.3))
+    fig, ax = plt.subplots(figsize=(9.5, 0.4 * len(rows) + 1.3))
     for place, name in enumerate(rows):
         mean, low, high = (100 * float(pooled.loc[name, column]) for column in ("value", "low", "high"))  # type: ignore[arg-type]
         ax.plot([low, high], [place, place], color="C0", linewidth=4, solid_capstyle="butt")
-        ax.plot(mean, place, "o", color="C0", markersize=11)
+        ax.plot(mean, place, "o", color="C0", markersize=8)
         each = 100 * table[table.method == name].value
         ax.plot(each, [place] * len(each), "|", color="black", markersize=14, markeredgewidth=2)
         ax.text(1.02, place, f"{mean:.1f}", transform=ax.get_yaxis_transform(), va="center", fontsize=11.5)
     ax.set_yticks(range(len(rows)), [names[name] for name in rows])
     ax.invert_yaxis()
-    ax.set(xlabel="CorLoc (%): mean with 95 % interval, and each seed", xlim=(0, 100))
+    ax.set(xlabel="CorLoc (%): each seed, their mean, its 95 % interval over images", xlim=(0, 100))
     ax.grid(axis="x", color="0.9")
     ax.set_axisbelow(True)
     sns.despine(fig, left=True)
