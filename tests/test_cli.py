@@ -122,12 +122,19 @@ def test_ctrl_c_stops_the_kernel_and_keeps_the_notebook(tmp_path: Path) -> None:
         kernel = int(next(line for line in lines if line.startswith("kernel")).split()[1])
         assert next(lines) == "[2/2]\n"
         running.send_signal(signal.SIGINT)
-        _, errors = running.communicate(timeout=60)
+        try:
+            _, errors = running.communicate(timeout=60)
+        finally:
+            running.kill()
     assert running.returncode == 130
-    assert errors == "stopped\nthe notebook so far: runs/sleep/default/notebook.ipynb\n"
+    first, second, third = errors.splitlines()
+    assert first == "SIGINT: stopping; a training saves first. Again to kill it"
+    assert second.startswith("SIGINT: stopped in cell 2; run the same again to go on")
+    assert third == "the notebook so far: runs/sleep/default/notebook.ipynb"
     with pytest.raises(ProcessLookupError):
         os.kill(kernel, 0)
-    assert nbformat.read(tmp_path / "runs/sleep/default/notebook.ipynb", as_version=4).cells[0].outputs
+    kept = nbformat.read(tmp_path / "runs/sleep/default/notebook.ipynb", as_version=4)
+    assert next(cell for cell in kept.cells if cell.cell_type == "code").outputs
 
 
 def test_lab_opens_the_notebooks(wsolnb: CliRunner, monkeypatch: pytest.MonkeyPatch, repo: Path) -> None:

@@ -118,14 +118,14 @@ def test_a_kernel_that_does_not_start_is_tried_again(
 ) -> None:
     starts = []
 
-    class Flaky(runs._Kernel):
+    class Flaky(runs.Kernel):
         async def start_kernel(self, **options: object) -> None:
             starts.append(1)
             if len(starts) in failing:
                 raise RuntimeError("no free port")
             await super().start_kernel(**options)
 
-    monkeypatch.setattr(runs, "_Kernel", Flaky)
+    monkeypatch.setattr(runs, "Kernel", Flaky)
     failing = {1}
     assert (run(demo("1"), root=tmp_path / "runs") / NOTEBOOK).exists()
     assert len(starts) == 2

@@ -108,7 +108,7 @@ def run_command(
     ] = False,
 ) -> None:
     """Run a paper's notebook; keep notebook, figures and metrics in runs/KEY/NAME/."""
-    from wsolnb.runs import NOTEBOOK, RunFailed, run
+    from wsolnb.runs import NOTEBOOK, RunFailed, Stopped, run
 
     started = time.monotonic()
     given = dict(pair.split("=", 1) for pair in parameters or [])
@@ -124,9 +124,13 @@ def run_command(
         typer.secho(f"error: {failure}", fg="red", err=True)
         typer.secho(f"the notebook with the error: {failure.notebook}", err=True)
         raise typer.Exit(1) from None
-    except KeyboardInterrupt as stop:
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it would report the kernel that we just stopped
-        typer.secho("\n".join(["stopped", *getattr(stop, "__notes__", [])]), fg="red", err=True)
+    except Stopped as stop:
+        typer.secho(str(stop), fg="red", err=True)
+        typer.secho(f"the notebook so far: {stop.notebook}", err=True)
+        raise typer.Exit(128 + stop.number) from None
+    except KeyboardInterrupt:
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it would report the kernel that we just killed
+        typer.secho("killed; run the same again to go on from the last checkpoint", fg="red", err=True)
         raise typer.Exit(130) from None
     typer.secho(f"done in {time.monotonic() - started:.0f} s", fg="green")
     for label, path in (

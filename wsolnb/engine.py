@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
-from jupyter_client.manager import AsyncKernelManager
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 from papermill.log import logger
 
+from wsolnb.kernel import Kernel
+
 NAME = "wsolnb"
+_REPLY_TIMEOUT = 1.0  # seconds after the end of a cell that was stopped
+
+
+class _Client(PapermillNotebookClient):
+    """Lets the kernel know when it can be stopped, and notices when it was, but has not said so."""
+
+    def process_message(self, msg: dict[str, Any], *args: Any, **options: Any) -> Any:
+        """Take a message of the kernel."""
+        if msg["msg_type"] == "execute_input":
+            self.km.begin_cell()
+        elif msg["content"].get("execution_state") == "idle" and self.km.asked:
+            # struck between two steps of its own, the kernel gives up the cell and sends no reply
+            asyncio.get_running_loop().call_later(_REPLY_TIMEOUT, self.task_poll_for_reply.cancel)
+        return super().process_message(msg, *args, **options)
 
 
 class StartedKernel(NBClientEngine):
@@ -24,7 +40,7 @@ class StartedKernel(NBClientEngine):
         nb_man: NotebookExecutionManager,
         kernel_name: str,
         *,
-        kernel: AsyncKernelManager,
+        kernel: Kernel,
         input_path: str,
         start_timeout: int,
         **options: Any,
@@ -40,7 +56,7 @@ class StartedKernel(NBClientEngine):
             **options: Hooks and output files, for ``nbclient.NotebookClient``.
         """
         options |= {"log": logger, "startup_timeout": start_timeout, "shutdown_kernel": "immediate"}
-        PapermillNotebookClient(nb_man, km=kernel, **options).execute(cleanup_kc=True)
+        _Client(nb_man, km=kernel, **options).execute(cleanup_kc=True)
 
 
 papermill_engines.register(NAME, StartedKernel)

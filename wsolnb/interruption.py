@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -16,6 +17,9 @@ class Interruption:
 
     In a thread that is not the main one, and for signals that the process ignores, nothing changes.
 
+    Args:
+        then: Called with the signal when the first one comes, between any two steps of the main thread.
+
     Attributes:
         number: The signal that came, 0 without one.
 
@@ -25,8 +29,9 @@ class Interruption:
         0
     """
 
-    def __init__(self) -> None:
+    def __init__(self, then: Callable[[int], None] | None = None) -> None:
         self.number = 0
+        self._then = then
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
@@ -67,6 +72,8 @@ class Interruption:
             self._restore()
             signal.raise_signal(number)
         self.number = number
+        if self._then:
+            self._then(number)
 
     def _restore(self) -> None:
         while self._before:

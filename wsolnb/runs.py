@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from jupyter_client.kernelspec import KernelSpecManager
-from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.utils import run_sync
 
+from wsolnb.folders import PARAMETERS, claimed_folder
+from wsolnb.interruption import Interruption
+from wsolnb.kernel import Kernel
 from wsolnb.live import CellProgress, count_cells
 from wsolnb.papers import Paper
 from wsolnb.parameters import checked, known_parameters, read_recipe
@@ -37,11 +39,21 @@ class RunFailed(RuntimeError):
         self.notebook = notebook
 
 
-class _Kernel(AsyncKernelManager):
-    """Starts the kernel of this very interpreter, whatever kernels the user has registered as ``python3``."""
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM came; a training that was running has saved itself and said so.
 
-    def _kernel_spec_manager_default(self) -> KernelSpecManager:
-        return KernelSpecManager(parent=self, kernel_dirs=[])
+    Attributes:
+        number: The signal.
+        notebook: The notebook as far as it came.
+    """
+
+    def __init__(self, number: int, cell: str, notebook: Path) -> None:
+        at = f" in {cell}" if cell else ""
+        super().__init__(f"{signal.Signals(number).name}: stopped{at}; run the same again to go on: {_GOES_ON}")
+        self.number, self.notebook = number, notebook
+
+
+_GOES_ON = "trainings that ended are kept, the one that ran goes on from the step at which it was saved"
 
 
 def run(
@@ -56,7 +68,8 @@ def run(
 
     The folder ``<root>/<key>/<name>/`` gets ``parameters.yaml`` before the run, ``notebook.ipynb`` cell by cell, and
     what the notebook writes to its parameter ``out``, if it has one: ``metrics.json``, ``metrics.csv``, ``figures/``.
-    Nothing that exists is overwritten.
+    Nothing that exists is overwritten, but a run of the same parameters that was stopped or killed goes on in its
+    folder: trainings that ended are in the cache of weights, the one that ran goes on from its last checkpoint.
 
     Args:
         source: Key of a paper, or path of a notebook; then its stem is the key.
@@ -72,16 +85,18 @@ def run(
     Raises:
         ValueError: If paper, recipe or a parameter is not known, a value does not fit its type, or ``name`` is no name.
         FileNotFoundError: If the notebook or the recipe does not exist.
-        FileExistsError: If a folder of the given ``name`` exists.
+        FileExistsError: If a folder of the given ``name`` holds another run, or another run works in it.
         RunFailed: If a cell raises or the kernel dies; the notebook is kept.
+        Stopped: After Ctrl-C or SIGTERM, once a training that was running is saved. The second signal kills at once.
 
     Example:
         >>> run("barz2022", {"epochs": 2}, name="two-epochs")  # doctest: +SKIP
         PosixPath('runs/barz2022/two-epochs')
     """
     wanted = resolve(source, parameters, recipe=recipe)
-    folder = _claim_folder(Path(root) / wanted.key, name, Path(recipe).stem if recipe else "default")
-    execute(wanted, folder)
+    fallback = Path(recipe).stem if recipe else "default"
+    with claimed_folder(Path(root) / wanted.key, name, fallback, _text(wanted)) as folder:
+        execute(wanted, folder)
     return folder
 
 
@@ -131,7 +146,7 @@ def execute(
     environment: Mapping[str, str] | None = None,
     where: Path | None = None,
 ) -> None:
-    """Execute a run that was checked, in a folder that exists and is empty.
+    """Execute a run that was checked, in a folder that exists and holds nothing of another run.
 
     Args:
         wanted: The run.
@@ -142,12 +157,12 @@ def execute(
 
     Raises:
         RunFailed: If a cell raises or the kernel dies; the notebook is kept.
+        Stopped: After Ctrl-C or SIGTERM in the main thread, as in :func:`run`.
 
     Example:
         >>> execute(resolve("barz2022", recipe="smoke"), Path("empty-folder"))  # doctest: +SKIP
     """
-    text = yaml.safe_dump(wanted.resolved, sort_keys=False, allow_unicode=True)
-    (folder / "parameters.yaml").write_text(text, encoding="utf-8")
+    (folder / PARAMETERS).write_text(_text(wanted), encoding="utf-8")
     values = wanted.given | ({"out": str(folder.resolve())} if wanted.keeps else {})
     options = [*_KERNEL_OPTIONS, *([_PRELOAD] if wanted.preload else [])]
     launch: dict[str, Any] = {"extra_arguments": options, "env": {**os.environ, **_HEADLESS, **(environment or {})}}
@@ -166,20 +181,8 @@ def _resolve_source(source: str, recipe: str | None) -> tuple[str, Path, dict[st
     return paper.key, paper.notebook, layer
 
 
-def _claim_folder(parent: Path, name: str | None, fallback: str) -> Path:
-    if name is not None and not re.fullmatch(r"\w[\w.+-]*", name):
-        raise ValueError(f"{name!r} is no name for a run: use letters, digits and . + - _")
-    parent.mkdir(parents=True, exist_ok=True)
-    for number in range(1, 10_000):
-        folder = parent / (name or (fallback if number == 1 else f"{fallback}-{number}"))
-        try:
-            folder.mkdir()  # the one step that decides between two runs that start at once
-        except FileExistsError:
-            if name is not None:
-                raise FileExistsError(f"{folder} exists already: choose another name or delete it") from None
-        else:
-            return folder
-    raise FileExistsError(f"{parent} holds too many runs named {fallback}: delete some")
+def _text(wanted: Wanted) -> str:
+    return yaml.safe_dump(wanted.resolved, sort_keys=False, allow_unicode=True)
 
 
 _KERNEL_OPTIONS = [
@@ -194,34 +197,55 @@ _HEADLESS = {"WSOLNB_HEADLESS": "1", "WSOLNB_WIDGETS": "1"}
 def _execute(notebook: Path, folder: Path, values: dict[str, Any], launch: dict[str, Any], log: Path | None) -> None:
     target = folder / NOTEBOOK
     for attempt in (1, 2):
-        kernel = _Kernel()
-        try:
-            with ExitStack() as stack:
-                file = None if log is None else stack.enter_context(log.open("a", encoding="utf-8"))
-                progress = stack.enter_context(CellProgress(count_cells(notebook) + bool(values), file))
-                run_sync(kernel.start_kernel)(**launch)
-                _execute_in(kernel, notebook, target, values, progress)
-        except KeyboardInterrupt as stop:
-            stop.add_note(f"the notebook so far: {target}")
-            raise
-        except RunFailed:
-            raise
-        except RuntimeError as error:
-            if attempt == 2:
-                raise RunFailed(f"the kernel did not start, tried twice: {error}", target) from error
-        else:
-            return
-        finally:
-            if kernel.has_kernel:
-                run_sync(kernel.shutdown_kernel)(now=True)
+        kernel = Kernel()
+        with Interruption(kernel.stop_cell) as stop:
+            cell = ""
+            try:
+                with ExitStack() as stack:
+                    file = None if log is None else stack.enter_context(log.open("a", encoding="utf-8"))
+                    progress = stack.enter_context(CellProgress(count_cells(notebook) + bool(values), file))
+                    run_sync(kernel.start_kernel)(**launch)
+                    try:
+                        _execute_in(kernel, notebook, target, values, progress, stop)
+                    finally:
+                        cell = progress.cell
+            except (_StopHere, RunFailed):
+                if stop.number:
+                    raise Stopped(stop.number, cell, target) from None
+                raise
+            except RuntimeError as error:
+                if attempt == 2:
+                    raise RunFailed(f"the kernel did not start, tried twice: {error}", target) from error
+            else:
+                return
+            finally:
+                if kernel.has_kernel:
+                    run_sync(kernel.shutdown_kernel)(now=True)
 
 
-def _execute_in(kernel: _Kernel, notebook: Path, target: Path, values: dict[str, Any], progress: CellProgress) -> None:
+class _StopHere(Exception):
+    """Between two cells: the kernel heeds no signal then."""
+
+
+def _execute_in(
+    kernel: Kernel,
+    notebook: Path,
+    target: Path,
+    values: dict[str, Any],
+    progress: CellProgress,
+    stop: Interruption,
+) -> None:
     import papermill  # takes seconds, in which the kernel starts
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     from wsolnb import engine
+
+    def reach(cell: Any, cell_index: int) -> None:
+        kernel.begun = False
+        if stop.number:
+            raise _StopHere
+        progress.reach(cell, cell_index)
 
     try:
         papermill.execute_notebook(
@@ -234,7 +258,7 @@ def _execute_in(kernel: _Kernel, notebook: Path, target: Path, values: dict[str,
             language="python",
             start_timeout=_START_TIMEOUT,
             progress_bar=False,
-            on_cell_start=progress.reach,
+            on_cell_start=reach,
             on_cell_execute=progress.start,
             stdout_file=progress,
             stderr_file=progress,
