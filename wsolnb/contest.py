@@ -122,7 +122,7 @@ def readers(
         trained: Their networks.
         search: Of the beam search.
         wanted: Classes that it looks for in an image, as for `wsolnb.scene_readers.BeamReader`. All other methods have
-            the maps of all classes for nothing.
+            the maps of all classes for nothing. Where it looks for `all`, heat maps give its class scores too.
     """
     return {name: _reader(METHODS[name], trained, search, wanted) for name in names}
 
@@ -132,7 +132,8 @@ def _reader(
 ) -> Reader:
     net, objective, _ = trained[method.network]
     if method.reading == "beam":
-        return BeamReader(net, objective, search, wanted)
+        searching = BeamReader(net, objective, search, wanted)
+        return _by_heat(searching) if wanted == "all" else searching
     if method.reading == "heads":
         return lambda images, present: _merged(net(images))
     if method.reading == "generator":
@@ -147,6 +148,16 @@ def _reader(
     }
     readout = dcm_readout(net, objective) if method.reading == "dcm" else readouts[method.reading]
     return lambda images, present: readout(net.features(images))
+
+
+def _by_heat(searching: BeamReader) -> Reader:
+    """Score classes by the maxima of their heat maps (bency2016 Sec. 4.2), where all are searched."""
+
+    def read(images: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        maps = searching(images, present)[0]
+        return maps, maps.amax(dim=(2, 3))
+
+    return read
 
 
 def _for_all(maps: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:

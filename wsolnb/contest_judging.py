@@ -7,8 +7,9 @@ that take the threshold which is best on the test images themselves, as the fiel
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,8 +25,8 @@ from wsolnb.pointing import judge_points
 from wsolnb.scene_readers import Reader
 from wsolnb.soft_maps import SoftMaps, hits
 
-CANDIDATES = tuple(round(0.05 * k, 2) for k in range(1, 20))
-"""Thresholds that are tried on held-out scenes."""
+CANDIDATES = tuple(round(0.05 + 0.1 * k, 2) for k in range(10))
+"""Thresholds tried on held-out scenes; of a percentile, which may lie below the object's values, twice these."""
 
 SIZES = ("small", "middle", "large")
 """Thirds of the test images by the area of their object."""
@@ -108,6 +109,12 @@ class Scened:
         numbers = {f"ap{round(100 * iou)}": self.judged.statistic(iou) for iou in self.judged.iou_thresholds}
         return numbers | {"point_ap": judge_points(self.found).statistic()}
 
+    def best(self, count: int) -> list[Prediction]:
+        """The boxes of the best-scored classes of every scene, at most so many; for pictures."""
+        order = [each["scores"].argsort(descending=True)[:count] for each in self.boxes]
+        pairs = zip(self.boxes, order, strict=True)
+        return [{name: values[rows] for name, values in each.items()} for each, rows in pairs]
+
 
 def judge_scenes(name: str, held: SceneMaps, test: SceneMaps) -> Scened:
     """Find every class in scenes, at the threshold with the best average precision (IoU 0.25) on held-out scenes.
@@ -124,7 +131,7 @@ def judge_scenes(name: str, held: SceneMaps, test: SceneMaps) -> Scened:
     if not method.tells_classes_apart:
         raise ValueError(f"{name} has one map for all classes: it cannot find several classes in one image")
     rule = method.rule(scenes=True)
-    curve = tune_threshold(held, rule, CANDIDATES)
+    curve = tune_threshold(held, rule, [(1 + method.percentile) * threshold for threshold in CANDIDATES])
     rule = replace(rule, threshold=max(curve, key=lambda threshold: curve[threshold]))
     boxes = detections(test, rule, score_threshold=-1.0)
     judged = DetectionAP(test.scores.shape[1], (0, 0.25, 0.5))
@@ -132,12 +139,14 @@ def judge_scenes(name: str, held: SceneMaps, test: SceneMaps) -> Scened:
     return Scened(test, rule, boxes, judged)
 
 
-def cost(read: Reader, plain: Reader, image: Tensor, present: Tensor, *, repeats: int = 0) -> dict[str, float]:
+def cost(
+    read: Reader, plain: Callable[[Tensor], Any], image: Tensor, present: Tensor, *, repeats: int = 0
+) -> dict[str, float]:
     """What one image costs: its maps, its scores and nothing else.
 
     Args:
         read: The method.
-        plain: The plain classifier's forward pass, which is the unit.
+        plain: A classifier, whose forward pass is the unit.
         image: `(1, 3, S, S)`.
         present: The class that is looked for, bool `(1, K)`.
         repeats: How often to run it against the clock; 0: not at all.
@@ -147,7 +156,7 @@ def cost(read: Reader, plain: Reader, image: Tensor, present: Tensor, *, repeats
         at once, in units of 10^6; with repeats `milliseconds`, their median.
     """
     with torch.inference_mode():
-        found = {"passes": multiply_adds(read, image, present) / multiply_adds(plain, image, present)}
+        found = {"passes": multiply_adds(read, image, present) / multiply_adds(plain, image)}
         found["memory"] = tensor_memory(read, image, present) / 1e6
         times = []
         for _ in range(repeats):

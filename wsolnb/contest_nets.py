@@ -140,8 +140,8 @@ stage2, grid, onehot, semantic, onehot+tap
     for name in order:
         builder = _Builder(start, task, plan, settings or Settings(), taxonomy, trained)
         job = NETWORKS[name](builder)
-        own = {"batches": job.batches} if job.batches is not None else {}
-        training = train(job.net, task.train, job.objective, replace(plan, lr=job.lr), **own, **loop)
+        rate = replace(plan, lr=job.lr)
+        training = train(job.net, task.train, job.objective, rate, batches=job.batches, **loop)
         trained[name] = Trained(job.net, job.objective, training)
     return trained
 
