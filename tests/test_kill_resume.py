@@ -63,12 +63,12 @@ def test_killed_at_twenty_random_moments(
         process = server.start(cache)
         time.sleep(moment.uniform(0, 0.3))
         os.kill(process, signal.SIGKILL)  # a process that has ended but was not waited for still takes it
-        lives.append(position(cache) if list(cache.rglob("manifest.json")) else (0, 0))
         if server.wait(process) == 0:
             assert result(cache) == whole
             finished += 1
         else:
             kills += 1
+            lives.append(position(cache) if list(cache.rglob("manifest.json")) else (0, 0))
     last = tmp_path / str(finished)
     assert server.train(last) == 0
     assert result(last) == whole
