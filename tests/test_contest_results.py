@@ -57,6 +57,7 @@ def test_kept_rows_hold_every_method_in_every_world_once(kept: pd.DataFrame) -> 
 def test_kept_numbers_are_fractions_in_their_intervals(kept: pd.DataFrame) -> None:
     shares = kept[~kept.metric.isin(COSTS)]
     assert shares.value.between(0, 1).all()
+    shares = shares[~shares.metric.str.contains(" ")]
     inside = (shares.low <= shares.value + 0.0011) & (shares.value <= shares.high + 0.0011)
     oracle = shares.metric.isin(["max_box_acc", "max_box_acc_v2"])  # of each draw's best threshold: may lie higher
     assert inside[~oracle].all()

@@ -52,7 +52,8 @@ def condensed(sweep: pd.DataFrame) -> pd.DataFrame:
     """What is worth keeping of the `results.csv` that a sweep of the comparison leaves.
 
     Left out are rows that say nothing new: costs and breakdowns by size and class outside of the base world, and what
-    is measured on single objects in worlds that differ in the number of objects in a scene.
+    is measured on single objects in worlds that differ in the number of objects in a scene. Costs and breakdowns go
+    without intervals.
 
     Args:
         sweep: As `wsolnb.records.load_runs` gives it.
@@ -70,6 +71,7 @@ def condensed(sweep: pd.DataFrame) -> pd.DataFrame:
     base = rows.world == BASE
     detail = rows.metric.isin(COSTS) | rows.metric.str.contains(" ")
     again = rows.world.str.startswith("objects") & ~rows.metric.isin(IN_SCENES)
+    rows[["low", "high"]] = rows[["low", "high"]].where(~detail)
     return rows[base | ~(detail | again)].round(3).reset_index(drop=True)
 
 
