@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from papermill.clientwrap import PapermillNotebookClient
@@ -12,16 +14,36 @@ from papermill.log import logger
 from wsolnb.kernel import Kernel
 
 NAME = "wsolnb"
+_SAVE_EVERY = timedelta(seconds=30)
 _REPLY_TIMEOUT = 1.0  # seconds after the end of a cell that was stopped
 
 
 class _Client(PapermillNotebookClient):
-    """Lets the kernel know when it can be stopped, and notices when it was, but has not said so."""
+    """Lets the kernel know when it can be stopped, and notices when it was, but has not said so.
+
+    The notebook is saved as each cell begins, while the kernel is at work, and now and then within a long one.
+    """
+
+    save: Callable[..., None]
+
+    def execute(self, **options: Any) -> None:
+        """Execute the notebook, without the saves that would keep the next cell waiting."""
+        self.save = self.nb_man.save
+        self.nb_man.save = self._save_now_and_then
+        try:
+            super().execute(**options)
+        finally:
+            self.nb_man.save = self.save
+
+    def _save_now_and_then(self, **options: Any) -> None:
+        if self.nb_man.now() - self.nb_man.last_save_time > _SAVE_EVERY:
+            self.save(**options)
 
     def process_message(self, msg: dict[str, Any], *args: Any, **options: Any) -> Any:
         """Take a message of the kernel."""
         if msg["msg_type"] == "execute_input":
             self.km.begin_cell()
+            self.save()
         elif msg["content"].get("execution_state") == "idle" and self.km.asked:
             # struck between two steps of its own, the kernel gives up the cell and sends no reply
             asyncio.get_running_loop().call_later(_REPLY_TIMEOUT, self.task_poll_for_reply.cancel)
@@ -45,7 +67,7 @@ class StartedKernel(NBClientEngine):
         start_timeout: int,
         **options: Any,
     ) -> None:
-        """Execute, and save after every cell.
+        """Execute, and save as it goes.
 
         Args:
             nb_man: Papermill's record of the notebook.

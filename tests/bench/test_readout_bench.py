@@ -9,6 +9,7 @@ from time import perf_counter
 import pytest
 import torch
 import torchvision
+from scipy.stats import binomtest
 from torch import Tensor
 
 from wsolnb.quantise import minmax
@@ -99,21 +100,43 @@ def test_five_classes_cost_little_more_than_the_forward_pass(
     assert cost <= 1.15
 
 
+class Given(torch.nn.Module):
+    """ResNet-50 from its last features on, which are made from the images by next to nothing."""
+
+    def __init__(self, net: torch.nn.Module) -> None:
+        super().__init__()
+        self.layer4 = torch.nn.Conv2d(3, 2048, 1)
+        self.avgpool, self.fc = net.avgpool, net.fc
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.layer4(torch.nn.functional.adaptive_avg_pool2d(images, 7))
+        scores: Tensor = self.fc(self.avgpool(features).flatten(1))
+        return scores
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["given the features", "with the forward pass"])
 def test_never_slower_than_torchcam_with_the_same_boxes(
-    net: torch.nn.Module, images: Tensor, device: str, record_property: Callable[[str, object], None]
+    whole: bool, net: torch.nn.Module, images: Tensor, device: str, record_property: Callable[[str, object], None]
 ) -> None:
+    """What is done beside the forward pass takes less time; with it, the difference is small beside the noise.
+
+    So given the features the ratio counts; with the forward pass, whether ours takes longer in more turns than chance
+    allows for two equal ways (one in a hundred times).
+    """
     methods = pytest.importorskip("torchcam.methods", reason="pip install torchcam")
-    with methods.CAM(net, "layer4", "fc") as extractor:
+    read, turns = (net, 24) if whole else (Given(net).eval().to(device), 60)
+    with methods.CAM(read, "layer4", "fc") as extractor:
         times = rounds(
-            24,
+            turns,
             device,
-            ours=lambda: localize(net, images, classes=TOP),
-            theirs=lambda: torchcam_boxes(extractor, net, images),
+            ours=lambda: localize(read, images, classes=TOP),
+            theirs=lambda: torchcam_boxes(extractor, read, images),
         )
     cost = ratio(times, "ours", "theirs")
+    slower = sum(a > b for a, b in zip(times["ours"], times["theirs"], strict=True))
     record_property("ratio", round(cost, 3))
-    print(f"{device}: {cost:.3f} of torchcam's CAM with the same boxes")
-    assert cost <= 1
+    print(f"{device}: {cost:.3f} of torchcam's CAM with the same boxes, longer in {slower} of {turns} turns")
+    assert binomtest(slower, turns, alternative="greater").pvalue > 0.01 if whole else cost <= 1
 
 
 def test_many_times_faster_than_grad_cam(
