@@ -18,7 +18,14 @@ _SAMPLES = 16
 
 
 def cache_folder() -> Path:
-    """Where trained weights and decoded images are kept: `WSOLNB_CACHE`, else the user's cache folder."""
+    """Where trained weights and decoded images are kept: `WSOLNB_CACHE`, else the user's cache folder.
+
+    Example:
+        >>> from unittest.mock import patch
+        >>> with patch.dict(os.environ, WSOLNB_CACHE="kept"):
+        ...     print(cache_folder())
+        kept
+    """
     return Path(os.environ.get("WSOLNB_CACHE") or user_cache_path("wsolnb"))
 
 

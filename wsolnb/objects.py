@@ -115,6 +115,15 @@ def read_objects(
 
     Raises:
         ValueError: If weights do not have one row per output.
+
+    Example:
+        >>> from wsolnb.data.critters import World
+        >>> from wsolnb.models.cam import classifier
+        >>> world, net = World(families=2, species=2, size=(48, 64)), classifier("tiny", 4).eval()
+        >>> weight = net.head.weight.detach()
+        >>> found = read_objects(net, world.singles(3), {"cam": weight, "nwc": weight.clamp(min=0)})
+        >>> found["nwc"].maps.shape, found["nwc"].labels, found["nwc"].frame
+        (torch.Size([3, 6, 8]), tensor([0, 1, 2]), (48, 64))
     """
     for name, each in weights.items():
         if each.shape != model.head.weight.shape:
@@ -139,7 +148,15 @@ def read_objects(
 
 
 def truth_of(targets: Sequence[Mapping[str, Any]]) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
-    """Labels `(N,)`, boxes and masks of images with one object class each, as `ObjectMaps` keeps them."""
+    """Labels `(N,)`, boxes and masks of images with one object class each, as `ObjectMaps` keeps them.
+
+    Example:
+        >>> from wsolnb.data.critters import World
+        >>> images = World(families=2, species=2, size=(48, 64)).singles(3)
+        >>> labels, boxes, masks = truth_of([images[k][1] for k in range(3)])
+        >>> labels, boxes[0].shape, {name: mask.shape[1:] for name, mask in masks.items()}
+        (tensor([0, 1, 2]), torch.Size([1, 4]), {'mark_masks': torch.Size([48, 64]), 'masks': torch.Size([48, 64])})
+    """
     labels = torch.tensor([int(target["labels"][0]) for target in targets])
     boxes = [target["boxes"].as_subclass(Tensor) for target in targets]
     known = set(_MASKS).intersection(*targets)
@@ -164,6 +181,15 @@ def mean_statistic(
         statistic: Features `(B, D, h, w)` to one row per image, such as `wsolnb.analysis.activated_area`.
         image_size: As for `read_objects`.
         workers: Processes that decode.
+
+    Example:
+        >>> from wsolnb.analysis import activated_area
+        >>> from wsolnb.data.critters import World
+        >>> from wsolnb.models.cam import classifier
+        >>> net = classifier("tiny", 4).eval()
+        >>> areas = mean_statistic(net, World(families=2, species=2, size=48).singles(3), activated_area)
+        >>> areas.shape == net.head.weight.shape[1:]  # one number per channel
+        True
     """
     device = next(model.parameters()).device
     loader = DataLoader(Framed(images, image_size), _BATCH, num_workers=workers, collate_fn=list)
@@ -172,7 +198,14 @@ def mean_statistic(
 
 
 def baselines(found: ObjectMaps) -> dict[str, ObjectMaps]:
-    """Maps that look at no image, in place of those found: a Gaussian in the `centre`, and the `whole` image."""
+    """Maps that look at no image, in place of those found: a Gaussian in the `centre`, and the `whole` image.
+
+    Example:
+        >>> truth = (torch.zeros(1, 3), torch.tensor([2]), [torch.tensor([[2.0, 2.0, 6.0, 6.0]])], (8, 12))
+        >>> flat = baselines(ObjectMaps(torch.rand(1, 4, 6), *truth))
+        >>> {name: each.cut(BoxRule(0.5))[0].tolist() for name, each in flat.items()}
+        {'centre': [3.0, 2.0, 9.0, 6.0], 'whole': [0.0, 0.0, 12.0, 8.0]}
+    """
     shape = (len(found), *found.frame)
     flat = {"centre": centred_gaussian(found.frame), "whole": torch.ones(found.frame)}
     return {name: replace(found, maps=values.expand(shape)) for name, values in flat.items()}
@@ -242,6 +275,17 @@ def locate(
             `ObjectMaps.enlarged`.
         thresholds: Number of thresholds `i / thresholds`.
         ks: The values of k for top-k localization.
+
+    Example:
+        >>> heat = torch.full((1, 8, 12), 0.4)
+        >>> heat[0, 2:6, 3:9], heat[0, 0, 0] = 1.0, 0.0
+        >>> truth = (torch.tensor([[0.9, 0.1]]), torch.tensor([0]), [torch.tensor([[3.0, 2.0, 9.0, 6.0]])], (8, 12))
+        >>> found = ObjectMaps(heat, *truth)
+        >>> located = locate(found, found, BoxRule(), thresholds=20)
+        >>> located.rule.threshold, located.boxes([0]).tolist()
+        (0.4, [[3.0, 2.0, 9.0, 6.0]])
+        >>> {name: float(number(torch.ones(1, 1))) for name, number in located.evidence().items()}
+        {'top1_cls': 1.0, 'gt_known': 1.0, 'top1_loc': 1.0, 'gt_known_oracle': 1.0}
     """
     best = _judged(held, rule, thresholds, ks).best_threshold()
     return Located(test, replace(rule, threshold=best), _judged(test, rule, thresholds, ks))
@@ -256,7 +300,14 @@ def _judged(found: ObjectMaps, rule: BoxRule, thresholds: int, ks: Sequence[int]
 
 
 class Framed(Dataset[tuple[Tensor, dict[str, Any]]]):
-    """Images in [0, 1] and their truth, all brought to one size: squares of `side` pixels, or as they are."""
+    """Images in [0, 1] and their truth, all brought to one size: squares of `side` pixels, or as they are.
+
+    Example:
+        >>> from wsolnb.data.critters import World
+        >>> image, target = Framed(World(size=(48, 64)).singles(1), 32)[0]
+        >>> image.shape, image.dtype, target["boxes"].canvas_size
+        (torch.Size([3, 32, 32]), torch.float32, (32, 32))
+    """
 
     def __init__(self, images: Dataset[Any], side: int | None) -> None:
         self.images, self.side = images, side

@@ -112,6 +112,11 @@ def collate(batch: list[tuple[Tensor, Any]]) -> tuple[Tensor, Tensor]:
     """Stack samples: images `(B, 3, H, W)` and labels, int64 `(B,)`, or float `(B, C)` of several classes per image.
 
     A target is a label, a float vector with an entry per class, or a dictionary whose `labels` holds one of them.
+
+    Example:
+        >>> images, labels = collate([(torch.zeros(3, 4, 6), 2), (torch.ones(3, 4, 6), {"labels": torch.tensor([0])})])
+        >>> images.shape, labels
+        (torch.Size([2, 3, 4, 6]), tensor([2, 0]))
     """
     labels = [t["labels"] if isinstance(t, Mapping) else t for _, t in batch]
     images = torch.stack([i.as_subclass(Tensor) for i, _ in batch])

@@ -96,6 +96,16 @@ def find_runs(given: Sequence[str | Path]) -> list[Run]:
 
     Raises:
         FileNotFoundError: If one does not exist or has no executed notebook below it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     run = Path(folder, "barz2022", "default")
+        ...     run.mkdir(parents=True)
+        ...     _ = (run / NOTEBOOK).write_text("{}")
+        ...     _ = (run / "metrics.json").write_text('{"metrics": {"cam": {"ap50": {"value": 0.5}}}}')
+        ...     [(found.name, found.metrics) for found in find_runs([folder])]
+        [('barz2022-default', ['ap50'])]
     """
     runs: dict[Path, Run] = {}
     for root in map(Path, given):

@@ -121,6 +121,16 @@ def wobble(located: Located, between: tuple[float, float] = UNDECIDED) -> Statis
 
     Raises:
         ValueError: If one of the two is not among the thresholds at which boxes were judged.
+
+    Example:
+        >>> from wsolnb.objects import locate
+        >>> sure, unsure = torch.zeros(2, 8, 12)
+        >>> sure[2:6, 3:9], unsure[2:6, 3:9] = 0.9, 0.6
+        >>> truth = (torch.zeros(2, 2), torch.tensor([0, 1]), [torch.tensor([[3.0, 2.0, 9.0, 6.0]])] * 2, (8, 12))
+        >>> found = SoftMaps(torch.stack([sure, unsure]), *truth)
+        >>> located = locate(found, found, BoxRule(0.5, reference="absolute"))
+        >>> float(wobble(located)(torch.ones(1, 2)))  # above 0.6 the second box is gone
+        0.5
     """
     located.judged.require_images()
     first, last = (located.judged.index_of(t) for t in between)
@@ -142,6 +152,17 @@ def numbers(located: Located) -> dict[str, Statistic]:
         `corloc` (the box is right), `top1_loc_err` and `top5_loc_err` (box or class wrong) at the chosen threshold;
         `top1_cls_err` and `top5_cls_err`; `corloc_oracle` at each draw's best threshold; for maps of probabilities
         `certain`, the share of decided pixels, and `wobble`, the range of `corloc` between thresholds 0.2 and 0.8.
+
+    Example:
+        >>> from wsolnb.objects import locate
+        >>> heat = torch.zeros(1, 8, 12)
+        >>> heat[0, 2:6, 3:9] = 0.9
+        >>> truth = (torch.tensor([[0.1, 0.9]]), torch.tensor([0]), [torch.tensor([[3.0, 2.0, 9.0, 6.0]])], (8, 12))
+        >>> found = SoftMaps(heat, *truth)
+        >>> located = locate(found, found, BoxRule(0.5, reference="absolute"), ks=(1, 5))
+        >>> said = {name: float(number(torch.ones(1, 1))) for name, number in numbers(located).items()}
+        >>> said["corloc"], said["top1_loc_err"], said["top5_loc_err"], said["certain"]
+        (1.0, 1.0, 0.0, 1.0)
     """
     found, chosen = located.found, located.rule.threshold
     own = found.scores.gather(1, found.labels[:, None])
@@ -160,7 +181,17 @@ def numbers(located: Located) -> dict[str, Statistic]:
 
 
 def hits(located: Located) -> Tensor:
-    """Whether the box of every image is right at the chosen threshold, float64 `(N,)`."""
+    """Whether the box of every image is right at the chosen threshold, float64 `(N,)`.
+
+    Example:
+        >>> from wsolnb.objects import locate
+        >>> heat = torch.zeros(2, 8, 12)
+        >>> heat[:, 2:6, 3:9] = 0.9
+        >>> boxes = [torch.tensor([[3.0, 2.0, 9.0, 6.0]]), torch.tensor([[0.0, 0.0, 2.0, 2.0]])]
+        >>> found = SoftMaps(heat, torch.zeros(2, 2), torch.tensor([0, 1]), boxes, (8, 12))
+        >>> hits(locate(found, found, BoxRule(0.5, reference="absolute"))).tolist()
+        [1.0, 0.0]
+    """
     correct = located.judged.statistic("gt_known", located.rule.threshold)
     return correct(torch.eye(len(located.found), dtype=torch.float64))
 

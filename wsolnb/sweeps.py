@@ -87,6 +87,15 @@ def read_grid(
         ValueError: If a name is not known or a value does not fit, a list is empty or holds a value twice, or a
             parameter that varies is also given.
         FileNotFoundError: If there is no such file.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     grid = Path(folder, "grid.yaml")
+        ...     _ = grid.write_text("{epochs: 2, seed: [0, 1]}")
+        ...     points = read_grid("barz2022", grid, recipe="smoke")
+        >>> [(point.varied, point.wanted.resolved["epochs"]) for point in points]
+        [({'seed': 0}, 2), ({'seed': 1}, 2)]
     """
     values = read_recipe(grid)
     types = resolve(source, recipe=recipe).resolved
@@ -126,6 +135,13 @@ class Sweep:
     Args:
         points: What :func:`read_grid` gave.
         folder: Where its runs are kept; may hold some of them already.
+
+    Example:
+        >>> point = Point("seed-1-0a1b2c3d4e", {"seed": 1}, resolve("barz2022", {"seed": 1}, recipe="smoke"))
+        >>> Sweep([point], "no/such/folder").outcomes()["seed-1-0a1b2c3d4e"].state
+        'waiting'
+        >>> Sweep([point], "sweeps/seeds").run(jobs=2)  # doctest: +SKIP
+        {'seed-1-0a1b2c3d4e': Outcome(state='done', seconds=41.5, error='', progress='', since=0.0)}
     """
 
     def __init__(self, points: Sequence[Point], folder: str | Path) -> None:
@@ -239,6 +255,10 @@ def attempt(point: Point, sweep: Path, place: Path, share: int, where: Path) -> 
         place: Where its run belongs.
         share: How many runs share this machine's cores.
         where: Working directory of the kernel.
+
+    Example:
+        >>> sweep = Path("sweeps/seeds")
+        >>> attempt(point, sweep, sweep / point.name, 1, Path.cwd())  # doctest: +SKIP
     """
     from wsolnb.runs import execute
 

@@ -117,6 +117,21 @@ def train(
             cannot be written while it trains is only warned about.
         ValueError: If the data set is empty, the device is not there, `batches` is not shared out to the processes, or
             the checkpoint or the weights are damaged or of another training.
+
+    Example:
+        >>> from torch.utils.data import TensorDataset
+        >>> from wsolnb.losses import CrossEntropy
+        >>> from wsolnb.models.cam import classifier
+        >>> images, labels = torch.rand(8, 3, 16, 16), torch.arange(8) % 2
+        >>> net = classifier("tiny", 2)
+        >>> data, plan = TensorDataset(images, labels), Plan(epochs=2, batch_size=4)
+        >>> training = train(net, data, CrossEntropy(), plan, device="cpu")  # doctest: +ELLIPSIS
+        epoch   1/2  loss ... images/s
+        epoch   2/2  loss ... images/s
+        >>> [record["epoch"] for record in training.history], training.cached, training.weights.suffix
+        ([1, 2], False, '.safetensors')
+        >>> net(images).shape  # trained in place
+        torch.Size([8, 2])
     """
     if not len(dataset):  # type: ignore[arg-type]
         raise ValueError("the training set is empty")

@@ -126,6 +126,15 @@ def read_parts(
 
     Returns:
         Embeddings `(n, D)`, on the CPU.
+
+    Example:
+        >>> from torch.nn import AdaptiveAvgPool2d, Flatten, Sequential
+        >>> from wsolnb.data.critters import World
+        >>> images, box = World(families=2, species=2, size=(48, 64)).singles(3), torch.tensor([[8.0, 8.0, 40.0, 40.0]])
+        >>> found = MergedMaps(torch.rand(3, 6, 8), torch.zeros(3, 4), torch.tensor([0, 1, 2]), [box] * 3, (48, 64))
+        >>> mean_colour = Sequential(AdaptiveAvgPool2d(1), Flatten())
+        >>> [each.shape for each in read_parts(CoAug(mean_colour), images, found, [0, 2])]
+        [torch.Size([2, 3]), torch.Size([2, 3]), torch.Size([2, 3])]
     """
     device = next((p.device for p in coaug.parameters()), torch.device("cpu"))
     ready, chosen = Framed(images, image_size), [i for i in indices if i < len(found)]

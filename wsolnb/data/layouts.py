@@ -98,6 +98,13 @@ def voc_folder(root: str | Path, year: str = "") -> Path:
     Raises:
         FileNotFoundError: If there is none.
         ValueError: If there are two and no year is given.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     (Path(folder) / "VOCdevkit" / "VOC2012" / "Annotations").mkdir(parents=True)
+        ...     voc_folder(folder).name
+        'VOC2012'
     """
     root = Path(root)
     if (root / "Annotations").is_dir() and (not year or _voc_years(root)[:1] == [year]):

@@ -40,6 +40,13 @@ def all_labels(scenes: Dataset[Any], classes: int) -> Tensor:
     """Which classes each image of a data set shows, `(N, classes)`, as `multi_hot`.
 
     Photos are not decoded where the data set, or the one it is a subset of, gives the truth without them.
+
+    Example:
+        >>> from wsolnb.data.critters import World
+        >>> all_labels(World(families=2, species=2, size=32).singles(3), 4)
+        tensor([[1., 0., 0., 0.],
+                [0., 1., 0., 0.],
+                [0., 0., 1., 0.]])
     """
     count: int = len(scenes)  # type: ignore[arg-type]
     rows = [multi_hot(_truth(scenes, index), classes) for index in track(range(count), "labels")]

@@ -117,6 +117,21 @@ def photos(
     Raises:
         ValueError: If the data set is unknown, a class is not in the tree, or no class or no object is left.
         FileNotFoundError: If a folder or file is missing.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> corners = "<xmin>5</xmin><ymin>5</ymin><xmax>45</xmax><ymax>45</ymax>"
+        >>> xml = f"<annotation><object><name>cat</name><bndbox>{corners}</bndbox></object></annotation>"
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for split in ("train", "test"):
+        ...         Path(folder, split).mkdir()
+        ...         for k in range(2):
+        ...             Image.new("RGB", (64, 48)).save(Path(folder, split, f"{k}.jpg"))
+        ...             _ = Path(folder, split, f"{k}.xml").write_text(xml)
+        ...     data = photos("voc", folder, image_size=32)
+        ...     data.sizes, data.train[0][0].shape
+        ({'classes': 1, 'train': 2, 'tune': 2, 'test': 2, 'single': 2}, torch.Size([3, 32, 32]))
     """
     if dataset not in DATASETS[1:]:
         raise ValueError(f"unknown data set {dataset!r}; known: {', '.join(DATASETS)}")

@@ -108,6 +108,21 @@ def photographed_objects(
         ValueError: If the data set is unknown, a folder is not given, no image is left, or the test split has a class
             that the training split lacks.
         FileNotFoundError: If a folder or file is missing.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> corners = "<xmin>5</xmin><ymin>5</ymin><xmax>30</xmax><ymax>20</ymax>"
+        >>> xml = f"<annotation><object><name>cat</name><bndbox>{corners}</bndbox></object></annotation>"
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for split in ("train", "test"):
+        ...         Path(folder, split).mkdir()
+        ...         for k in range(5):
+        ...             Image.new("RGB", (48, 32)).save(Path(folder, split, f"{k}.jpg"))
+        ...             _ = Path(folder, split, f"{k}.xml").write_text(xml)
+        ...     data = photographed_objects("voc", folder, image_size=32)
+        ...     data.classes, data.sizes, data.train[0][0].shape
+        (['cat'], {'classes': 1, 'train': 4, 'held': 1, 'test': 5}, torch.Size([3, 32, 32]))
     """
     if dataset not in DATASETS[1:]:
         raise ValueError(f"unknown data set {dataset!r}; known: {', '.join(DATASETS)}")
