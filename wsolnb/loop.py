@@ -162,9 +162,11 @@ class Loop:
                 self.seconds = time.perf_counter() - started
                 self._look(epoch, number, batches, lr)
         total, right, seen = cast(Tensor, self.fabric.all_reduce(self.sums.clone(), reduce_op="sum"))
+        loss = float(total / seen)  # waits for a GPU
+        self.seconds = time.perf_counter() - started
         record = {
             "epoch": epoch + 1,
-            "loss": float(total / seen),
+            "loss": loss,
             "accuracy": float(right / seen),
             "lr": lr,
             "images_per_second": float(seen) / self.seconds,
