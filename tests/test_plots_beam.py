@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -67,7 +68,8 @@ def test_points_and_boxes(net: GridClassifier) -> None:
     assert torch.allclose(found["scores"].scores, LOSS.scores(net(load_scenes(SCENES, 4, side=32).images)), atol=0.02)
 
 
-def test_costs(net: GridClassifier) -> None:
+def test_costs(net: GridClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WSOLNB_CACHE", str(tmp_path))
     loaded = load_scenes(SCENES, 4, side=48)
     assert loaded.present.sum(dim=1).tolist() == [len(set(t["labels"].tolist())) for t in loaded.targets]
     searches = {"greedy": BeamSearch(1, 6, recrop=False), "all": BeamSearch(None, 6, recrop=False)}

@@ -167,9 +167,9 @@ def test_heat_by_hand() -> None:
     pairs = torch.tensor([[0, 1]])
     windows = torch.tensor([[0.0, 0.0, 0.5, 1.0], [0.25, 0.5, 0.75, 1.0]], dtype=torch.float64)
     none, scores = torch.zeros(2, dtype=torch.int64), torch.tensor([[0.0, 0.5], [0.0, 0.25]], dtype=torch.float64)
-    root = Level(none[:1], windows[:1] * 0 + 1, none[:1], scores[:1], none[:1, None], none[:1, None])
+    root = Level(none[:1], windows[:1] * 0 + 1, none[:1], scores[:1], none[:1, None], 1)
     kept = torch.tensor([[0, 1, -1]])
-    tree = Tree(pairs, torch.zeros(1, 2), [root, Level(none, windows, none, scores, kept, kept)])
+    tree = Tree(pairs, torch.zeros(1, 2), [root, Level(none, windows, none, scores, kept, 0)])
     heat = tree.heat(2)
     assert heat[0, 0].abs().sum() == 0
     # the second window covers half of both lower cells
@@ -181,7 +181,7 @@ def test_heat_by_hand() -> None:
 
 def test_candidates_count_once_and_ties_go_to_the_first() -> None:
     scores = torch.tensor([[0.5], [0.9], [0.5]])
-    found = _best(torch.tensor([[2, 1, 0, 1], [-1, 2, -1, 2]]), scores, torch.tensor([0, 0]), torch.tensor([3, 1]))
+    found = _best(torch.tensor([[2, 1, 0, 1], [-1, 2, -1, 2]]), scores, torch.tensor([0, 0]), 3)
     assert found.tolist() == [[1, 0, 2], [2, -1, -1]]
 
 

@@ -16,6 +16,11 @@ from wsolnb.data.voc import VocScenes
 WORLD = World(families=2, species=2, size=32, objects=(1, 2))
 
 
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WSOLNB_CACHE", str(tmp_path / "cache"))
+
+
 def voc(root: Path, images: dict[str, list[tuple[str, int]]], folder: str = "train") -> None:
     """Photos of 40 x 30 pixels, objects by name and difficulty, an XML file beside each."""
     from PIL import Image
@@ -115,3 +120,14 @@ def test_refused(tmp_path: Path) -> None:
         MultiLabelImages(WORLD.scenes(0), 4, side=40)
     with pytest.raises(ValueError, match="turn=200"):
         MultiLabelImages(WORLD.scenes(2), 4, side=40, turn=200)
+
+
+def test_drawn_labels_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"train_images": 6, "held_images": 1, "test_images": 1, "scene_size": (48, 64)}
+    first = drawn_scenes(WORLD, seed=5, **sizes)
+    monkeypatch.setattr("wsolnb.data.several.all_labels", lambda *_: pytest.fail("drawn again"))
+    again = drawn_scenes(WORLD, seed=5, **sizes)
+    shown = all_labels(again.train, 4)
+    assert torch.equal(shown, all_labels(first.train.dataset, 4))
+    assert shown.sum(dim=1).ge(1).all()
+    assert torch.equal(again.train[2][0], first.train[2][0])

@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
 from torch import Tensor
 
 from wsolnb.boxes import BoxRule
@@ -57,18 +59,17 @@ def peaks(maps: Tensor) -> Tensor:
     height, width = maps.shape[2:]
     flat = maps.flatten(2)
     top = flat.amax(dim=2, keepdim=True)
-    high = (flat >= top - 1e-5 * top.abs()).float().view_as(maps)
-    region = F.one_hot(flat.argmax(dim=2), height * width).float().view_as(maps)
-    for _ in range(height * width):
-        grown = F.max_pool2d(region, 3, stride=1, padding=1) * high
-        if torch.equal(grown, region):
-            break
-        region = grown
+    high = (flat >= top - 1e-5 * top.abs()).view(-1, height, width)
+    regions = torch.from_numpy(ndimage.label(high.numpy(), _WITHIN_A_MAP)[0]).view_as(flat)
+    region = (regions == regions.gather(2, flat.argmax(dim=2, keepdim=True))).float().view_as(maps)
     total = region.sum(dim=(2, 3))
     y = (region.sum(dim=3) * torch.arange(height)).sum(dim=2) / total
     x = (region.sum(dim=2) * torch.arange(width)).sum(dim=2) / total
     place = y.round().long() * width + x.round().long()
     return F.one_hot(place, height * width).float().view_as(maps)
+
+
+_WITHIN_A_MAP = np.pad(np.ones((1, 3, 3), bool), ((1, 1), (0, 0), (0, 0)))  # which of 3 x 3 x 3 cells touch the middle
 
 
 def judge_classes(found: SceneMaps) -> PointAP:

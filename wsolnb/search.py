@@ -7,13 +7,13 @@ lie in it, so there are four. Level by level:
     -> their children, stretched to L x L (one batch) -> fully connected layers (one batch) -> scores of all classes
     -> the M best children of every class
 
-All classes, images and widths of a level share their windows: whoever asks for a window, it is scored once.
+All classes and images of a level share their windows: whoever asks for a window, it is scored once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -61,6 +61,7 @@ class BeamSearch:
         if self.depth > 60:
             raise ValueError(f"depth={self.depth}: more than 60 levels are not kept apart")
 
+    @torch.inference_mode()
     def __call__(
         self, model: GridClassifier, images: Tensor, scores: Scores, wanted: Tensor | int | None = None
     ) -> Tree:
@@ -76,42 +77,6 @@ class BeamSearch:
         Raises:
             ValueError: If the images are smaller than the network's input, or `wanted` does not fit.
         """
-        return self.at_widths(model, images, scores, [self.width], wanted)[0]
-
-    @torch.inference_mode()
-    def at_widths(
-        self,
-        model: GridClassifier,
-        images: Tensor,
-        scores: Scores,
-        widths: Sequence[int | None],
-        wanted: Tensor | int | None = None,
-    ) -> list[Tree]:
-        """Search with several widths at once, in place of the search's own: most of their windows are the same.
-
-        Args:
-            model: As above.
-            images: As above.
-            scores: As above.
-            widths: `M`; None keeps all windows.
-            wanted: As above.
-
-        Returns:
-            A tree per width. `Tree.windows` and `Tree.crops` count what each would have taken alone.
-
-        Raises:
-            ValueError: As above, and if there is no width or one is below 1.
-
-        Example:
-            >>> from wsolnb.models.beam import grid_classifier
-            >>> net = grid_classifier("tiny", 3, grid=4, hidden=(8,)).eval()
-            >>> pictures, softmax = torch.rand(2, 3, 40, 64), lambda x: x.softmax(dim=1)
-            >>> greedy, beam = BeamSearch(depth=3).at_widths(net, pictures, softmax, [1, 2])
-            >>> sum(greedy.windows) < sum(beam.windows)
-            True
-        """
-        if not widths or any(width is not None and width < 1 for width in widths):
-            raise ValueError(f"widths={list(widths)}: give some, each at least 1")
         height, width = images.shape[2:]
         if min(height, width) < model.side:
             raise ValueError(
@@ -119,17 +84,11 @@ class BeamSearch:
                 f"{model.side}: enlarge them, or take a backbone or a grid with a smaller input"
             )
         walk = _Walk(self, model, images, scores)
-        pairs = _pairs(wanted, walk.scores)
-        limits = torch.tensor([_ALL if width is None else width for width in widths], device=images.device)
-        walk.begin(pairs.repeat(len(widths), 1), limits.repeat_interleave(len(pairs)))
+        walk.begin(_pairs(wanted, walk.scores))
         for _ in range(self.depth):
             if not walk.descend():
                 break
-        levels = (walk.levels_of(k, len(widths)) for k in range(len(widths)))
-        return [Tree(pairs, walk.scores, own, self.recrop) for own in levels]
-
-
-_ALL = 1 << 40  # a width that keeps whatever there is
+        return Tree(walk.pairs, walk.scores, walk.levels)
 
 
 class _Walk:
@@ -145,12 +104,12 @@ class _Walk:
         self.scores = self._classify(self.grids)
         self.levels: list[Level] = []
 
-    def begin(self, pairs: Tensor, limits: Tensor) -> None:
-        """Start at the whole images, with searches `(P, 2)` and the width of each, `(P,)`."""
-        self.pairs, self.limits = pairs, limits
+    def begin(self, pairs: Tensor) -> None:
+        """Start at the whole images, with searches `(P, 2)`."""
         number = torch.arange(len(self.whole), device=pairs.device)
         kept = pairs[:, :1].clone()
-        self.levels = [Level(number, self.whole, torch.full_like(number, -1), self.scores, kept, kept)]
+        self.pairs = pairs
+        self.levels = [Level(number, self.whole, torch.full_like(number, -1), self.scores, kept, len(number))]
         self.codes = torch.ones(len(number), 2, dtype=torch.int64, device=pairs.device)
 
     def descend(self) -> bool:
@@ -181,18 +140,12 @@ class _Walk:
         rank = torch.full((len(last.image),), -1, dtype=torch.int64, device=image.device)
         rank[parents] = torch.arange(len(parents), device=image.device)
         asked = table[rank[last.kept.clamp(min=0)]].masked_fill((last.kept < 0)[..., None], -1).flatten(1)
-        kept = _best(asked, found, self.pairs[:, 1], self.limits)
+        kept = _best(asked, found, self.pairs[:, 1], self.search.width)
         children = windows[chosen] + step * unit[chosen].repeat(1, 2)
-        self.levels.append(Level(image[chosen], children, parents[chosen], found, kept, asked))
+        crops = len(parents) if recrop and len(self.levels) > 1 else 0
+        self.levels.append(Level(image[chosen], children, parents[chosen], found, kept, crops))
         self.codes = child_codes[first]
         return True
-
-    def levels_of(self, part: int, parts: int) -> list[Level]:
-        """All levels as the searches of one of several equal groups see them."""
-        count = len(self.pairs) // parts
-        mine = slice(part * count, (part + 1) * count)
-        most = int(self.limits[mine].max()) if count else 0
-        return [replace(level, kept=level.kept[mine, :most], asked=level.asked[mine]) for level in self.levels]
 
     def _children(self, parents: Tensor, of: Tensor, which: Tensor) -> Tensor:
         """Scores of children: number of the parent among `parents`, and which of its four it is, `(n,)` each."""
@@ -247,14 +200,14 @@ def _distinct(image: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
     return first, place
 
 
-def _best(candidates: Tensor, scores: Tensor, klass: Tensor, limits: Tensor) -> Tensor:
+def _best(candidates: Tensor, scores: Tensor, klass: Tensor, width: int | None) -> Tensor:
     """The best of the candidates of every search, each once, best first; -1 where there are fewer.
 
     Args:
         candidates: Places in `scores`, -1 for none, `(P, n)`.
         scores: `(N, K)`.
         klass: Class of every search, `(P,)`.
-        limits: How many each keeps, `(P,)`.
+        width: How many to keep; None: all.
     """
     ordered = candidates.sort(dim=1).values
     again = torch.zeros_like(ordered, dtype=torch.bool)
@@ -262,8 +215,8 @@ def _best(candidates: Tensor, scores: Tensor, klass: Tensor, limits: Tensor) -> 
     ordered = ordered.masked_fill(again, -1)
     value = scores[ordered.clamp(min=0), klass[:, None]].masked_fill(ordered < 0, -torch.inf)
     best = ordered.gather(1, value.sort(dim=1, descending=True, stable=True).indices)
-    best = best.masked_fill(torch.arange(best.shape[1], device=best.device) >= limits[:, None], -1)
-    return best[:, : int((best >= 0).sum(dim=1).max()) if len(best) else 0]
+    most = int((best >= 0).sum(dim=1).max()) if width is None and len(best) else width
+    return best[:, :most]
 
 
 def _pairs(wanted: Tensor | int | None, scores: Tensor) -> Tensor:

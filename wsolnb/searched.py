@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -30,8 +30,7 @@ class Searched:
         scores: Of the whole images, float32 `(N, K)`.
         windows: Width `M` to the kept windows of all levels, xyxy as fractions of the image, float32 `(P, H, M, 4)`.
         values: Width to their scores for the class of the search, float32 `(P, H, M)`; 0 where there is no window.
-        counts: Width to windows scored and crops taken per image, had it been the only one.
-        seconds: What all of it took, when it was computed.
+        counts: Width to windows scored, crops taken and seconds per image; the seconds are those of the first time.
         sizes: Original height and width of the images, int64 `(N, 2)`.
         targets: Truth in original pixels.
     """
@@ -40,8 +39,7 @@ class Searched:
     scores: Tensor
     windows: dict[int, Tensor]
     values: dict[int, Tensor]
-    counts: dict[int, tuple[float, float]]
-    seconds: float
+    counts: dict[int, list[float]]
     sizes: Tensor
     targets: list[Any]
 
@@ -58,9 +56,9 @@ class Searched:
         return SceneMaps(list(heat), self.scores, self.sizes, self.targets)
 
     def per_image(self) -> dict[str, dict[str, float]]:
-        """What an image cost: windows and crops by width, and milliseconds for all widths together."""
-        cost = {f"M = {m}": {"windows": w, "crops": c} for m, (w, c) in self.counts.items()}
-        return cost | {"together": {"milliseconds": 1000 * self.seconds / len(self.scores)}}
+        """What an image cost: windows, crops and milliseconds by width."""
+        names = ("windows", "crops", "milliseconds")
+        return {f"M = {m}": dict(zip(names, (w, c, 1000 * s), strict=True)) for m, (w, c, s) in self.counts.items()}
 
 
 def search_scenes(
@@ -78,7 +76,7 @@ def search_scenes(
     workers: int = 0,
     fresh: bool = False,
 ) -> Searched:
-    """Search all images of a data set, with several widths at once.
+    """Search all images of a data set with several widths.
 
     Batches that were searched before, with the same network and settings, come from the cache (`wsolnb.remember`): a
     search that was stopped goes on where it was.
@@ -99,7 +97,7 @@ def search_scenes(
         fresh: Search anew even if the cache has it.
 
     Raises:
-        ValueError: As for `BeamSearch.at_widths`; if there is no image.
+        ValueError: As for `BeamSearch`; if there is no image or no width.
 
     Example:
         >>> from wsolnb.data.critters import World
@@ -123,21 +121,20 @@ def search_scenes(
         def compute(images: Tensor = images, which: Tensor | int | None = which) -> dict[str, Tensor]:
             return _survivors(search, model, images.to(device), objective, widths, which)
 
-        parts.append(remembered("searches", [key, images, which], compute, fresh=fresh))
+        parts.append(remembered("searched", [key, images, which], compute, fresh=fresh))
         parts[-1]["pairs"] = parts[-1]["pairs"] + torch.tensor([len(targets), 0])
         sizes += frames
         targets += truths
-    if not parts:
-        raise ValueError("there is no image to search")
+    if not parts or not widths:
+        raise ValueError("there is no image to search, or no width to search with")
     whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    counts = whole["counts"].view(-1, len(widths), 2).sum(dim=0) / len(targets)
+    counts = whole["counts"].view(-1, len(widths), 3).sum(dim=0) / len(targets)
     return Searched(
         whole["pairs"],
         whole["scores"],
         {m: whole[f"windows {m}"] for m in widths},
         {m: whole[f"values {m}"] for m in widths},
-        {m: (float(row[0]), float(row[1])) for m, row in zip(widths, counts, strict=True)},
-        float(whole["seconds"].sum()),
+        dict(zip(widths, counts.tolist(), strict=True)),
         torch.tensor(sizes),
         targets,
     )
@@ -153,9 +150,11 @@ def _survivors(
 ) -> dict[str, Tensor]:
     """What `Searched` keeps of a batch, as tensors on the CPU."""
     started = time.perf_counter()
-    trees = search.at_widths(model, images, objective.scores, widths, wanted)
-    found = {"pairs": trees[0].pairs, "scores": trees[0].scores.float()}
-    for width, tree in zip(widths, trees, strict=True):
+    found: dict[str, Tensor] = {}
+    counts: list[list[float]] = []
+    for width in widths:
+        tree = replace(search, width=width)(model, images, objective.scores, wanted)
+        counts.append([sum(tree.windows), sum(tree.crops)])
         windows = images.new_zeros(len(tree.pairs), search.depth, width, 4)
         values = images.new_zeros(len(tree.pairs), search.depth, width)
         for row, level in enumerate(tree.levels[1:]):
@@ -163,7 +162,9 @@ def _survivors(
             windows[:, row, : here.shape[1]] = level.windows[here].to(windows)
             score = level.scores[here, tree.pairs[:, 1:]].masked_fill(level.kept < 0, 0)
             values[:, row, : here.shape[1]] = score.to(values)
+        found |= {"pairs": tree.pairs, "scores": tree.scores.float()}
         found |= {f"windows {width}": windows, f"values {width}": values}
-    counts = torch.tensor([[sum(tree.windows), sum(tree.crops)] for tree in trees], dtype=torch.float64)
-    seconds = torch.tensor([time.perf_counter() - started])
-    return {name: tensor.cpu() for name, tensor in found.items()} | {"counts": counts, "seconds": seconds}
+        counts[-1].append(time.perf_counter() - started)
+        started = time.perf_counter()
+    found = {name: tensor.cpu() for name, tensor in found.items()}
+    return found | {"counts": torch.tensor(counts, dtype=torch.float64)}

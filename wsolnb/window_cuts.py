@@ -33,9 +33,9 @@ def cut_out(images: Tensor, image: Tensor, windows: Tensor, side: int) -> Tensor
     pixels = windows.new_tensor([*images.shape[:1:-1]])
     places = ((windows[:, 2:] - windows[:, :2]) * pixels / side).amax(dim=1).round().clamp(min=1).long()
     order = places.argsort(stable=True)
-    crops = []
+    crops: list[Tensor] = []
     for count, size in zip(*(x.tolist() for x in places.unique(return_counts=True)), strict=True):
-        mine = order[sum(map(len, crops)) :][:size]
+        mine = order[sum(len(crop) for crop in crops) :][:size]
         spots = ((torch.arange(side * count, device=windows.device) + 0.5) / (side * count)).view(side, count).T
         found = [_look_up(images, image[mine], windows[mine], x, y) for x in spots for y in spots]
         crops.append(found[0] if count == 1 else torch.stack(found).mean(dim=0))

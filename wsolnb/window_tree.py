@@ -19,8 +19,7 @@ class Level:
         scores: Of every window for every class, `(n, K)`.
         kept: For every pair of image and class that is searched, the places of its best windows, best first, int64
             `(P, m)`; -1 where there are fewer.
-        asked: For every pair the places of the windows among which it chose, int64 `(P, n)`, some of them repeated; -1
-            where there are fewer. Searches of another width may have asked for others.
+        crops: Images that went through the backbone for this level.
     """
 
     image: Tensor
@@ -28,7 +27,7 @@ class Level:
     parent: Tensor
     scores: Tensor
     kept: Tensor
-    asked: Tensor
+    crops: int
 
 
 @dataclass(frozen=True)
@@ -39,24 +38,21 @@ class Tree:
         pairs: Image and class of every search, int64 `(P, 2)`.
         scores: Of the whole images, `(B, K)`.
         levels: From the whole image (level 0) down.
-        recrop: Whether kept windows were cut out of the image again.
     """
 
     pairs: Tensor
     scores: Tensor
     levels: list[Level] = field(default_factory=list)
-    recrop: bool = True
 
     @property
     def windows(self) -> list[int]:
         """Number of windows scored at every level."""
-        return [len(self.scores), *(_distinct(level.asked) for level in self.levels[1:])]
+        return [len(level.windows) for level in self.levels]
 
     @property
     def crops(self) -> list[int]:
-        """Number of crops that went through the backbone for every level; level 1 has the grids of the whole images."""
-        above = [0, *(_distinct(level.kept) for level in self.levels[1:-1])]
-        return [len(self.scores), *(count * self.recrop for count in above[: len(self.levels) - 1])]
+        """Number of crops that went through the backbone for every level."""
+        return [level.crops for level in self.levels]
 
     def survivors(self, depth: int | None = None) -> tuple[Tensor, Tensor]:
         """The kept windows of every search, from level 1 on.
@@ -133,7 +129,3 @@ def heat_maps(windows: Tensor, scores: Tensor, pairs: Tensor, shape: tuple[int, 
 
 
 _PIECE = 1024  # searches whose heat is summed at once
-
-
-def _distinct(places: Tensor) -> int:
-    return len(places[places >= 0].unique())

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from wsolnb.data.coco import CocoScenes
@@ -20,6 +21,7 @@ from wsolnb.data.layouts import voc_folder
 from wsolnb.data.multi_label import all_labels, unseen
 from wsolnb.data.scenes import Scenes
 from wsolnb.data.voc import VocScenes
+from wsolnb.remember import remembered
 
 DATASETS = ("critters", "voc", "coco")
 _SPLITS = {"coco": ("train2017", "", "val2017"), "voc": ("train", "", "test")}
@@ -59,6 +61,9 @@ def drawn_scenes(
 ) -> SeveralClasses:
     """Critters, several in an image, drawn once and kept.
 
+    Which animals the training scenes show is remembered on disk (`wsolnb.remember`), so that they are drawn only if a
+    network learns from them.
+
     Example:
         >>> sizes = dict(train_images=24, held_images=4, test_images=6, scene_size=(96, 128))
         >>> drawn_scenes(World(size=64), **sizes).sizes
@@ -68,9 +73,21 @@ def drawn_scenes(
     train, held, test = (
         Kept(world.scenes(count, seed=3 * seed + part, size=scene_size)) for part, count in enumerate(counts)
     )
-    return SeveralClasses(
-        world.classes, train, held, test, unseen(all_labels(train, len(world.classes)), world.classes)
-    )
+    parts = ["drawn scenes", repr(world), 3 * seed, train_images, scene_size]
+    present = remembered("labels", parts, lambda: {"present": all_labels(train, len(world.classes))})["present"]
+    return SeveralClasses(world.classes, _Told(train, present), held, test, unseen(present, world.classes))
+
+
+class _Told(Kept):
+    """Samples kept in memory whose labels are known without drawing them."""
+
+    def __init__(self, dataset: Dataset[Any], present: Tensor) -> None:
+        super().__init__(dataset)
+        self.present = present
+
+    def target(self, index: int) -> dict[str, Tensor]:
+        """The classes of an image, without their boxes."""
+        return {"labels": self.present[index].nonzero()[:, 0]}
 
 
 def photographed_scenes(
