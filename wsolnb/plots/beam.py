@@ -34,6 +34,16 @@ def show_tree(image: Tensor, tree: Tree, search: int, levels: Sequence[int], tru
         search: Place of the search in `tree.pairs`.
         levels: Levels to show, a picture each.
         truth: True boxes of the class, `(n, 4)` in pixels.
+
+    Example:
+        >>> from wsolnb.losses import MultiLabelCrossEntropy
+        >>> from wsolnb.models.beam import grid_classifier
+        >>> from wsolnb.search import BeamSearch
+        >>> net, image = grid_classifier("tiny", 4, grid=4, hidden=(8,)).eval(), torch.rand(3, 48, 48)
+        >>> tree = BeamSearch(2, 2)(net, image[None], MultiLabelCrossEntropy().scores, 1)
+        >>> fig = show_tree(image, tree, 0, [1, 2], torch.tensor([[4.0, 4.0, 20.0, 30.0]]))
+        >>> [ax.get_title().split(":")[0] for ax in fig.axes]
+        ['level 1', 'level 2']
     """
     fig, axes = plt.subplots(1, len(levels), figsize=(2.3 * len(levels), 2.75), squeeze=False)
     height, width = image.shape[-2:]
@@ -60,7 +70,12 @@ def _rectangles(ax: Axes, boxes: Tensor, colour: Any, width: float) -> None:
 
 
 def show_children(cells: int) -> Figure:
-    """The grid of a window and its four children: one step smaller in width or in height (bency2016 Fig. 4, Eq. 6)."""
+    """The grid of a window and its four children: one step smaller in width or in height (bency2016 Fig. 4, Eq. 6).
+
+    Example:
+        >>> [ax.get_title() for ax in show_children(4).axes]
+        ['parent', 'narrower, left', 'narrower, right', 'lower, top', 'lower, bottom']
+    """
     names = {"narrower, left": (0, 0, -1, 0), "narrower, right": (1, 0, 0, 0)}
     names |= {"lower, top": (0, 0, 0, -1), "lower, bottom": (0, 1, 0, 0)}
     fig, axes = plt.subplots(1, 5, figsize=(11, 2.5))
@@ -92,6 +107,17 @@ def show_points(
         picks: Image and class of every row.
         found: Maps by the name of the method.
         boxes: Boxes by the name of the method, dashed.
+
+    Example:
+        >>> from wsolnb.data.critters import World
+        >>> from wsolnb.pointing import blob_boxes
+        >>> scenes = World(families=2, species=2, size=32).scenes(1, size=(48, 64))
+        >>> target = scenes[0][1]
+        >>> found = {"cam": SceneMaps([torch.rand(4, 6, 8)], torch.rand(1, 4), torch.tensor([[48, 64]]), [target])}
+        >>> boxes = {"cam": blob_boxes(found["cam"], torch.full((4,), 0.5))}
+        >>> fig = show_points(scenes, scenes.classes, [(0, int(target["labels"][0]))], found, boxes)
+        >>> len(fig.axes), fig.axes[1].get_title()
+        (2, 'cam')
     """
     fig, axes = plt.subplots(
         len(picks), len(found) + 1, figsize=(2.6 * (len(found) + 1), 2.6 * len(picks)), squeeze=False
@@ -135,6 +161,11 @@ def plot_searches(found: Mapping[str, tuple[float, float]], *, xlabel: str = "wi
     Args:
         found: Name of the search to its windows per image and its mean best score.
         xlabel: What was counted.
+
+    Example:
+        >>> fig = plot_searches({"greedy": (30.0, 0.61), "M = 8": (190.0, 0.74)})
+        >>> [text.get_text() for text in fig.axes[0].get_legend().get_texts()]
+        ['greedy', 'M = 8']
     """
     fig, ax = plt.subplots(figsize=(6.8, 3.4))
     for k, (name, (cost, value)) in enumerate(found.items()):
@@ -152,6 +183,11 @@ def plot_cost(curves: Mapping[str, Mapping[int, float]], costs: Mapping[str, flo
     Args:
         curves: Name of the width to depth and average precision, a fraction.
         costs: Name of the width to windows scored per image at the full depth.
+
+    Example:
+        >>> fig = plot_cost({"M = 1": {1: 0.2, 5: 0.3}, "M = 8": {1: 0.2, 5: 0.4}}, {"M = 1": 20.0, "M = 8": 95.0})
+        >>> [text.get_text() for text in fig.axes[0].get_legend().get_texts()]
+        ['M = 1: 20 windows per image', 'M = 8: 95 windows per image']
     """
     fig, ax = plt.subplots(figsize=(7.2, 3.5))
     for k, (name, curve) in enumerate(curves.items()):
@@ -170,6 +206,11 @@ def plot_alpha(curves: Mapping[str, Mapping[float, float]], chosen: Mapping[str,
     Args:
         curves: Name of the data set to α and average precision, a fraction; α 0 among them.
         chosen: Name of the data set to the α that held-out images chose.
+
+    Example:
+        >>> fig = plot_alpha({"cards": {0.0: 0.6, 0.5: 0.64, 1.0: 0.62}}, {"cards": 0.5})
+        >>> [round(float(gain), 1) for gain in fig.axes[0].lines[0].get_ydata()]
+        [0.0, 4.0, 2.0]
     """
     fig, ax = plt.subplots(figsize=(7.2, 3.3))
     for k, (name, curve) in enumerate(curves.items()):

@@ -32,6 +32,12 @@ def show_confidence(images: Dataset[Any], maps: Tensor, indices: Sequence[int]) 
         images: Items `(image, target)`.
         maps: `S_L` of the true class of all images, `(N, h, w)`.
         indices: Which images.
+
+    Example:
+        >>> from wsolnb.data.critters import World
+        >>> fig = show_confidence(World(size=32).singles(2), torch.rand(2, 8, 8), [1])
+        >>> [ax.get_title() for ax in fig.axes[3:]]
+        ['confident cells', 'cells by value']
     """
     fig, axes = plt.subplots(
         len(indices), 5, figsize=(11.5, 2.1 * len(indices)), squeeze=False, width_ratios=(1, 1, 1, 1, 1.7)
@@ -78,6 +84,15 @@ def show_merge(
     """Regions of both heads at the rule's threshold, their union and intersection with boxes: a column per image.
 
     The true box is white, the predicted one dashed, with their overlap (IoU); green from 0.5 on, orange below.
+
+    Example:
+        >>> from wsolnb.data.critters import World
+        >>> from wsolnb.two_maps import RULE
+        >>> images, truth = World(size=32).singles(2), [torch.tensor([[4.0, 4.0, 28.0, 28.0]])] * 2
+        >>> last, inner = torch.rand(2, 2, 8, 8)
+        >>> found = MergedMaps(last, torch.zeros(2, 12), torch.tensor([0, 1]), truth, (32, 32), inner=inner)
+        >>> len(show_merge(images, found, [0, 1], RULE, images.classes).axes)  # four ways to merge, two images
+        8
     """
     part = found.part(torch.tensor(list(indices)))
     names = {"inner": "inner $S_F$", "last": "last $S_L$", "union": "union", "intersection": "intersection"}
@@ -107,6 +122,12 @@ def plot_embeddings(parts: Mapping[str, tuple[Tensor, Tensor]], labels: Tensor, 
         parts: Name of the network to embeddings of objects and of backgrounds, `(n, D)` each, over the same images.
         labels: Classes of the images, `(n,)`.
         classes: Names of the classes; the first six that occur get a colour and a marker.
+
+    Example:
+        >>> parts = {name: (torch.randn(6, 8), torch.randn(6, 8)) for name in ("CSoA", "CSoA + CoAug")}
+        >>> fig = plot_embeddings(parts, torch.tensor([0, 0, 1, 1, 2, 2]), ["cat", "dog", "owl"])
+        >>> [text.get_text() for text in fig.axes[-1].get_legend().get_texts()]
+        ['backgrounds', 'cat', 'dog', 'owl']
     """
     stacked = torch.cat([torch.cat(pair) for pair in parts.values()]).float()
     middle = stacked.mean(dim=0)
@@ -133,7 +154,14 @@ def plot_embeddings(parts: Mapping[str, tuple[Tensor, Tensor]], labels: Tensor, 
 def plot_errors(
     measured: Mapping[str, Mapping[str, Interval]], rows: Mapping[str, str], metrics: Mapping[str, str]
 ) -> Figure:
-    """Error rates in percent with 95 % intervals: a panel per metric, a row per network; less is better."""
+    """Error rates in percent with 95 % intervals: a panel per metric, a row per network; less is better.
+
+    Example:
+        >>> measured = {"csoa": {"gt_known_error": Interval(0.3, 0.25, 0.35)}}
+        >>> fig = plot_errors(measured, {"csoa": "CSoA"}, {"gt_known_error": "GT-known"})
+        >>> fig.axes[0].texts[0].get_text()
+        '30.0'
+    """
     fig, axes = plt.subplots(
         1, len(metrics), figsize=(2.9 * len(metrics) + 1.8, 0.42 * len(rows) + 1.3), squeeze=False, sharey=True
     )

@@ -20,7 +20,14 @@ _LINES = ("-", "--", "-.", ":")
 
 
 def plot_training(runs: Mapping[str, Training]) -> Figure:
-    """Accuracy on the training images over epochs, a line per network."""
+    """Accuracy on the training images over epochs, a line per network.
+
+    Example:
+        >>> history = [{"epoch": 1, "accuracy": 0.25}, {"epoch": 2, "accuracy": 0.75}]
+        >>> fig = plot_training({"cam": Training(history)})
+        >>> fig.axes[0].lines[0].get_ydata().tolist()
+        [25.0, 75.0]
+    """
     fig, ax = plt.subplots(figsize=(7, 3.4))
     for style, (name, training) in zip(_LINES * len(runs), runs.items(), strict=False):
         epochs = [r["epoch"] for r in training.history]
@@ -32,7 +39,13 @@ def plot_training(runs: Mapping[str, Training]) -> Figure:
 
 
 def plot_tuning(curves: Mapping[str, Mapping[float, float]], *, iou: float) -> Figure:
-    """Mean AP on training scenes over the threshold of the box rule, a line per method; a dot marks the one chosen."""
+    """Mean AP on training scenes over the threshold of the box rule, a line per method; a dot marks the one chosen.
+
+    Example:
+        >>> fig = plot_tuning({"cam": {0.2: 0.1, 0.4: 0.3, 0.6: 0.2}}, iou=0.5)
+        >>> fig.axes[0].lines[1].get_xdata().tolist()  # the dot
+        [0.4]
+    """
     fig, ax = plt.subplots(figsize=(7.5, 3.8))
     for style, (name, curve) in zip(_LINES * len(curves), curves.items(), strict=False):
         best = max(curve, key=lambda t: curve[t])
@@ -47,7 +60,16 @@ def plot_tuning(curves: Mapping[str, Mapping[float, float]], *, iou: float) -> F
 
 
 def plot_precision_recall(judged: Mapping[str, DetectionAP], ious: Sequence[float]) -> Figure:
-    """Precision over recall, all classes pooled, one panel per IoU threshold (barz2022 Fig. 4)."""
+    """Precision over recall, all classes pooled, one panel per IoU threshold (barz2022 Fig. 4).
+
+    Example:
+        >>> judged = DetectionAP(classes=1, iou_thresholds=(0, 0.5))
+        >>> truth = {"boxes": torch.tensor([[0.0, 0.0, 9.0, 9.0]]), "labels": torch.tensor([0])}
+        >>> judged.update([truth | {"scores": torch.tensor([0.8])}], [truth])
+        >>> fig = plot_precision_recall({"cam": judged}, [0, 0.5])
+        >>> fig.axes[1].get_title(), fig.axes[1].get_legend().get_texts()[0].get_text()
+        ('IoU at least 0.5', 'cam (mAP 100.0 %)')
+    """
     fig, axes = plt.subplots(1, len(ious), figsize=(5.6 * len(ious), 4.2), sharey=True, squeeze=False)
     for ax, iou in zip(axes[0], ious, strict=True):
         for style, (name, metric) in zip(_LINES * len(judged), judged.items(), strict=False):
@@ -66,7 +88,14 @@ def plot_precision_recall(judged: Mapping[str, DetectionAP], ious: Sequence[floa
 
 
 def plot_measured(measured: Mapping[str, Mapping[str, Interval]], metrics: Mapping[str, str]) -> Figure:
-    """Measured numbers in percent with 95 % intervals: a group per metric, a bar per method."""
+    """Measured numbers in percent with 95 % intervals: a group per metric, a bar per method.
+
+    Example:
+        >>> measured = {"cam": {"ap50": Interval(0.4, 0.3, 0.5)}, "dcm-semantic": {"ap50": Interval(0.6, 0.5, 0.7)}}
+        >>> fig = plot_measured(measured, {"ap50": "AP at IoU 0.5"})
+        >>> [text.get_text() for text in fig.axes[0].texts]
+        ['40', '60']
+    """
     fig, ax = plt.subplots(figsize=(2.6 * len(metrics) + 3.2, 3.9))
     width = 0.8 / len(measured)
     for k, (name, row) in enumerate(measured.items()):
@@ -85,7 +114,13 @@ def plot_measured(measured: Mapping[str, Mapping[str, Interval]], metrics: Mappi
 
 
 def plot_similarity(similarity: Tensor, classes: Sequence[str], *, title: str = "") -> Figure:
-    """Similarity of every class to every other, as a matrix."""
+    """Similarity of every class to every other, as a matrix.
+
+    Example:
+        >>> fig = plot_similarity(torch.eye(3), ["cat", "dog", "owl"], title="one-hot")
+        >>> [text.get_text() for text in fig.axes[0].get_xticklabels()]
+        ['cat', 'dog', 'owl']
+    """
     size = min(9.0, 2.2 + 0.22 * len(classes))
     fig, ax = plt.subplots(figsize=(size + 1, size))
     frame = pd.DataFrame(similarity.numpy(), index=list(classes), columns=list(classes))
@@ -101,6 +136,12 @@ def plot_chance(measured: Mapping[int, float], *, draws: int = 4000) -> Figure:
     Args:
         measured: Number of classes to the median, over background cells, of the largest similarity.
         draws: Random directions per number of classes.
+
+    Example:
+        >>> fig = plot_chance({12: 0.7}, draws=200)
+        >>> nearest = fig.axes[0].lines[0].get_ydata()
+        >>> bool(nearest[0] > nearest[-1])  # the more classes, the less a random direction resembles any
+        True
     """
     counts = [2, 3, 4, 6, 8, 12, 20, 40, 80, 200, 1000]
     generator = torch.Generator().manual_seed(0)

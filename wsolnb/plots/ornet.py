@@ -20,7 +20,14 @@ _LINES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
 
 
 def plot_histograms(found: Mapping[str, SoftMaps]) -> Figure:
-    """How often each activation occurs, a panel per stage; undecided values are shaded (xie2021 Fig. 4)."""
+    """How often each activation occurs, a panel per stage; undecided values are shaded (xie2021 Fig. 4).
+
+    Example:
+        >>> truth = (torch.zeros(1, 2), torch.tensor([0]), [torch.tensor([[0.0, 0.0, 4.0, 4.0]])], (8, 8))
+        >>> stages = {"one": SoftMaps(torch.full((1, 8, 8), 0.5), *truth), "two": SoftMaps(torch.ones(1, 8, 8), *truth)}
+        >>> [ax.get_title() for ax in plot_histograms(stages).axes]
+        ['one: 100 % undecided', 'two: 0 % undecided']
+    """
     fig, axes = plt.subplots(1, len(found), figsize=(4.4 * len(found), 3.1), sharey=True, squeeze=False)
     for k, (ax, (name, each)) in enumerate(zip(axes[0], found.items(), strict=True)):
         counts = torch.histc(each.maps.float(), bins=40, min=0, max=1)
@@ -39,6 +46,10 @@ def plot_weighting(settings: Sequence[tuple[float, float]] = ((0.5, 0.1), (0.5, 
 
     Args:
         settings: Means and deviations; the first is used in the second and third panel.
+
+    Example:
+        >>> [ax.get_title() for ax in plot_weighting([(0.5, 0.1)]).axes]
+        ['weight γ', 'loss of a pixel', 'pull on a pixel, -dL/dp']
     """
     p = torch.linspace(0.002, 0.998, 499, dtype=torch.float64, requires_grad=True)
     fig, axes = plt.subplots(1, 3, figsize=(12.5, 3.3))
@@ -75,6 +86,12 @@ def show_erasing(image: Tensor, heat: Tensor, dropped: Mapping[str, Tensor]) -> 
         image: `(3, H, W)`.
         heat: The map, `(h, w)` in [0, 1].
         dropped: Name of the strategy to its erased pixels, bool `(h, w)`.
+
+    Example:
+        >>> heat = torch.rand(8, 12)
+        >>> fig = show_erasing(torch.rand(3, 32, 48), heat, {"above 0.5": heat > 0.5, "all": heat >= 0})
+        >>> fig.axes[3].get_xlabel()
+        '96 of 96 erased'
     """
     columns = len(dropped) + 2
     fig, axes = plt.subplots(1, columns, figsize=(2.15 * columns, 2.8))
@@ -91,7 +108,20 @@ def show_erasing(image: Tensor, heat: Tensor, dropped: Mapping[str, Tensor]) -> 
 
 
 def plot_plateau(ways: Mapping[str, Located]) -> Figure:
-    """CorLoc over the threshold (xie2021 Figs. 11b and 11c); a dot marks the one chosen on held-out images."""
+    """CorLoc over the threshold (xie2021 Figs. 11b and 11c); a dot marks the one chosen on held-out images.
+
+    Example:
+        >>> from wsolnb.boxes import BoxRule
+        >>> from wsolnb.objects import locate
+        >>> heat = torch.zeros(1, 8, 12)
+        >>> heat[0, 2:6, 3:9] = 0.9
+        >>> truth = (torch.zeros(1, 2), torch.tensor([0]), [torch.tensor([[3.0, 2.0, 9.0, 6.0]])], (8, 12))
+        >>> found = SoftMaps(heat, *truth)
+        >>> fig = plot_plateau({"stage two": locate(found, found, BoxRule(reference="absolute"), thresholds=20)})
+        >>> curve = fig.axes[0].lines[0]
+        >>> float(curve.get_ydata().max()), round(float(curve.get_xdata()[curve.get_ydata() > 0].max()), 2)
+        (100.0, 0.85)
+    """
     fig, ax = plt.subplots(figsize=(7.6, 3.6))
     ax.axvspan(*UNDECIDED, color="0.5", alpha=0.12)
     for k, (name, way) in enumerate(ways.items()):
@@ -112,6 +142,11 @@ def plot_sensitivity(table: pd.DataFrame) -> Figure:
 
     Args:
         table: Columns `alpha`, `beta` and `corloc`, a fraction; rows with the same pair are averaged.
+
+    Example:
+        >>> table = pd.DataFrame({"alpha": [0.5, 0.5, 1.0], "beta": [1.0, 2.0, 1.0], "corloc": [0.4, 0.5, 0.6]})
+        >>> [text.get_text() for text in plot_sensitivity(table).axes[0].texts]
+        ['60', '40', '50']
     """
     grid = 100 * table.pivot_table(index="alpha", columns="beta", values="corloc").sort_index(ascending=False)
     fig, ax = plt.subplots(figsize=(1.1 * grid.shape[1] + 2.6, 0.62 * grid.shape[0] + 1.4))
@@ -130,6 +165,12 @@ def plot_seeds(table: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     Args:
         table: One row per way and seed: `method`, `seed`, and `value`, `low` and `high` as fractions.
         names: Ways to show, with their labels.
+
+    Example:
+        >>> table = pd.DataFrame({"value": [0.4, 0.6], "low": [0.3, 0.5], "high": [0.5, 0.7]})
+        >>> table = table.assign(method="cam", seed=[0, 1])
+        >>> plot_seeds(table, {"cam": "CAM"}).axes[0].texts[0].get_text()
+        '50.0'
     """
     pooled = pool_seeds(table)
     rows = [name for name in names if name in pooled.index]

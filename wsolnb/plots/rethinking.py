@@ -27,6 +27,17 @@ def show_located(
     """A column per image, a row per way: the true class's map with the predicted box, the true box in white.
 
     The number in each panel is the overlap (IoU) of the two boxes; green from 0.5 on, orange below.
+
+    Example:
+        >>> from wsolnb.boxes import BoxRule
+        >>> from wsolnb.data.critters import World
+        >>> from wsolnb.objects import ObjectMaps, locate
+        >>> images = World(size=32).singles(2)
+        >>> boxes, labels = [images[k][1]["boxes"].as_subclass(Tensor) for k in range(2)], torch.tensor([0, 1])
+        >>> found = ObjectMaps(torch.rand(2, 8, 8), torch.zeros(2, 12), labels, boxes, (32, 32))
+        >>> fig = show_located(images, {"cam": locate(found, found, BoxRule(), thresholds=10)}, [0, 1], images.classes)
+        >>> len(fig.axes), fig.axes[2].get_ylabel()
+        (4, 'cam')
     """
     fig, axes = plt.subplots(
         len(ways) + 1, len(indices), figsize=(1.55 * len(indices), 1.55 * (len(ways) + 1)), squeeze=False
@@ -34,14 +45,14 @@ def show_located(
     for ax, index in zip(axes[0], indices, strict=True):
         image, target = images[index]
         show_picture(ax, image)
-        ax.set_title(classes[int(target["labels"][0])], fontsize=9)
+        ax.set_title(classes[int(target["labels"][0])], fontsize=11)
     for row, (name, way) in zip(axes[1:], ways.items(), strict=True):
         heat = way.found.part(torch.tensor(list(indices))).enlarged()
         for ax, index, values, box in zip(row, indices, heat, way.boxes(indices), strict=True):
             ax.imshow(values.numpy(), cmap=HEAT, vmin=0, vmax=1)
             ax.set(xticks=[], yticks=[])
             judge_box(ax, box[None], way.found.boxes[index])
-        row[0].set_ylabel(name, fontsize=10, fontweight="bold")
+        row[0].set_ylabel(name, fontsize=12, fontweight="bold")
     return fig
 
 
@@ -50,6 +61,12 @@ def plot_areas(areas: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
 
     Args:
         areas: Name of the network to the activated area of channels, in [0, 1], and their largest weights.
+
+    Example:
+        >>> fig = plot_areas({"cam": (torch.linspace(0.1, 0.9, 9), torch.linspace(1.0, 0.2, 9))})
+        >>> means = fig.axes[0].lines[0].get_ydata()
+        >>> bool(means[0] > means[-1])  # here, channels that are active on a small area weigh most
+        True
     """
     fig, axes = plt.subplots(1, len(areas), figsize=(4.2 * len(areas), 3.1), sharex=True, squeeze=False)
     for colour, ax, (name, (area, weight)) in zip(("C0", "C1", "C2"), axes[0], areas.items(), strict=False):
@@ -68,7 +85,14 @@ def plot_areas(areas: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
 
 
 def show_parts(image: Tensor, maps: Mapping[str, Tensor]) -> Figure:
-    """An image and maps `(h, w)` of it on one common scale with zero at the middle of the colours."""
+    """An image and maps `(h, w)` of it on one common scale with zero at the middle of the colours.
+
+    Example:
+        >>> fig = show_parts(torch.rand(3, 32, 48), {"positive": torch.rand(4, 6), "negative": -2 * torch.rand(4, 6)})
+        >>> low, high = fig.axes[1].images[0].get_clim()
+        >>> bool(low == -high)  # one scale for all, zero in its middle
+        True
+    """
     fig, axes = plt.subplots(1, len(maps) + 1, figsize=(2.2 * (len(maps) + 1), 2.2), squeeze=False)
     show_picture(axes[0, 0], image)
     axes[0, 0].set_title("image", fontsize=12)
@@ -89,6 +113,11 @@ def plot_inside(shares: Mapping[str, Tensor], *, chance: float | None = None) ->
     Args:
         shares: Name to one share per image, in [0, 1]; NaN is left out.
         chance: Share of the image that the objects take; marked.
+
+    Example:
+        >>> fig = plot_inside({"cam": torch.tensor([0.5, 0.7, torch.nan])}, chance=0.3)
+        >>> [text.get_text().splitlines()[1] for text in fig.axes[0].get_legend().get_texts()]
+        ['(mean 60 %)', 'of the image (30%)']
     """
     fig, ax = plt.subplots(figsize=(8.6, 3.0))
     for k, (name, values) in enumerate(shares.items()):
@@ -115,6 +144,12 @@ def plot_sorted(curves: Mapping[str, Tensor], threshold: Mapping[str, float]) ->
     Args:
         curves: Name of the reference to `(N, P)`, from `wsolnb.analysis.sorted_activations`.
         threshold: Fraction of the reference at which the box is cut, by the same names.
+
+    Example:
+        >>> values = torch.linspace(1, 0, 20).expand(4, 20)
+        >>> fig = plot_sorted({"maximum": values}, {"maximum": 0.5})
+        >>> fig.axes[0].get_title(), fig.axes[0].get_legend().get_texts()[0].get_text()
+        ('in units of the maximum', 'kept: 50 to 50 % of the image')
     """
     fig, axes = plt.subplots(1, len(curves), figsize=(4.3 * len(curves), 3.2), squeeze=False)
     for ax, (name, values) in zip(axes[0], curves.items(), strict=True):
@@ -144,7 +179,14 @@ def plot_components(
     title: str = "",
     baselines: Mapping[str, float] | None = None,
 ) -> Figure:
-    """One number of several ways with 95 % intervals, a row per way; baselines as upright lines."""
+    """One number of several ways with 95 % intervals, a row per way; baselines as upright lines.
+
+    Example:
+        >>> measured = {"cam": {"gt_known": Interval(0.5, 0.4, 0.6)}, "tap": {"gt_known": Interval(0.6, 0.5, 0.7)}}
+        >>> fig = plot_components(measured, {"cam": "CAM", "tap": "+ TAP"}, title="GT-known", baselines={"centre": 0.3})
+        >>> [text.get_text() for text in fig.axes[0].texts], fig.axes[0].get_xlabel()
+        (['50.0', '60.0'], 'GT-known (%)')
+    """
     rows = [name for name in names if name in measured]
     fig, ax = plt.subplots(figsize=(8, 0.4 * len(rows) + (1.7 if baselines else 1.3)))
     for place, name in enumerate(rows):
@@ -159,8 +201,7 @@ def plot_components(
     if baselines:
         ax.legend(frameon=False, fontsize=11, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     ax.set_yticks(range(len(rows)), [names[name] for name in rows])
-    ax.invert_yaxis()
-    ax.set(xlabel=f"{title} (%)")
+    ax.set(xlabel=f"{title} (%)", ylim=(len(rows) - 0.5, -0.5))
     ax.margins(x=0.1)
     ax.grid(axis="x", color="0.9")
     ax.set_axisbelow(True)
@@ -169,7 +210,19 @@ def plot_components(
 
 
 def plot_thresholds(ways: Mapping[str, Located]) -> Figure:
-    """GT-known localization over the threshold, a line per way; a dot marks the threshold chosen on held-out images."""
+    """GT-known localization over the threshold, a line per way; a dot marks the threshold chosen on held-out images.
+
+    Example:
+        >>> from wsolnb.boxes import BoxRule
+        >>> from wsolnb.objects import ObjectMaps, locate
+        >>> heat = torch.full((1, 8, 12), 0.4)
+        >>> heat[0, 2:6, 3:9], heat[0, 0, 0] = 1.0, 0.0
+        >>> truth = (torch.zeros(1, 2), torch.tensor([0]), [torch.tensor([[3.0, 2.0, 9.0, 6.0]])], (8, 12))
+        >>> found = ObjectMaps(heat, *truth)
+        >>> fig = plot_thresholds({"cam": locate(found, found, BoxRule(), thresholds=10)})
+        >>> [float(value) for value in fig.axes[0].lines[0].get_ydata()]
+        [0.0, 0.0, 0.0, 0.0, 100.0, 100.0, 100.0, 100.0, 100.0, 100.0]
+    """
     fig, ax = plt.subplots(figsize=(8.6, 3.2))
     for k, (name, way) in enumerate(ways.items()):
         thresholds, accuracy = way.curve()
@@ -187,6 +240,11 @@ def plot_covered(shares: Mapping[str, Mapping[str, float]]) -> Figure:
 
     Args:
         shares: Name of the way to a share in [0, 1] for every part.
+
+    Example:
+        >>> fig = plot_covered({"cam": {"head": 0.9, "body": 0.3}, "tap": {"head": 0.8, "body": 0.6}})
+        >>> [ax.get_title() for ax in fig.axes], [text.get_text() for text in fig.axes[1].texts]
+        (['head', 'body'], ['30', '60'])
     """
     parts = list(next(iter(shares.values())))
     height = 0.36 * len(shares) + 1.0
@@ -210,6 +268,14 @@ def show_thresholds(image: Tensor, heat: Tensor, cuts: Sequence[float], boxes: T
         cuts: Thresholds, shares of the map's maximum.
         boxes: The box at each, `(n, 4)`.
         truth: True boxes `(m, 4)`.
+
+    Example:
+        >>> heat = torch.zeros(32, 48)
+        >>> heat[8:24, 12:36], heat[12:20, 16:24] = 0.3, 1.0
+        >>> boxes = torch.tensor([[12.0, 8.0, 36.0, 24.0], [16.0, 12.0, 24.0, 20.0]])
+        >>> fig = show_thresholds(torch.rand(3, 32, 48), heat, [0.2, 0.5], boxes, boxes[:1])
+        >>> [ax.get_title() for ax in fig.axes]
+        ['map', 'above 20%: IoU 1.00', 'above 50%: IoU 0.17']
     """
     fig, axes = plt.subplots(1, len(cuts) + 1, figsize=(2.6 * (len(cuts) + 1), 2.8), squeeze=False)
     axes[0, 0].imshow(minmax(heat[None])[0].numpy(), cmap=HEAT)

@@ -22,7 +22,14 @@ from wsolnb.plots.style import HEAT, TRUTH, Colour, class_colours, draw_boxes, s
 
 
 def show_singles(images: Dataset[Any], classes: Sequence[str], indices: Sequence[int], *, title: str = "") -> Figure:
-    """Images of one object each, with the name of its class above, in one row."""
+    """Images of one object each, with the name of its class above, in one row.
+
+    Example:
+        >>> from wsolnb.data.critters import World
+        >>> images = World(families=2, species=2, size=32).singles(4)
+        >>> [ax.get_title() for ax in show_singles(images, images.classes, [0, 3]).axes] == images.classes[::3]
+        True
+    """
     fig, axes = plt.subplots(1, len(indices), figsize=(2.4 * len(indices), 2.9), squeeze=False)
     for ax, index in zip(axes[0], indices, strict=True):
         image, target = images[index]
@@ -33,7 +40,15 @@ def show_singles(images: Dataset[Any], classes: Sequence[str], indices: Sequence
 
 
 def show_scenes(scenes: Dataset[Any], classes: Sequence[str], indices: Sequence[int], *, title: str = "") -> Figure:
-    """Images of a data set with their true boxes and class names, in one row."""
+    """Images of a data set with their true boxes and class names, in one row.
+
+    Example:
+        >>> from wsolnb.data.critters import World
+        >>> scenes = World(families=2, species=2, size=32).scenes(2, size=(48, 64))
+        >>> fig = show_scenes(scenes, scenes.classes, [0, 1], title="drawn")
+        >>> [len(ax.patches) for ax in fig.axes] == [len(scenes[k][1]["boxes"]) for k in range(2)]
+        True
+    """
     fig, axes = plt.subplots(1, len(indices), figsize=(3.1 * len(indices), 3.1), squeeze=False)
     for ax, index in zip(axes[0], indices, strict=True):
         image, target = scenes[index]
@@ -47,7 +62,13 @@ def show_scenes(scenes: Dataset[Any], classes: Sequence[str], indices: Sequence[
 def show_maps(
     image: Tensor, maps: Mapping[str, Tensor], *, target: Mapping[str, Any] | None = None, title: str = ""
 ) -> Figure:
-    """Maps `(h, w)` of one image side by side, each on its own scale, which the colour bar gives."""
+    """Maps `(h, w)` of one image side by side, each on its own scale, which the colour bar gives.
+
+    Example:
+        >>> fig = show_maps(torch.rand(3, 48, 64), {"cam": torch.rand(6, 8), "dcm": torch.rand(6, 8)})
+        >>> [ax.get_title() for ax in fig.axes[:3]]
+        ['image', 'cam', 'dcm']
+    """
     fig, axes = plt.subplots(1, len(maps) + 1, figsize=(3.1 * (len(maps) + 1), 3.0), squeeze=False)
     show_picture(axes[0, 0], image)
     axes[0, 0].set_title("image")
@@ -69,6 +90,12 @@ def show_activations(panels: Mapping[str, tuple[Tensor, Tensor]], threshold: flo
         panels: Title to the largest value per cell of one image `(h, w)` and the values of all cells of many images.
         threshold: Marked in every histogram whose values lie in [0, 1].
         columns: Panels in a row.
+
+    Example:
+        >>> panels = {"cosine": (torch.rand(6, 8), torch.rand(500)), "softmax": (torch.rand(6, 8), torch.rand(500))}
+        >>> fig = show_activations(panels, 0.8)
+        >>> fig.axes[0].get_title(), fig.axes[2].texts[0].get_text()
+        ('cosine', 'threshold 0.8')
     """
     rows = -(-len(panels) // columns)
     fig, axes = plt.subplots(2 * rows, columns, figsize=(4.6 * columns, 4.3 * rows), height_ratios=[1.3, 1] * rows)
@@ -99,7 +126,17 @@ def show_class_map(
     score_threshold: float,
     sim_threshold: float,
 ) -> None:
-    """A dense class map in class colours over the image, with a legend."""
+    """A dense class map in class colours over the image, with a legend.
+
+    Example:
+        >>> fig, ax = plt.subplots()
+        >>> sim = torch.full((3, 6, 8), 0.1)
+        >>> sim[1, 2:5, 2:7] = 0.9
+        >>> classes, limits = ["cat", "dog", "owl"], {"score_threshold": 0.5, "sim_threshold": 0.75}
+        >>> show_class_map(ax, torch.rand(3, 48, 64), sim, classes, class_colours(range(3)), **limits)
+        >>> [text.get_text() for text in ax.get_legend().get_texts()]
+        ['dog']
+    """
     found = dense_class_map(sim[None].float(), score_threshold, sim_threshold)[0].cpu()
     present = [int(k) - 1 for k in found.unique() if k > 0]
     palette = torch.ones(len(classes) + 1, 3)
@@ -124,7 +161,21 @@ def show_comparison(
     score_threshold: float,
     sim_threshold: float,
 ) -> Figure:
-    """One scene three ways: truth, class activation map of the top class, dense class map (barz2022 Fig. 1)."""
+    """One scene three ways: truth, class activation map of the top class, dense class map (barz2022 Fig. 1).
+
+    Example:
+        >>> from wsolnb.boxes import BoxRule
+        >>> from wsolnb.data.critters import World
+        >>> from wsolnb.detect import detections
+        >>> scenes = World(families=2, species=2, size=32).scenes(1, size=(48, 64))
+        >>> maps, size = torch.rand(1, 4, 6, 8), torch.tensor([[48, 64]])
+        >>> found = SceneMaps(list(maps), maps.amax(dim=(2, 3)), size, [scenes[0][1]])
+        >>> both = (found, detections(found, BoxRule.preset("dcm")))
+        >>> limits = {"score_threshold": 0.5, "sim_threshold": 0.75}
+        >>> fig = show_comparison(scenes, scenes.classes, 0, cam=both, dcm=both, **limits)
+        >>> [ax.get_title() for ax in fig.axes]
+        ['what is there', 'cross-entropy + CAM', 'cosine loss + DCM']
+    """
     image, target = scenes[index]
     fig, axes = plt.subplots(1, 3, figsize=(14, 4.4))
     labels = target["labels"].tolist()
@@ -153,7 +204,17 @@ def show_detections(
     indices: Sequence[int],
     found: Mapping[str, Sequence[Prediction]],
 ) -> Figure:
-    """Detections of several methods on several images, a column per method after the truth (barz2022 Fig. 5)."""
+    """Detections of several methods on several images, a column per method after the truth (barz2022 Fig. 5).
+
+    Example:
+        >>> from wsolnb.data.critters import World
+        >>> scenes = World(families=2, species=2, size=32).scenes(2, size=(48, 64))
+        >>> truth = [scenes[k][1] for k in range(2)]
+        >>> found = {"perfect": [{**each, "scores": torch.ones(len(each["labels"]))} for each in truth]}
+        >>> fig = show_detections(scenes, scenes.classes, [0, 1], found)
+        >>> len(fig.axes), [ax.get_title() for ax in fig.axes[:2]]
+        (4, ['truth', 'perfect'])
+    """
     columns = ["truth", *found]
     fig, axes = plt.subplots(
         len(indices), len(columns), figsize=(3.0 * len(columns), 2.6 * len(indices)), squeeze=False
