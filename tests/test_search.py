@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.ops import roi_align
 
 from wsolnb.models.beam import GridClassifier, grid_classifier
 from wsolnb.search import BeamSearch, _best
@@ -151,6 +152,27 @@ def test_windows_are_stretched_as_interpolation_does() -> None:
         part = grids[source[row], None, :, y0:y1, x0:x1]
         wanted = F.interpolate(part, (5, 5), mode="bilinear", align_corners=True)
         assert torch.allclose(stretch(grids, source, regions, 5)[row], wanted[0], atol=1e-5)
+
+
+def test_children_are_stretched_as_any_windows_are() -> None:
+    grids = torch.randn(3, 2, 4, 4)
+    regions = (torch.tensor([0, 0, 4, 4]) + CHILDREN).double()
+    wanted = [stretch(grids, torch.full((4,), k), regions, 4) for k in range(3)]
+    assert torch.allclose(stretched_children(grids), torch.stack(wanted), atol=1e-5)
+
+
+def test_crops_of_many_sizes_and_images_in_any_order() -> None:
+    images = torch.rand(4, 3, 24, 40)
+    image, corner = torch.tensor([3, 0, 3, 1, 0, 3]), torch.rand(6, 2, dtype=torch.float64) / 2
+    windows = torch.cat([corner, corner + torch.tensor([0.5, 0.1, 0.45, 0.3, 0.5, 0.2]).double()[:, None]], dim=1)
+    together = cut_out(images, image, windows, 6)
+    assert together.is_contiguous(memory_format=torch.channels_last)
+    for row in range(6):
+        x0, y0, x1, y1 = (windows[row] * torch.tensor([40, 24, 40, 24])).tolist()
+        places = max(1, round(max(x1 - x0, y1 - y0) / 6))
+        region = torch.tensor([[int(image[row]), x0, y0, x1, y1]])
+        wanted = roi_align(images, region, 6, sampling_ratio=places, aligned=True)
+        assert torch.allclose(together[row], wanted[0], atol=1e-4)
 
 
 def test_crops() -> None:
