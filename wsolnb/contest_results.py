@@ -108,7 +108,7 @@ def pooled(rows: pd.DataFrame, *, draws: int = 1000, seed: int = 0) -> Measured:
         ]
         weights = often[0] * often[1]
         for method in cube:
-            values = torch.as_tensor(cube[method].to_numpy(), dtype=torch.float64)
+            values = torch.tensor(cube[method].to_numpy(copy=True), dtype=torch.float64)
             drawn = weights @ values / weights.sum(dim=1)
             low, high = torch.nanquantile(drawn, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
             each = Interval(float(values.mean()), low, high, draws=drawn)
