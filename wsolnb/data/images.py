@@ -47,6 +47,13 @@ def stored_size(path: str | Path) -> tuple[int, int]:
     Raises:
         FileNotFoundError: If there is no such file.
         UnreadableImage: If it is no image.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("L", (5, 3), 7).save(Path(folder) / "a.png")
+        ...     stored_size(Path(folder) / "a.png")
+        (3, 5)
     """
     try:
         with Image.open(path) as file:
@@ -115,7 +122,14 @@ class Readable(Dataset[Any]):
 
 
 def count_broken(dataset: Dataset[Any]) -> dict[str, int]:
-    """How many images were found unreadable so far, as `{"unreadable": n}`; nothing unless they are to be skipped."""
+    """How many images were found unreadable so far, as `{"unreadable": n}`; nothing unless they are to be skipped.
+
+    Example:
+        >>> from torch.utils.data import TensorDataset
+        >>> images = TensorDataset(torch.zeros(4, 3, 8, 8))
+        >>> count_broken(images), count_broken(Readable(images))
+        ({}, {'unreadable': 0})
+    """
     return {"unreadable": len(dataset.broken)} if isinstance(dataset, Readable) else {}
 
 

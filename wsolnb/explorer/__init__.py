@@ -246,7 +246,14 @@ class Explorer(anywidget.AnyWidget):
 
 
 def live() -> bool:
-    """Whether widgets are wanted: not in a headless run, unless `WSOLNB_WIDGETS` says that its page will be kept."""
+    """Whether widgets are wanted: not in a headless run, unless `WSOLNB_WIDGETS` says that its page will be kept.
+
+    Example:
+        >>> from unittest.mock import patch
+        >>> with patch.dict(os.environ, WSOLNB_WIDGETS="1"):
+        ...     live()
+        True
+    """
     wanted = os.environ.get("WSOLNB_WIDGETS", "")
     return wanted not in ("", "0") if wanted else not headless()
 

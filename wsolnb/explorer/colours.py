@@ -61,7 +61,12 @@ def heat(values: np.ndarray) -> np.ndarray:
 
 
 def greys() -> list[int]:
-    """The grey value to which the colour map of ADL's rule turns each of its 256 levels."""
+    """The grey value to which the colour map of ADL's rule turns each of its 256 levels.
+
+    Example:
+        >>> len(greys()), min(greys()), max(greys())
+        (256, 0, 255)
+    """
     levels = (torch.arange(256) + 0.5) / 256
     grey: list[int] = cubehelix_grey(levels).tolist()
     return grey

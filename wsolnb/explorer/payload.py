@@ -53,6 +53,11 @@ def read(name: str, given: Any, count: int, classes: int, indices: Sequence[int]
 
     Raises:
         ValueError: If counts, classes or shapes do not fit or a value is not finite; the message names the method.
+
+    Example:
+        >>> reading = read("cam", torch.rand(5, 2, 6, 8), 5, 2, [0, 3])
+        >>> len(reading.maps), reading.maps[0].shape, reading.agnostic
+        (2, torch.Size([2, 6, 8]), False)
     """
     rule, given = getattr(given, "rule", None), getattr(given, "found", given)
     frame = getattr(given, "frame", None)
@@ -83,6 +88,11 @@ def codes(maps: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Returns:
         uint16 `(C, h, w)`, and float64 `(C,)` each: the lowest value and the step. A value is off by at most half a
         step, `(highest - lowest) / 131070`; the lowest and the highest are exact.
+
+    Example:
+        >>> code, low, step = codes(torch.tensor([[[-1.0, 0.0, 3.0]]]))
+        >>> code.tolist(), low.tolist(), float(step[0] * STEPS)
+        ([[[0, 16384, 65535]]], [-1.0], 4.0)
     """
     values = maps.double().numpy()
     low = values.min(axis=(1, 2))
@@ -103,7 +113,13 @@ def restored(maps: Tensor) -> Tensor:
 
 
 def pack(reading: Reading) -> dict[str, Any]:
-    """A reading as the browser gets it: shapes, and bytes in little-endian order."""
+    """A reading as the browser gets it: shapes, and bytes in little-endian order.
+
+    Example:
+        >>> packed = pack(read("cam", torch.rand(2, 3, 6, 8), 2, 3, [0, 1]))
+        >>> packed["shapes"], len(packed["codes"])  # two bytes per value
+        ([[3, 6, 8], [3, 6, 8]], 576)
+    """
     parts = [codes(each) for each in reading.maps]
     return {
         "shapes": [list(each.shape) for each in reading.maps],
@@ -116,7 +132,13 @@ def pack(reading: Reading) -> dict[str, Any]:
 
 
 def unpack(packed: Mapping[str, Any]) -> Reading:
-    """A reading out of what `pack` made of it."""
+    """A reading out of what `pack` made of it.
+
+    Example:
+        >>> reading = read("cam", torch.rand(1, 3, 6, 8), 1, 3, [0])
+        >>> torch.equal(unpack(pack(reading)).maps[0], reading.maps[0])
+        True
+    """
     low, step = np.frombuffer(packed["lows"], "<f8"), np.frombuffer(packed["steps"], "<f8")
     code = np.frombuffer(packed["codes"], "<u2")
     maps, cell, row = [], 0, 0

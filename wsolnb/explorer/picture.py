@@ -28,6 +28,13 @@ def draw(explorer: Explorer, image: int, height: int = 300) -> Image.Image:
         explorer: What is explored, and its state.
         image: Index of the image.
         height: Of every panel, in pixels.
+
+    Example:
+        >>> from wsolnb.explorer import Explorer
+        >>> images = torch.zeros(1, 3, 30, 40, dtype=torch.uint8)
+        >>> explorer = Explorer(images, {"cam": torch.rand(1, 2, 5, 7)}, ["cat", "dog"])
+        >>> draw(explorer, 0, height=60).size  # the image and a map, each 80 wide
+        (166, 84)
     """
     shown = explorer._pictures[image]
     scale = height / shown["size"][0]
@@ -60,6 +67,13 @@ def sheet(explorer: Explorer, count: int = 12, height: int = 150) -> Image.Image
         explorer: What is explored, and its state.
         count: Largest number of images.
         height: Of every panel, in pixels.
+
+    Example:
+        >>> from wsolnb.explorer import Explorer
+        >>> images = torch.zeros(3, 3, 30, 40, dtype=torch.uint8)
+        >>> explorer = Explorer(images, {"cam": torch.rand(3, 2, 5, 7)}, ["cat", "dog"])
+        >>> sheet(explorer, count=2, height=60).size
+        (166, 168)
     """
     rows = [draw(explorer, image, height) for image in range(min(count, len(explorer._pictures)))]
     page = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), _WHITE)
@@ -71,7 +85,12 @@ def sheet(explorer: Explorer, count: int = 12, height: int = 150) -> Image.Image
 
 
 def encode(picture: Image.Image, colours: int = 256) -> bytes:
-    """A picture as PNG with a palette of so many colours."""
+    """A picture as PNG with a palette of so many colours.
+
+    Example:
+        >>> encode(Image.new("RGB", (40, 30)))[1:4]
+        b'PNG'
+    """
     stream = io.BytesIO()
     small = picture.quantize(colours, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     small.save(stream, "PNG", optimize=True)

@@ -33,7 +33,13 @@ class View:
 
 
 def scores(view: View, method: str, image: int) -> Tensor | None:
-    """Scores of all classes `(C,)`: of Eq. 8 of barz2022 for a dense method, else those that came with the maps."""
+    """Scores of all classes `(C,)`: of Eq. 8 of barz2022 for a dense method, else those that came with the maps.
+
+    Example:
+        >>> reading = Reading([torch.rand(2, 5, 7)], torch.tensor([[0.9, 0.2]]), agnostic=False)
+        >>> scores(View({"cam": reading}, {"cam": BoxRule()}, frozenset()), "cam", 0)
+        tensor([0.9000, 0.2000])
+    """
     reading = view.readings[method]
     if method in view.dense and not reading.agnostic:
         return class_scores(reading.maps[image][None])[0]
@@ -52,6 +58,12 @@ def shown_labels(
         labels: Chosen classes; none for all that are present.
         presence: A class scoring more is present. Where scores are unknown, the true classes are shown.
         picture: The image with its truth.
+
+    Example:
+        >>> reading = Reading([torch.rand(3, 5, 7)], torch.tensor([[0.9, 0.2, 0.6]]), agnostic=False)
+        >>> view = View({"cam": reading}, {"cam": BoxRule()}, frozenset())
+        >>> [shown_labels(view, "cam", 0, chosen, 0.5, {"labels": [0]}) for chosen in ([], [1])]
+        [[0, 2], [1]]
     """
     if view.readings[method].agnostic:
         return [ANY]
@@ -72,7 +84,16 @@ def found_boxes(
     presence: float,
     picture: Mapping[str, Any],
 ) -> list[tuple[int, float, Tensor]]:
-    """Boxes of all classes shown: label, score (NaN where unknown) and box `(4,)`."""
+    """Boxes of all classes shown: label, score (NaN where unknown) and box `(4,)`.
+
+    Example:
+        >>> maps = torch.zeros(2, 3, 4)
+        >>> maps[0, :, 2:] = 1.0
+        >>> reading = Reading([maps], torch.tensor([[0.75, 0.25]]), agnostic=False)
+        >>> view, picture = View({"cam": reading}, {"cam": BoxRule()}, frozenset()), {"labels": [0], "size": [30, 40]}
+        >>> found_boxes(view, "cam", 0, BoxRule(0.5), [], 0.5, picture)
+        [(0, 0.75, tensor([20.,  0., 40., 30.]))]
+    """
     shown = shown_labels(view, method, image, labels, presence, picture)
     if not shown:
         return []
