@@ -28,6 +28,13 @@ def plot_standings(measured: Measured, names: Mapping[str, str], metrics: Mappin
         measured: Intervals by method and metric.
         names: Methods to show, with their labels.
         metrics: Metrics to show, with their labels.
+
+    Example:
+        >>> from wsolnb.metrics.bootstrap import Interval
+        >>> measured = {"cam": {"gt_known": Interval(0.5, 0.4, 0.6)}, "tap": {"gt_known": Interval(0.6, 0.5, 0.7)}}
+        >>> fig = plot_standings(measured, {"cam": "CAM", "tap": "TAP"}, {"gt_known": "GT-known"})
+        >>> [text.get_text() for text in fig.axes[0].texts]
+        ['50.0', '± 10.0', '60.0', '± 10.0']
     """
     rows = [name for name in names if name in measured]
     columns = [metric for metric in metrics if any(metric in measured[name] for name in rows)]
@@ -55,6 +62,12 @@ def plot_breakdown(means: Mapping[str, Mapping[str, float]], names: Mapping[str,
         means: Fraction by method and part.
         names: Methods to show, with their labels.
         gap: Number of columns before a white line.
+
+    Example:
+        >>> means = {"cam": {"small": 0.25, "large": 0.5}, "tap": {"small": 0.2, "large": 0.6}}
+        >>> fig = plot_breakdown(means, {"tap": "TAP"})
+        >>> [text.get_text() for text in fig.axes[0].texts]
+        ['20', '60']
     """
     rows = [name for name in names if name in means]
     parts = list(means[rows[0]])
@@ -85,6 +98,15 @@ def plot_cost(
         metrics: Metrics to show, with their labels.
         cost: Name of the cost.
         unit: What it is called on the axis.
+
+    Example:
+        >>> from wsolnb.metrics.bootstrap import Interval
+        >>> measured = {"cam": {"ap50": Interval(0.3, 0.2, 0.4), "passes": Interval(1, 1, 1)}}
+        >>> measured["beam"] = {"ap50": Interval(0.4, 0.3, 0.5), "passes": Interval(26, 26, 26)}
+        >>> names = {"cam": "CAM", "beam": "beam search"}
+        >>> fig = plot_cost(measured, names, {"ap50": "AP at IoU 0.5"}, unit="forward passes")
+        >>> [text.get_text().strip() for text in fig.axes[0].texts]
+        ['CAM', 'beam search']
     """
     fig, axes = plt.subplots(1, len(metrics), figsize=(7.4 * len(metrics), 6.2), squeeze=False)
     for ax, (metric, title) in zip(axes[0], metrics.items(), strict=True):
@@ -125,6 +147,14 @@ def plot_knobs(
         names: Methods to show, with their labels.
         shown: Metrics to show, with their labels.
         labels: What the knobs are called on the axes.
+
+    Example:
+        >>> table = pd.DataFrame({"world": ["base", "clutter 9"] * 2, "value": [0.5, 0.3, 0.7, 0.1]})
+        >>> table = table.assign(seed=[0, 0, 1, 1], method="cam", metric="ap50")
+        >>> levels = {"clutter": {3.0: "base", 9.0: "clutter 9"}}
+        >>> fig = plot_knobs(table, levels, {"cam": "CAM"}, {"ap50": "AP"}, {"clutter": "leaves"})
+        >>> fig.axes[0].lines[0].get_ydata().round(1).tolist(), fig.axes[0].get_xlabel()
+        ([60.0, 20.0], 'leaves')
     """
     colours = sns.color_palette("colorblind", len(names))
     size = (4.5 * len(levels) + 2.6, 3.4 * len(shown) + 0.4)
