@@ -155,6 +155,14 @@ def test_imagenet_class_lists_of_another_length(tmp_path: Path) -> None:
         ImageNet(tmp_path, "val")
 
 
+def test_imagenet_val_must_be_whole_where_the_devkit_lists_it(tmp_path: Path) -> None:
+    trees.imagenet(tmp_path)
+    (tmp_path / "val" / "ILSVRC2012_val_00000003.JPEG").unlink()
+    said = "val/ lacks 1 of the 6 images that ILSVRC2012_devkit_t12/ lists, the first is ILSVRC2012_val_00000003.JPEG"
+    with pytest.raises(FileNotFoundError, match=said):
+        ImageNet(tmp_path, "val")
+
+
 def test_imagenet_boxes_of_another_size_and_without_extent(tmp_path: Path) -> None:
     trees.xml(tmp_path / "a.xml", [("n1", (9, 9, 19, 19)), ("n2", (30, 4, 8, 9)), ("n3", (70, 0, 90, 80))], (80, 60))
     boxes, names = read_boxes(tmp_path / "a.xml", (30, 40))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import layout_trees as trees
 import pytest
 import torch
 from torch.utils.data import Subset
@@ -131,3 +132,11 @@ def test_drawn_labels_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(shown, all_labels(first.train.dataset, 4))
     assert shown.sum(dim=1).ge(1).all()
     assert torch.equal(again.train[2][0], first.train[2][0])
+
+
+def test_the_folder_of_another_data_set_is_recognised(tmp_path: Path) -> None:
+    birds, scenes = trees.cub(tmp_path / "cub"), trees.voc(tmp_path / "voc")
+    with pytest.raises(FileNotFoundError, match=r"is not COCO 2017: expected train2017/.*this looks like VOC2012"):
+        photographed_scenes("coco", scenes)
+    with pytest.raises(FileNotFoundError, match=r"is not VOC2012: .*this looks like CUB-200-2011"):
+        photographed_scenes("voc", birds)

@@ -17,6 +17,7 @@ from wsolnb.data.scenes import Transform
 from wsolnb.progress import track
 
 _VAL_NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})")
+_VAL_NAME = "ILSVRC2012_val_{:08d}.JPEG"
 _SUFFIXES = (".jpeg", ".jpg", ".png")
 _IMAGES = (Path(), Path("ILSVRC/Data/CLS-LOC"), Path("Data/CLS-LOC"))
 _BOXES = ("Annotations/CLS-LOC", "ILSVRC/Annotations/CLS-LOC", "annotations", "bbox")
@@ -127,6 +128,11 @@ class ImageNet(Photos):
             raise FileNotFoundError(
                 f"{root}: nothing tells the classes of the {len(names)} images in val/: put {_DEVKIT}/ or the XML "
                 "files (Annotations/CLS-LOC/val/) beside it"
+            )
+        if devkit and (missing := sorted({_VAL_NAME.format(k + 1) for k in range(len(devkit[0]))} - set(names))):
+            raise FileNotFoundError(
+                f"{root}: val/ lacks {len(missing)} of the {len(devkit[0])} images that {_DEVKIT}/ lists, the first is "
+                f"{missing[0]}: extract the archive again"
             )
         synsets = []
         for name in names if devkit else track(names, "classes of val"):

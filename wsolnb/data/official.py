@@ -86,7 +86,7 @@ def open_scenes(
             folder with `VOCdevkit/` that holds them).
         root: The data set's folder.
         split: Name of the split.
-        classes: `voc`: all names that may occur, in the order of the labels.
+        classes: Names, in the order of the labels: all that may occur (`voc`), or those to keep (`coco`).
         year: Of VOC or COCO; "": any.
 
     Raises:
@@ -101,7 +101,7 @@ def open_scenes(
         annotations = root / "annotations" / f"instances_{split}.json"
         if not annotations.is_file():
             raise not_here(root, f"coco{year or 2017}", f"{split}/ and annotations/instances_{split}.json")
-        return CocoScenes(root / split, annotations)
+        return CocoScenes(root / split, annotations, classes=classes)
     if not year and (root / split).is_dir():
         return VocScenes(root / split, classes=classes)
     folder = voc_folder(root, year)

@@ -14,13 +14,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from wsolnb.data.coco import CocoScenes
 from wsolnb.data.critters import World
 from wsolnb.data.kept import Kept
-from wsolnb.data.layouts import voc_folder
 from wsolnb.data.multi_label import all_labels, unseen
-from wsolnb.data.scenes import Scenes
-from wsolnb.data.voc import VocScenes
+from wsolnb.data.official import open_scenes
 from wsolnb.remember import remembered
 
 DATASETS = ("critters", "voc", "coco")
@@ -126,19 +123,19 @@ def photographed_scenes(
     if not str(root):
         raise ValueError(f"data set {dataset!r} needs a folder: give data_root")
     names = splits or _SPLITS[dataset]
-    train = _read(dataset, Path(root), names[0])
+    train = open_scenes(dataset, root, names[0])
     counts = (all_labels(train, len(train.classes)) == 1).sum(dim=0).tolist()
     classes = [name for name, count in zip(train.classes, counts, strict=True) if count >= min_images]
     if not classes:
         raise ValueError(f"no class is in {min_images} training images: the most frequent one is in {max(counts)}")
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed)).tolist()
     if names[1]:
-        others = _read(dataset, Path(root), names[1], train.classes)
+        others = open_scenes(dataset, root, names[1], classes=train.classes)
         held: Dataset[Any] = Subset(others.only(classes), range(min(held_images or len(others), len(others))))
     else:
         aside = round(held_share * len(order))
         held, order = Subset(train.only(classes), order[:aside][: held_images or None]), order[aside:]
-    test = _read(dataset, Path(root), names[2], train.classes).only(classes)
+    test = open_scenes(dataset, root, names[2], classes=train.classes).only(classes)
     chosen = Subset(train.only(classes), order[: train_images or None])
     if not len(held) or not len(chosen):  # type: ignore[arg-type]
         raise ValueError(f"{len(train)} training images are too few to hold some out: give more, or a held-out split")
@@ -149,12 +146,3 @@ def photographed_scenes(
         Subset(test, range(min(test_images or len(test), len(test)))),
         unseen(all_labels(chosen, len(classes)), classes),
     )
-
-
-def _read(dataset: str, root: Path, split: str, classes: list[str] | None = None) -> Scenes:
-    if dataset == "coco":
-        return CocoScenes(root / split, root / "annotations" / f"instances_{split}.json", classes=classes)
-    if (root / "Annotations").is_dir() or (root / "VOCdevkit").is_dir():
-        folder = voc_folder(root)
-        return VocScenes(folder, classes=classes, image_set=folder / "ImageSets" / "Main" / f"{split}.txt")
-    return VocScenes(root / split, classes=classes)
