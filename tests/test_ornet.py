@@ -12,14 +12,13 @@ from torch.utils.data import TensorDataset
 
 from wsolnb.boxes import BoxRule
 from wsolnb.data.critters import World
-from wsolnb.loop import _groups
 from wsolnb.losses import RefinementLoss, TwoHeads
 from wsolnb.models.backbones import backbone
 from wsolnb.models.cam import Classifier, classifier
 from wsolnb.models.erasing import Erasing
 from wsolnb.models.ornet import SHALLOW, Generator, StageOne, StageTwo, frozen, stage_one
 from wsolnb.objects import ObjectMaps, locate
-from wsolnb.plans import AdamPlan, Plan
+from wsolnb.plans import AdamPlan, Plan, groups
 from wsolnb.soft_maps import SoftMaps, certain, hits, numbers, read_soft, wobble
 from wsolnb.train import train
 
@@ -241,7 +240,7 @@ class TestTraining:
         assert torch.equal(*maps)
 
     def test_new_parts_learn_at_their_own_rate(self, first: StageOne) -> None:
-        spared, new = _groups(first, Plan(1, lr=0.01, head_rate=10))
+        spared, new = groups(first, Plan(1, lr=0.01, head_rate=10))
         count = len(list(first.generator.parameters())) + len(list(first.head.parameters()))
         assert len(new["params"]) == count
         assert new["lr"] == pytest.approx(0.1)

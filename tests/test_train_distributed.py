@@ -23,6 +23,9 @@ TOGETHER = {
     "accumulated": {"batch_size": 1, "accumulate": 2},
     "balanced": {"batch_size": 1, "balanced": True},
     "again": {"batch_size": 2},
+    "torn": {"batch_size": 2, "torn": True},
+    "sharded": {"batch_size": 2, "strategy": "fsdp"},
+    "sharded, stopped": {"batch_size": 1, "accumulate": 2, "strategy": "fsdp", "stop": True},
 }
 
 
@@ -40,7 +43,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[st
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("epoch   3/3") == 3  # the first process alone speaks; the last training was cached
+    assert done.stdout.count("epoch   3/3") == 6  # the first process alone speaks; one training was cached
     return {name: [json.loads((out / f"{name}-{rank}.json").read_text()) for rank in (0, 1)] for name in TOGETHER}
 
 
@@ -52,6 +55,8 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[st
         ("plain", {"batch_size": 2, "accumulate": 2}),
         ("accumulated", {"batch_size": 4}),
         ("balanced", {"batch_size": 1, "accumulate": 2, "balanced": True}),
+        ("sharded", {"batch_size": 4}),
+        ("sharded, stopped", {"batch_size": 4}),
     ],
 )
 def test_two_processes_follow_one_with_the_double_batch(
@@ -81,6 +86,17 @@ def test_both_processes_take_cached_weights(together: dict[str, list[dict[str, A
     assert [run["cached"] for run in together["again"]] == [True, True]
     assert [run["cached"] for run in together["plain"]] == [False, False]
     assert together["again"][0]["weights"] == together["again"][1]["weights"] == together["plain"][0]["weights"]
+
+
+@pytest.mark.slow
+def test_images_found_unreadable_are_counted_over_both_processes(together: dict[str, list[dict[str, Any]]]) -> None:
+    assert [[row["unreadable"] for row in run["history"]] for run in together["torn"]] == [[2, 2, 2], [2, 2, 2]]
+
+
+def test_no_other_strategy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WSOLNB_CACHE", str(tmp_path))
+    with pytest.raises(ValueError, match="strategy='zero': must be ddp or fsdp"):
+        train(trained_together.Net(), trained_together.Noise(), CrossEntropy(), Plan(1), device="cpu", strategy="zero")
 
 
 def test_processes_share_the_batches_of_one() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from wsolnb.data.balanced import ClassBalanced
+from wsolnb.data.images import Readable, UnreadableImage
 from wsolnb.losses import CrossEntropy
 from wsolnb.plans import Plan
 from wsolnb.train import train
@@ -33,6 +35,15 @@ class Noise(Dataset[Any]):
         return image + self.labels[index] / 5, int(self.labels[index])
 
 
+class Torn(Noise):
+    """The same, with two images that do not decode."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        if index in (4, 9):
+            raise UnreadableImage(f"number {index} does not decode")
+        return super().__getitem__(index)
+
+
 class Net(nn.Module):
     """A few weights; no batch normalisation, which looks at the images of one process alone."""
 
@@ -45,12 +56,36 @@ class Net(nn.Module):
         return self.head(self.conv(images).relu().mean((2, 3)))
 
 
-def run(batch_size: int, accumulate: int = 1, balanced: bool = False) -> dict[str, Any]:
-    """Train three epochs."""
+class Stopped(CrossEntropy):
+    """The loss of a training that breaks off before its third epoch, once."""
+
+    done = False
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        if epoch == 2 and not self.done:
+            self.done = True
+            raise InterruptedError("stopped")
+
+
+def run(
+    batch_size: int,
+    accumulate: int = 1,
+    balanced: bool = False,
+    strategy: str = "ddp",
+    stop: bool = False,
+    torn: bool = False,
+) -> dict[str, Any]:
+    """Train three epochs; if `stop`, in two goes."""
+    data: Any = Readable(Torn()) if torn else Noise()
     net = Net()
     drawn = ClassBalanced(Noise.labels, 3 * batch_size, CLASSES) if balanced else None
-    how = {"device": "cpu", "precision": "32-true", "accumulate": accumulate, "batches": drawn}
-    done = train(net, Noise(), CrossEntropy(), Plan(3, batch_size, lr=0.2), **how)  # type: ignore[arg-type]
+    how: Any = {"device": "cpu", "precision": "32-true", "accumulate": accumulate, "batches": drawn}
+    how["strategy"], objective = strategy, Stopped() if stop else CrossEntropy()
+    with suppress(InterruptedError):
+        done = train(net, data, objective, Plan(3, batch_size, lr=0.2), **how)
+    if stop:
+        net = Net()
+        done = train(net, data, objective, Plan(3, batch_size, lr=0.2), **how)
     weights = torch.cat([p.detach().flatten() for p in net.parameters()]).tolist()
     assert done.weights is not None
     return {"history": done.history, "weights": weights, "cached": done.cached, "key": done.weights.stem}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import signal
 import time
@@ -13,6 +14,7 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2.functional import to_dtype
@@ -30,8 +32,9 @@ from wsolnb.fingerprints import fingerprint
 from wsolnb.interruption import Interruption
 from wsolnb.losses import Objective
 from wsolnb.order import Rest, Seeded, Shuffled, collate
-from wsolnb.plans import Plan
+from wsolnb.plans import Plan, groups
 from wsolnb.progress import headless, track
+from wsolnb.sharding import shared_out, whole
 
 _CHECK_EVERY = 10  # batches between two looks at the loss, which make a GPU wait, and at what other processes want
 SAVE_EVERY = 300.0  # seconds between two checkpoints within an epoch
@@ -42,7 +45,7 @@ class Loop:
 
     Args:
         fabric: Launched.
-        model: Trained in place.
+        model: Trained in place; where its weights are shared out, a copy of it, `bare`.
         dataset: As for :func:`wsolnb.train.train`, like all that follows.
         objective: The loss.
         plan: How long and how fast.
@@ -68,13 +71,14 @@ class Loop:
         compile: bool = False,
     ) -> None:
         self.fabric, self.plan, self.checkpoint, self.accumulate = fabric, plan, checkpoint, accumulate
-        self.bare, self.objective = model.to(memory_format=torch.channels_last), objective
+        sharded = isinstance(fabric.strategy, ModelParallelStrategy)  # that takes no other memory format
+        self.bare = copy.deepcopy(model) if sharded else model.to(memory_format=torch.channels_last)
+        self.objective = objective
         fabric.to_device(cast(nn.Module, objective))
-        optimizer = plan.optimizer(_groups(model, plan))
-        self.schedule = plan.schedule(optimizer)
-        prepared = cast(nn.Module, torch.compile(self.bare)) if compile else self.bare
-        self.inner = optimizer
-        self.model, self.optimizer = fabric.setup(prepared, optimizer)
+        self.model = fabric.setup_module(cast(nn.Module, torch.compile(self.bare)) if compile else self.bare)
+        self.inner = plan.optimizer(groups(self.bare, plan))
+        self.schedule = plan.schedule(self.inner)
+        self.optimizer = cast(Any, fabric.setup_optimizers(self.inner))
         self.shuffled = Shuffled(
             len(dataset),  # type: ignore[arg-type]
             plan.batch_size,
@@ -162,11 +166,11 @@ class Loop:
                 self.seconds = time.perf_counter() - started
                 self._look(epoch, number, batches, lr)
         total, right, seen = cast(Tensor, self.fabric.all_reduce(self.sums.clone(), reduce_op="sum"))
-        loss = float(total / seen)  # waits for a GPU
+        mean = float(total / seen)  # waits for a GPU
         self.seconds = time.perf_counter() - started
         record = {
             "epoch": epoch + 1,
-            "loss": loss,
+            "loss": mean,
             "accuracy": float(right / seen),
             "lr": lr,
             "images_per_second": float(seen) / self.seconds,
@@ -237,10 +241,10 @@ class Loop:
             everyone *= self.fabric.world_size
             dist.all_gather_object(everyone, everyone[0])
         self.saved = time.monotonic()
+        optimizer, values = optimizer_parts(self.inner)
+        parts = {"model": whole(self.bare.state_dict()), "optimizer": whole(optimizer), "epoch": {"sums": sums}}
         if not self.fabric.is_global_zero:
             return
-        optimizer, values = optimizer_parts(self.inner)
-        parts = {"model": self.bare.state_dict(), "optimizer": optimizer, "epoch": {"sums": sums}}
         if isinstance(self.objective, nn.Module):
             parts["objective"] = self.objective.state_dict()
         state = {
@@ -265,10 +269,13 @@ class Loop:
             return
         tensors, values = loaded
         rank, path = self.fabric.global_rank, self.checkpoint.folder
-        restore_module(self.bare, _part(tensors, "model"), path)
+        restore_module(self.bare, shared_out(_part(tensors, "model"), self.bare.state_dict()), path)
         if isinstance(self.objective, nn.Module):
             restore_module(self.objective, _part(tensors, "objective"), path)
-        restore_optimizer(self.inner, _part(tensors, "optimizer"), values["optimizer"])
+        slots = _part(tensors, "optimizer")
+        weights = [weight for group in self.inner.param_groups for weight in group["params"]]
+        slots = shared_out(slots, {name: weights[int(name.partition(".")[0])] for name in slots})
+        restore_optimizer(self.inner, slots, values["optimizer"])
         self.schedule.load_state_dict(values["schedule"])
         self.fabric.strategy.precision.load_state_dict(values["precision"])
         self.history, self.seconds, self.rest.start = values["history"], values["seconds"], values["done"]
@@ -278,15 +285,6 @@ class Loop:
         self.random = values["random"][rank]
         restore_random_states(self.random)
         self.place = _place(len(self.history), values["done"])
-
-
-def _groups(model: nn.Module, plan: Plan) -> list[dict[str, Any]]:
-    new = tuple(f"{part}." for part in getattr(model, "new_parts", ("head",)))
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    rest = [p for name, p in named if not name.startswith(new)]
-    head = [p for name, p in named if name.startswith(new)]
-    groups: list[dict[str, Any]] = [{"params": rest}, {"params": head, "lr": plan.head_rate * plan.lr}]
-    return groups if rest and head else groups[:1] if rest else groups[1:]
 
 
 def _hits(best: Tensor, labels: Tensor) -> Tensor:

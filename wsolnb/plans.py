@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LRScheduler, StepLR
 
@@ -130,3 +131,19 @@ class AdamPlan(Plan):
         """What takes the steps, over groups of parameters."""
         betas = (self.momentum, self.second)
         return Adam(parameters, lr=self.lr, betas=betas, weight_decay=self.weight_decay)
+
+
+def groups(model: nn.Module, plan: Plan) -> list[dict[str, Any]]:
+    """The weights that learn, for an optimizer: those of the new parts apart, with a learning rate of their own.
+
+    Example:
+        >>> from wsolnb.models.cam import classifier
+        >>> [group.get("lr") for group in groups(classifier("tiny", 3), Plan(1, lr=0.01, head_rate=10))]
+        [None, 0.1]
+    """
+    new = tuple(f"{part}." for part in getattr(model, "new_parts", ("head",)))
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    rest = [p for name, p in named if not name.startswith(new)]
+    head = [p for name, p in named if name.startswith(new)]
+    found: list[dict[str, Any]] = [{"params": rest}, {"params": head, "lr": plan.head_rate * plan.lr}]
+    return found if rest and head else found[:1] if rest else found[1:]

@@ -29,6 +29,7 @@ from wsolnb.order import collate as collate
 from wsolnb.plans import AdamPlan as AdamPlan
 from wsolnb.plans import Plan
 from wsolnb.plans import StepPlan as StepPlan
+from wsolnb.sharding import sharding, whole
 
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces every choice of precision
 
@@ -76,6 +77,7 @@ def train(
     workers: int = 0,
     accumulate: int = 1,
     compile: bool = False,
+    strategy: str = "ddp",
     retrain: bool = False,
 ) -> Training:
     """Train a classifier, or take its weights from the cache if the very same training was done.
@@ -106,6 +108,8 @@ def train(
         workers: Processes that load data. With some, the random numbers that augment an image follow from epoch and
             image, whatever process loads it.
         accumulate: Batches whose gradients are averaged for one step.
+        strategy: What processes under `torchrun` share: `ddp`, images only; or `fsdp`, weights, gradients and optimizer
+            too, for models that would not fit otherwise (slower; not in channels_last).
         compile: Compile the model with `torch.compile`: a minute at the start, fewer and larger kernels afterwards.
         retrain: Train even if the cache has the weights, and from the start.
 
@@ -137,10 +141,13 @@ def train(
         raise ValueError("the training set is empty")
     if accumulate < 1:
         raise ValueError(f"accumulate={accumulate}: must be at least 1")
+    if strategy not in ("ddp", "fsdp"):
+        raise ValueError(f"strategy={strategy!r}: must be ddp or fsdp")
     where = resolve_device(device)
     if precision == "auto":
         precision = "bf16-mixed" if _bfloat16_is_fast(where) else "32-true"
-    fabric = _fabric(where, precision)
+    fabric = _fabric(where, precision, strategy)
+    sharded = strategy == "fsdp" and fabric.world_size > 1
     if (processes := fabric.world_size) > 1:
         where = fabric.device
         if batches is not None and getattr(batches, "replicas", 1) != processes:
@@ -148,6 +155,7 @@ def train(
     special = [] if batches is None else [repr(batches)]
     special += [f"{name} {n}" for name, n in (("accumulate", accumulate), ("processes", processes)) if n > 1]
     special += ["compiled"] if compile else []
+    special += ["sharded"] if sharded else []
     version = _version()
     key = fingerprint(model, dataset, cast(nn.Module, objective), asdict(plan), precision, version, *special)
     key = fabric.broadcast(key)
@@ -176,9 +184,10 @@ def train(
             compile=compile,
         )
         history = loop.run()
+        trained = whole(loop.bare.state_dict())
         model.to(where).eval()
         if fabric.is_global_zero:
-            data = tensor_bytes(model.state_dict())
+            data = tensor_bytes(trained)
             unreadable = dataset.broken if isinstance(dataset, Readable) else []
             record = {"plan": asdict(plan), "history": history, "unreadable": unreadable}
             record["sha256"] = hashlib.sha256(data).hexdigest()
@@ -186,6 +195,8 @@ def train(
             write_whole(weights, data)
             _tidy(weights, checkpoint)
         fabric.barrier()
+        if sharded:
+            _cached(model, dataset, weights, where)  # a copy of it was trained
         return Training(history, weights)
 
 
@@ -216,7 +227,7 @@ def _tidy_if_alone(weights: Path, checkpoint: Checkpoint) -> None:
             pass
 
 
-def _fabric(device: torch.device, precision: str) -> Fabric:
+def _fabric(device: torch.device, precision: str, strategy: str = "ddp") -> Fabric:
     """Fabric for this process alone, or under `torchrun` for one of many."""
     if TorchElasticEnvironment.detect() and (processes := int(os.environ["WORLD_SIZE"])) > 1:
         here = int(os.environ["LOCAL_WORLD_SIZE"])
@@ -224,7 +235,7 @@ def _fabric(device: torch.device, precision: str) -> Fabric:
             accelerator=device.type,
             devices=here,
             num_nodes=processes // here,
-            strategy="ddp",
+            strategy=sharding(processes) if strategy == "fsdp" else strategy,
             precision=cast(Any, precision),
         )
         fabric.launch()
