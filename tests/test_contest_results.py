@@ -61,7 +61,10 @@ def test_kept_numbers_are_fractions_in_their_intervals(kept: pd.DataFrame) -> No
     inside = (shares.low <= shares.value + 0.0011) & (shares.value <= shares.high + 0.0011)
     oracle = shares.metric.isin(["max_box_acc", "max_box_acc_v2"])  # of each draw's best threshold: may lie higher
     assert inside[~oracle].all()
-    assert (kept[kept.metric == "passes"].groupby("method").value.nunique() == 1).all()
+    counted = kept[
+        (kept.metric == "passes") & (kept.method != "beam")
+    ]  # a search meets fewer or more different windows
+    assert (counted.groupby("method").value.nunique() == 1).all()
 
 
 def test_kept_rows_are_of_the_default_notebook() -> None:

@@ -67,9 +67,12 @@ def test_knobs_have_a_line_per_method_and_a_note_where_nothing_was_measured() ->
         if (world, metric) != ("objects 5", "gt_known")
     ]
     table, levels = pd.DataFrame(rows, columns=list(COLUMNS)), {"objects": {2.0: "base", 5.0: "objects 5"}}
-    fig = figures.plot_knobs(table, levels, NAMES, {"gt_known": "one", "ap25": "many"}, {"objects": "animals"})
+    fig = figures.plot_knobs(
+        table, levels, NAMES, {"gt_known": "one", "ap25": "many"}, {"objects": "animals"}, falling=["objects"]
+    )
     upper, lower = fig.axes
-    assert [text.get_text() for text in upper.texts] == ["scenes only"]
+    assert [text.get_text() for text in upper.texts] == ["this knob turns scenes only"]
     assert len(lower.lines) == 2
     assert lower.lines[0].get_ydata() == pytest.approx([10, 10])
     assert lower.get_xlabel() == "animals"
+    assert lower.xaxis_inverted()

@@ -61,12 +61,19 @@ class Method:
     def rule(self, *, scenes: bool = False) -> BoxRule:
         """How its maps become one box per class; the threshold is chosen on held-out images.
 
+        Maps of one object are stretched to [0, 1] when they are enlarged, as `ObjectMaps` does; maps of scenes are cut
+        as they are, so that a class that is not there need not get a box.
+
         Example:
             >>> METHODS["pas"].rule().reference, METHODS["csoa"].rule().reference
             ('percentile', 'absolute')
         """
-        reference = "absolute" if self.absolute else "percentile" if self.percentile else "maximum"
-        return BoxRule(0.5, reference=reference, resize="bilinear" if scenes else None)  # type: ignore[arg-type]
+        if self.absolute:
+            return BoxRule(0.5, reference="absolute", resize="bilinear")
+        reference: Literal["percentile", "maximum"] = "percentile" if self.percentile else "maximum"
+        if scenes:
+            return BoxRule(0.5, reference=reference, resize="bilinear")
+        return BoxRule(0.5, reference=reference, resize="bicubic", normalise="after")
 
 
 METHODS: dict[str, Method] = {

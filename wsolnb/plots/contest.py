@@ -16,6 +16,7 @@ from wsolnb.verdicts import Measured
 _MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _LINES = ("-", "--", "-.", ":")
 _COLOURS = "cividis"
+_TELLING = ("C0", "C1", "C2", "C3", "C4", "0.1", "C9", "0.55")
 
 
 def plot_standings(measured: Measured, names: Mapping[str, str], metrics: Mapping[str, str]) -> Figure:
@@ -136,6 +137,8 @@ def plot_knobs(
     names: Mapping[str, str],
     shown: Mapping[str, str],
     labels: Mapping[str, str],
+    *,
+    falling: Sequence[str] = (),
 ) -> Figure:
     """How methods degrade as the world gets harder: a column per knob, a row per metric, a line per method.
 
@@ -172,8 +175,11 @@ def plot_knobs(
                 ax.plot(list(there), found["mean"], label=names[name], linewidth=2, markersize=8, **style)
                 ax.fill_between(list(there), found["min"], found["max"], color=colours[k], alpha=0.15, linewidth=0)
             ax.set(xlabel=labels.get(knob, knob), xticks=list(worlds))
+            if knob in falling:
+                ax.invert_xaxis()
             if len(there) < 2:
-                ax.text(0.5, 0.5, "scenes only", transform=ax.transAxes, ha="center", va="center", color="0.4")
+                ax.text(0.5, 0.5, "this knob turns scenes only", transform=ax.transAxes, ha="center", color="0.4")
+                ax.set_axis_off()
         line[0].set_ylabel(f"{title} (%)")
     handles, texts = axes[0, 0].get_legend_handles_labels()
     if handles:
