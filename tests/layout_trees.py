@@ -176,6 +176,19 @@ def voc(root: Path, year: str = "2012") -> Path:
     return root
 
 
+def cards(root: Path, *, per_class: int = 10) -> Path:
+    """train/ and test/ with an XML file beside each photo; every fifth photo shows two cards."""
+    names = ("nine", "ten", "jack", "queen", "king", "ace")
+    for split, count in (("train", per_class), ("test", 2)):
+        for k, name in enumerate(names):
+            for number in range(count):
+                stem = root / split / f"{name}{number}"
+                photo(stem.with_suffix(".jpg"), shade=10 * k + number)
+                cards = [(name, (2, 3, 20, 25)), (names[k - 1], (15, 5, 38, 28))]
+                xml(stem.with_suffix(".xml"), cards[: 2 if number % 5 == 4 else 1])
+    return root
+
+
 def coco(root: Path, year: str = "2017", *, images: int = 4) -> Path:
     """train<year>/, val<year>/ and annotations/, with polygons and one crowd as run lengths."""
     categories = [

@@ -56,7 +56,8 @@ def test_the_schedule_of_a_recipe_is_one(key: str, name: str) -> None:
     values = resolve(key, recipe=name).resolved
     for prefix in ("", "evaluator_", "coarse_", "refine_"):
         if f"{prefix}epochs" in values:
-            rate = values.get(f"{prefix}lr", values.get("lr_cosine"))
+            own = values.get("settings", {}).get("lr", 0.1)  # where every method has its rate among its settings
+            rate = values.get(f"{prefix}lr", values.get("lr_cosine", own))
             batch, cycle = values.get("batch_size", 32), values.get("cycle", 0)
             Plan(values[f"{prefix}epochs"], batch, rate, cycle, head_rate=values.get("head_rate", 1.0))
 
