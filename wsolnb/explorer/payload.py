@@ -163,6 +163,12 @@ def picture(item: Any, target: Mapping[str, Any] | None, frame: tuple[int, int] 
     Returns:
         `jpeg` (bytes), `size` `[height, width]`, `boxes`, `labels`, and `parts`: a PNG with the outlines of the parts,
         or None.
+
+    Example:
+        >>> truth = {"boxes": torch.tensor([[4.0, 6.0, 20.0, 15.0]]), "labels": torch.tensor([2])}
+        >>> shown = picture(torch.zeros(3, 30, 40), truth, (60, 80))
+        >>> shown["size"], shown["boxes"], shown["labels"]
+        ([60, 80], [[8.0, 12.0, 40.0, 30.0]], [2])
     """
     pixels = torch.as_tensor(item).as_subclass(Tensor)
     if pixels.ndim != 3 or pixels.shape[0] != 3:
