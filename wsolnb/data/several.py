@@ -117,6 +117,20 @@ def photographed_scenes(
     Raises:
         ValueError: If the data set is unknown, no folder is given, no image would be held out, or no class is left.
         FileNotFoundError: If a folder or file is missing.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> corners = "<xmin>5</xmin><ymin>5</ymin><xmax>30</xmax><ymax>20</ymax>"
+        >>> xml = f"<annotation><object><name>cat</name><bndbox>{corners}</bndbox></object></annotation>"
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for split in ("train", "test"):
+        ...         Path(folder, split).mkdir()
+        ...         for k in range(5):
+        ...             Image.new("RGB", (48, 32)).save(Path(folder, split, f"{k}.jpg"))
+        ...             _ = Path(folder, split, f"{k}.xml").write_text(xml)
+        ...     photographed_scenes("voc", folder).sizes
+        {'classes': 1, 'train': 4, 'held': 1, 'test': 5}
     """
     if dataset not in _SPLITS:
         raise ValueError(f"unknown data set {dataset!r}; known: {', '.join(DATASETS)}")
