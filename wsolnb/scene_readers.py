@@ -71,7 +71,16 @@ class BeamReader:
 
 
 def cam_reader(model: Classifier, objective: Objective, side: int) -> Reader:
-    """Class activation maps without their negative parts, and the classifier's scores, of images of `side` pixels."""
+    """Class activation maps without their negative parts, and the classifier's scores, of images of `side` pixels.
+
+    Example:
+        >>> from wsolnb.losses import MultiLabelCrossEntropy
+        >>> from wsolnb.models.cam import classifier
+        >>> read = cam_reader(classifier("tiny", 4).eval(), MultiLabelCrossEntropy(), side=64)
+        >>> maps, scores = read(torch.rand(2, 3, 96, 96), torch.ones(2, 4, dtype=torch.bool))
+        >>> maps.shape, scores.shape
+        (torch.Size([2, 4, 8, 8]), torch.Size([2, 4]))
+    """
 
     def read(images: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         features = model.features(_resized(images, side))
@@ -82,7 +91,16 @@ def cam_reader(model: Classifier, objective: Objective, side: int) -> Reader:
 
 
 def score_reader(model: GridClassifier, objective: Objective) -> Reader:
-    """The scores of the whole image only; the maps are a single cell."""
+    """The scores of the whole image only; the maps are a single cell.
+
+    Example:
+        >>> from wsolnb.losses import MultiLabelCrossEntropy
+        >>> from wsolnb.models.beam import grid_classifier
+        >>> read = score_reader(grid_classifier("tiny", 4, grid=4, hidden=(8,)).eval(), MultiLabelCrossEntropy())
+        >>> maps, scores = read(torch.rand(2, 3, 48, 48), torch.ones(2, 4, dtype=torch.bool))
+        >>> maps.shape, scores.shape
+        (torch.Size([2, 4, 1, 1]), torch.Size([2, 4]))
+    """
 
     def read(images: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         scores = objective.scores(model(_resized(images, model.side)))
@@ -96,6 +114,15 @@ def peak_reader(model: GridClassifier, objective: Objective, positions: int = 7)
 
     Class scores are those of the whole image, as for the search. The image is enlarged until `positions` x `positions`
     windows of the network's input fit into its grid, one cell apart. The map is zero where no window has its centre.
+
+    Example:
+        >>> from wsolnb.losses import MultiLabelCrossEntropy
+        >>> from wsolnb.models.beam import grid_classifier
+        >>> net = grid_classifier("tiny", 4, grid=4, hidden=(8,)).eval()
+        >>> read = peak_reader(net, MultiLabelCrossEntropy(), positions=3)
+        >>> maps, _ = read(torch.rand(2, 3, 48, 48), torch.ones(2, 4, dtype=torch.bool))
+        >>> maps.shape  # 3 positions and 3 cells around them, in half cells
+        torch.Size([2, 4, 12, 12])
     """
 
     def read(images: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,6 +166,16 @@ def read_maps(
 
     Returns:
         For every reader maps and scores of all images, on the CPU, with the truth in original pixels.
+
+    Example:
+        >>> from wsolnb.data.critters import World
+        >>> from wsolnb.losses import MultiLabelCrossEntropy
+        >>> from wsolnb.models.cam import classifier
+        >>> scenes = World(families=2, species=2, size=32).scenes(3, size=(48, 64))
+        >>> readers = {"cam": cam_reader(classifier("tiny", 4).eval(), MultiLabelCrossEntropy(), side=64)}
+        >>> found = read_maps(scenes, readers, 4, side=64)["cam"]
+        >>> len(found), found.maps[0].shape, found.sizes[0].tolist()
+        (3, torch.Size([4, 8, 8]), [48, 64])
     """
     maps: dict[str, list[Tensor]] = {name: [] for name in readers}
     scores: dict[str, list[Tensor]] = {name: [] for name in readers}
@@ -196,6 +233,12 @@ def square_batches(
 
     Yields:
         Images float `(B, 3, side, side)` in [0, 1], original heights and widths, and the truth in original pixels.
+
+    Example:
+        >>> from wsolnb.data.critters import World
+        >>> scenes = World(families=2, species=2, size=32).scenes(3, size=(48, 64))
+        >>> [(images.shape, sizes) for images, sizes, _ in square_batches(scenes, 40, batch_size=2)]
+        [(torch.Size([2, 3, 40, 40]), [[48, 64], [48, 64]]), (torch.Size([1, 3, 40, 40]), [[48, 64]])]
     """
     loader = DataLoader(_Squared(scenes, side), batch_size, num_workers=workers, collate_fn=list)
     for rows in track(loader, "images"):
