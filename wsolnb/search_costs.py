@@ -55,6 +55,17 @@ def compare_searches(
 
     Returns:
         Windows scored per image, and the best score of a search, averaged over all searches.
+
+    Example:
+        >>> from wsolnb.data.critters import World
+        >>> from wsolnb.losses import MultiLabelCrossEntropy
+        >>> from wsolnb.models.beam import grid_classifier
+        >>> net, world = grid_classifier("tiny", 4, grid=4, hidden=(8,)).eval(), World(families=2, species=2, size=32)
+        >>> searches = {"one grid": BeamSearch(2, 3, recrop=False), "all of it": BeamSearch(None, 3, recrop=False)}
+        >>> found = compare_searches(net, MultiLabelCrossEntropy(), load_scenes(world.scenes(2), 4, side=32), searches)
+        >>> (some, best), (every, highest) = found.values()
+        >>> some < every, best <= highest
+        (True, True)
     """
     found = {}
     for name, search in searches.items():
@@ -72,6 +83,17 @@ def width_and_depth(found: Searched, depths: Sequence[int]) -> dict[str, dict[in
 
     Returns:
         Name of the width to depth and mean average precision.
+
+    Example:
+        >>> from wsolnb.data.critters import World
+        >>> from wsolnb.losses import MultiLabelCrossEntropy
+        >>> from wsolnb.models.beam import grid_classifier
+        >>> from wsolnb.searched import search_scenes
+        >>> net, world = grid_classifier("tiny", 4, grid=4, hidden=(8,)).eval(), World(families=2, species=2, size=32)
+        >>> loss, search = MultiLabelCrossEntropy(), BeamSearch(depth=2)
+        >>> curves = width_and_depth(search_scenes(world.scenes(2), 4, net, loss, search, [1, 2], side=32), [1, 2])
+        >>> {name: list(curve) for name, curve in curves.items()}
+        {'M = 1': [1, 2], 'M = 2': [1, 2]}
     """
     return {
         f"M = {width}": {depth: float(judge_points(found.maps(width, depth)).compute()["mAP"]) for depth in depths}
