@@ -61,9 +61,7 @@ def test_kept_numbers_are_fractions_in_their_intervals(kept: pd.DataFrame) -> No
     inside = (shares.low <= shares.value + 0.0011) & (shares.value <= shares.high + 0.0011)
     oracle = shares.metric.isin(["max_box_acc", "max_box_acc_v2"])  # of each draw's best threshold: may lie higher
     assert inside[~oracle].all()
-    counted = kept[
-        (kept.metric == "passes") & (kept.method != "beam")
-    ]  # a search meets fewer or more different windows
+    counted = kept[(kept.metric == "passes") & (kept.method != "beam")]  # which meets more or fewer windows
     assert (counted.groupby("method").value.nunique() == 1).all()
 
 

@@ -150,6 +150,7 @@ def plot_knobs(
         names: Methods to show, with their labels.
         shown: Metrics to show, with their labels.
         labels: What the knobs are called on the axes.
+        falling: Knobs whose small values are the hard ones: what is harder stands on the right.
 
     Example:
         >>> table = pd.DataFrame({"world": ["base", "clutter 9"] * 2, "value": [0.5, 0.3, 0.7, 0.1]})
@@ -159,7 +160,7 @@ def plot_knobs(
         >>> fig.axes[0].lines[0].get_ydata().round(1).tolist(), fig.axes[0].get_xlabel()
         ([60.0, 20.0], 'leaves')
     """
-    colours = sns.color_palette("colorblind", len(names))
+    colours = _TELLING * (1 + len(names) // len(_TELLING))
     size = (4.5 * len(levels) + 2.6, 3.4 * len(shown) + 0.4)
     fig, axes = plt.subplots(len(shown), len(levels), figsize=size, squeeze=False, sharey="row")
     for line, (metric, title) in zip(axes, shown.items(), strict=True):
