@@ -35,6 +35,14 @@ def judge_points(found: SceneMaps, *, rank: Rank = "class", tolerance: float = 0
         rank: What sorts the images of a class: `class`, the score of the whole image (Table 1), or `heat`, the map's
             maximum (Sec. 4.2; the paper says both).
         tolerance: Pixels by which boxes are widened.
+
+    Example:
+        >>> heat = torch.zeros(1, 3, 4)
+        >>> heat[0, 1, 1] = 1.0
+        >>> truth = {"boxes": torch.tensor([[0.0, 0.0, 20.0, 30.0]]), "labels": torch.tensor([0])}
+        >>> found = SceneMaps([heat], torch.tensor([[0.9]]), torch.tensor([[30, 40]]), [truth])
+        >>> float(judge_points(found).compute()["mAP"])
+        1.0
     """
     maps = torch.stack(list(found.maps))
     scores = found.scores if rank == "class" else maps.amax(dim=(2, 3))
@@ -73,7 +81,16 @@ _WITHIN_A_MAP = np.pad(np.ones((1, 3, 3), bool), ((1, 1), (0, 0), (0, 0)))  # wh
 
 
 def judge_classes(found: SceneMaps) -> PointAP:
-    """Classification average precision: as points that count wherever they are."""
+    """Classification average precision: as points that count wherever they are.
+
+    Example:
+        >>> there = {"boxes": torch.tensor([[0.0, 0.0, 20.0, 30.0]]), "labels": torch.tensor([0])}
+        >>> not_there = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+        >>> scores, sizes = torch.tensor([[0.9], [0.2]]), torch.tensor([[30, 40], [30, 40]])
+        >>> found = SceneMaps(list(torch.zeros(2, 1, 3, 4)), scores, sizes, [there, not_there])
+        >>> float(judge_classes(found).compute()["mAP"])
+        1.0
+    """
     maps = torch.zeros(*found.scores.shape, 1, 1)
     metric = PointAP(found.scores.shape[1], tolerance=float("inf"))
     metric.update(maps, found.scores, found.targets, found.sizes)
@@ -93,6 +110,13 @@ def blob_boxes(found: SceneMaps, thresholds: Tensor, *, rank: Rank = "heat") -> 
 
     Raises:
         ValueError: If there is not one threshold per class, or one is outside of [0, 1).
+
+    Example:
+        >>> heat = torch.zeros(1, 30, 40)
+        >>> heat[0, 5:15, 5:15], heat[0, 20:28, 30:38] = 1.0, 0.8
+        >>> found = SceneMaps([heat], torch.tensor([[0.9]]), torch.tensor([[30, 40]]), [{}])
+        >>> blob_boxes(found, torch.tensor([0.5]))[0]["boxes"].tolist()
+        [[5.0, 5.0, 15.0, 15.0], [30.0, 20.0, 38.0, 28.0]]
     """
     maps = torch.stack(list(found.maps))
     if thresholds.shape != maps.shape[1:2] or not bool(((thresholds >= 0) & (thresholds < 1)).all()):
@@ -125,6 +149,13 @@ def tune_thresholds(found: SceneMaps, *, candidates: Sequence[float] = THRESHOLD
 
     Returns:
         float32 `(K,)`.
+
+    Example:
+        >>> heat = torch.zeros(2, 30, 40)
+        >>> heat[0, 5:25, 5:35], heat[0, 10:20, 10:20] = 0.35, 1.0
+        >>> truth = {"boxes": torch.tensor([[10.0, 10.0, 20.0, 20.0]]), "labels": torch.tensor([0])}
+        >>> tune_thresholds(SceneMaps([heat], torch.tensor([[0.9, 0.1]]), torch.tensor([[30, 40]]), [truth]))
+        tensor([0.4000, 0.4000])
     """
     classes = found.scores.shape[1]
     rows = []
@@ -138,7 +169,14 @@ def tune_thresholds(found: SceneMaps, *, candidates: Sequence[float] = THRESHOLD
 
 
 def judge_boxes(found: SceneMaps, predictions: Sequence[Prediction], *, iou: float = 0.5) -> VOCAP:
-    """Detection average precision as Pascal VOC computes it (Tables 3 and 4)."""
+    """Detection average precision as Pascal VOC computes it (Tables 3 and 4).
+
+    Example:
+        >>> truth = {"boxes": torch.tensor([[5.0, 5.0, 15.0, 15.0]]), "labels": torch.tensor([0])}
+        >>> found = SceneMaps([torch.zeros(1, 3, 4)], torch.tensor([[0.9]]), torch.tensor([[30, 40]]), [truth])
+        >>> float(judge_boxes(found, [truth | {"scores": torch.tensor([0.8])}]).compute()["mAP"])
+        1.0
+    """
     metric = VOCAP(found.scores.shape[1], iou)
     metric.update(predictions, found.targets)
     return metric
@@ -150,6 +188,15 @@ def evidence(found: SceneMaps, boxes: Sequence[Prediction] | None = None) -> dic
     Args:
         found: Maps, scores and truth.
         boxes: Boxes in the same images; without them there is no `ap50`.
+
+    Example:
+        >>> heat = torch.zeros(1, 30, 40)
+        >>> heat[0, 5:15, 5:15] = 1.0
+        >>> truth = {"boxes": torch.tensor([[5.0, 5.0, 15.0, 15.0]]), "labels": torch.tensor([0])}
+        >>> found = SceneMaps([heat], torch.tensor([[0.9]]), torch.tensor([[30, 40]]), [truth])
+        >>> said = evidence(found, blob_boxes(found, torch.tensor([0.5])))
+        >>> {name: float(number(torch.ones(1, 1))) for name, number in said.items()}
+        {'loc_map': 1.0, 'loc_map_heat': 1.0, 'ap50': 1.0}
     """
     numbers = {"loc_map": judge_points(found).statistic(), "loc_map_heat": judge_points(found, rank="heat").statistic()}
     return numbers | ({} if boxes is None else {"ap50": judge_boxes(found, boxes).statistic()})
@@ -159,6 +206,12 @@ def without(found: SceneMaps, labels: Sequence[int]) -> SceneMaps:
     """The same without the objects of some classes, whose average precision is then undefined (NaN), not 0.
 
     Meant for classes that no training image shows.
+
+    Example:
+        >>> truth = {"boxes": torch.rand(2, 4).sort().values, "labels": torch.tensor([0, 1])}
+        >>> found = SceneMaps([torch.zeros(2, 3, 4)], torch.zeros(1, 2), torch.tensor([[30, 40]]), [truth])
+        >>> without(found, [0]).targets[0]["labels"]
+        tensor([1])
     """
     gone = torch.tensor(sorted(labels), dtype=torch.int64)
     targets = []
