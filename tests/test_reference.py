@@ -18,11 +18,17 @@ import pytest
 import wsolnb
 
 PUBLIC = (
-    "analysis", "boxes", "data.coco", "data.critters", "data.crops", "data.protocol", "data.taxonomy", "data.voc",
-    "detect", "embeddings", "evaluate", "heads", "losses", "maps", "metrics", "models", "overlap", "papers",
-    "parameters", "photos", "quantise", "readout", "records", "runs", "sweep", "verdicts",
+    "analysis", "board", "boxes", "cooccurrence", "cost", "data.balanced", "data.coco", "data.critters", "data.crops",
+    "data.images", "data.kept", "data.layouts", "data.multi_label", "data.multi_object", "data.protocol",
+    "data.several", "data.single_object", "data.taxonomy", "data.voc", "detect", "embeddings", "evaluate", "explorer",
+    "fingerprints", "heads", "losses", "maps", "metrics", "models", "objects", "order", "overlap", "papers",
+    "parameters", "photos", "plans", "plots", "pointing", "quantise", "readout", "records", "report", "runs",
+    "scene_readers", "search", "search_costs", "searched", "soft_maps", "sweep", "sweeps", "train", "two_maps",
+    "verdicts", "window_tree",
 )  # fmt: skip
 """Modules and packages (with all their modules) that are meant to be called from elsewhere."""
+# Public is what a notebook imports, or somebody's own code would, to get a result. The rest are parts of these, or of a
+# command: loop and checkpoints of train, components and contours of boxes, kernel and folders of runs, and so on.
 
 
 def modules() -> list[str]:
@@ -37,7 +43,7 @@ def modules() -> list[str]:
 
 def plain(thing: Any) -> bool:
     """Whether a class only holds values, or is a kind of error, choice or interface: what it is says its docstring."""
-    kinds = (Enum, Exception, tuple)
+    kinds = (Enum, BaseException, tuple)
     return inspect.isclass(thing) and (
         dataclasses.is_dataclass(thing) or issubclass(thing, kinds) or getattr(thing, "_is_protocol", False)
     )
