@@ -12,12 +12,22 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def sharding(processes: int) -> Strategy:
-    """Fabric's strategy that gives every process a part of every weight; on GPUs and on processors."""
+    """Fabric's strategy that gives every process a part of every weight; on GPUs and on processors.
+
+    Example:
+        >>> type(sharding(2)).__name__
+        'ModelParallelStrategy'
+    """
     return ModelParallelStrategy(_shard, data_parallel_size=processes, tensor_parallel_size=1)
 
 
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Put tensors together that are shared out; all processes have to call it. Others stay as they are."""
+    """Put tensors together that are shared out; all processes have to call it. Others stay as they are.
+
+    Example:
+        >>> whole(nn.Linear(1, 1, bias=False).state_dict())["weight"].shape
+        torch.Size([1, 1])
+    """
     parts = sorted(tensors.items())  # in one order everywhere
     return {name: each.full_tensor() if isinstance(each, DTensor) else each for name, each in parts}
 
@@ -28,6 +38,11 @@ def shared_out(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dic
     Args:
         tensors: Whole ones.
         like: Whose parts lie where they shall; names that it lacks, and tensors in one piece, change nothing.
+
+    Example:
+        >>> weights = nn.Linear(1, 1).state_dict()
+        >>> shared_out(weights, weights) == weights
+        True
     """
     found = dict(tensors)
     for name, each in tensors.items():
