@@ -86,9 +86,9 @@ def test_the_reference_is_made_from_the_docstrings(tmp_path: Path) -> None:
                "google", "-o", str(tmp_path), "wsolnb"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    pages = {name: tmp_path.joinpath(*name.split(".")).with_suffix(".html") for name in modules()}
+    pages = {name: (tmp_path / "wsolnb").joinpath(*name.split(".")).with_suffix(".html") for name in PUBLIC}
     assert [name for name, path in pages.items() if not path.is_file()] == []
-    page = pages["wsolnb.readout"].read_text(encoding="utf-8")
+    page = pages["readout"].read_text(encoding="utf-8")
     assert re.search(r'id="localize"', page)
     assert "class activation maps" in page
 
