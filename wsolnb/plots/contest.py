@@ -15,7 +15,7 @@ from wsolnb.verdicts import Measured
 
 _MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _LINES = ("-", "--", "-.", ":")
-_COLOURS = "cividis"
+_COLOURS = plt.get_cmap("cividis", 6)  # few colours: easier to name, and smaller pictures
 _TELLING = ("C0", "C1", "C2", "C3", "C4", "0.1", "C9", "0.55")
 
 
@@ -40,7 +40,7 @@ def plot_standings(measured: Measured, names: Mapping[str, str], metrics: Mappin
     rows = [name for name in names if name in measured]
     columns = [metric for metric in metrics if any(metric in measured[name] for name in rows)]
     values = _table(measured, rows, columns)
-    fig, ax = plt.subplots(figsize=(1.12 * len(columns) + 3.4, 0.46 * len(rows) + 1.5))
+    fig, ax = plt.subplots(figsize=(0.8 * len(columns) + 2.6, 0.37 * len(rows) + 1.1))
     _shade(ax, values)
     for place, name in enumerate(rows):
         for column, metric in enumerate(columns):
@@ -49,8 +49,10 @@ def plot_standings(measured: Measured, names: Mapping[str, str], metrics: Mappin
             each = measured[name][metric]
             half = 50 * (each.high - each.low)
             colour = _ink(values[:, column], values[place, column])
-            ax.text(column, place, f"{100 * each.value:.1f}", ha="center", va="bottom", color=colour, fontsize=11)
-            ax.text(column, place + 0.06, f"± {half:.1f}", ha="center", va="top", color=colour, fontsize=7.5)
+            ax.text(
+                column, place + 0.1, f"{100 * each.value:.1f}", ha="center", va="bottom", color=colour, fontsize=12.5
+            )
+            ax.text(column, place + 0.08, f"± {half:.1f}", ha="center", va="top", color=colour, fontsize=9)
     _frame_best(ax, values)
     _headings(ax, [names[name] for name in rows], [metrics[metric] for metric in columns])
     return fig
@@ -73,13 +75,13 @@ def plot_breakdown(means: Mapping[str, Mapping[str, float]], names: Mapping[str,
     rows = [name for name in names if name in means]
     parts = list(means[rows[0]])
     values = np.array([[means[name][part] for part in parts] for name in rows])
-    fig, ax = plt.subplots(figsize=(0.62 * len(parts) + 3.4, 0.36 * len(rows) + 1.9))
+    fig, ax = plt.subplots(figsize=(0.5 * len(parts) + 2.9, 0.31 * len(rows) + 1.7))
     ax.imshow(values, cmap=_COLOURS, aspect="auto", vmin=0, vmax=1)
     for place, row in enumerate(values):
         for column, value in enumerate(row):
             if not np.isnan(value):
-                colour = "white" if value < 0.55 else "black"
-                ax.text(column, place, f"{100 * value:.0f}", ha="center", va="center", color=colour, fontsize=10.5)
+                colour = "white" if value < 0.34 else "black"
+                ax.text(column, place, f"{100 * value:.0f}", ha="center", va="center", color=colour, fontsize=11.5)
     if gap:
         ax.axvline(gap - 0.5, color="white", linewidth=6)
     _headings(ax, [names[name] for name in rows], parts, turned=True)
@@ -200,7 +202,7 @@ def _shade(ax: Axes, values: np.ndarray) -> None:
 
 def _ink(column: np.ndarray, value: float) -> str:
     low, high = np.nanmin(column), np.nanmax(column)
-    return "white" if (value - low) < 0.55 * (high - low) else "black"
+    return "white" if (value - low) < 0.34 * (high - low) else "black"
 
 
 def _frame_best(ax: Axes, values: np.ndarray) -> None:
@@ -211,8 +213,8 @@ def _frame_best(ax: Axes, values: np.ndarray) -> None:
 def _headings(ax: Axes, rows: Sequence[str], columns: Sequence[str], *, turned: bool = False) -> None:
     ax.xaxis.tick_top()
     turn = {"rotation": 40, "ha": "left", "rotation_mode": "anchor"} if turned else {}
-    ax.set_xticks(range(len(columns)), columns, fontsize=11, **turn)  # type: ignore[arg-type]
-    ax.set_yticks(range(len(rows)), rows, fontsize=11.5)
+    ax.set_xticks(range(len(columns)), columns, fontsize=12, **turn)  # type: ignore[arg-type]
+    ax.set_yticks(range(len(rows)), rows, fontsize=12.5)
     ax.tick_params(length=0)
     for spine in ax.spines.values():
         spine.set_visible(False)
