@@ -90,6 +90,13 @@ def test_each_class_gets_its_own_threshold(found: SceneMaps) -> None:
     assert judge_boxes(found, blob_boxes(found, best)).compute()["AP"][1] == 1
 
 
+def test_a_single_class_has_a_threshold_too() -> None:
+    heat = torch.zeros(1, 4, 8)
+    heat[0, 1:3, 2:6], heat[0, 1, 2] = 0.5, 1.0
+    alone = SceneMaps([heat], torch.tensor([[0.9]]), torch.tensor([[40, 80]]), [truth((0, (20.0, 10.0, 60.0, 30.0)))])
+    assert tune_thresholds(alone, candidates=(0.3, 0.8)).tolist() == pytest.approx([0.3])
+
+
 def test_a_class_that_was_never_trained_is_not_defined(found: SceneMaps) -> None:
     judged = judge_points(without(found, [1])).compute()
     assert judged["AP"].isnan().tolist() == [False, True]

@@ -22,6 +22,7 @@ from wsolnb.papers import Paper
 ALLOWED_AT_THE_TOP = {
     "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "environment.yml", "notebooks", "papers",
     "pyproject.toml", "tests", "wsolnb",
+    "conftest.py",  # what doctests get: those of the package do not see tests/conftest.py
 }  # fmt: skip
 TEXT = {".py", ".md", ".toml", ".yml", ".yaml", ".csv", ".cfg", ".txt", ".ipynb", ".js", ".css", ""}
 

@@ -160,7 +160,8 @@ def tune_thresholds(found: SceneMaps, *, candidates: Sequence[float] = THRESHOLD
     classes = found.scores.shape[1]
     rows = []
     for candidate in track(candidates, "thresholds"):
-        rows.append(judge_boxes(found, blob_boxes(found, torch.full((classes,), candidate), rank=rank)).compute()["AP"])
+        judged = judge_boxes(found, blob_boxes(found, torch.full((classes,), candidate), rank=rank)).compute()
+        rows.append(judged["AP"].reshape(classes))  # torchmetrics makes a scalar of the only class
     table = torch.stack(rows)
     shared = int(table.nanmean(dim=1).nan_to_num().argmax())
     near = -(torch.arange(len(table)) - shared).abs() * 1e-9

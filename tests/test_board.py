@@ -1,0 +1,45 @@
+"""The verdict board in the README: every claim of every paper, with the numbers of the default runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from wsolnb.board import VERDICTS
+from wsolnb.papers import Paper, paper_keys
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+BOARD = README.partition("<!-- verdicts -->")[2].partition("<!-- /verdicts -->")[0]
+
+
+def rows(key: str) -> dict[str, list[str]]:
+    """Cells of a paper's rows by what the claim says."""
+    part = re.search(rf"<summary>{key}-default: \d+ claims</summary>(.*?)</details>", BOARD, re.DOTALL)
+    assert part, f"the board has no part for {key}: run `wsolnb report` on the default runs"
+    lines = [line.strip("| ").split(" | ") for line in part[1].splitlines() if line.startswith("|")][2:]
+    return {line[0]: line for line in lines}
+
+
+@pytest.mark.parametrize("key", paper_keys())
+def test_the_readme_has_every_claim_with_the_numbers_of_the_default_run(key: str) -> None:
+    paper = Paper(key)
+    measured = pd.read_csv(paper.folder / "measured.csv").set_index(["method", "metric"]).value
+    shown = rows(key)
+    assert list(shown) == [" ".join(claim.says.split()) for claim in paper.claims()]
+    for claim, line in zip(paper.claims(), shown.values(), strict=True):
+        ends = [(claim.first, claim.metric), (claim.second, claim.metric)]
+        if all(end in measured for end in ends):
+            first, second = (claim.scale * measured[end] for end in ends)
+            assert line[3].startswith(f"{first:.1f} : {second:.1f}")
+        verdict = line[5].partition(" (")[0]
+        assert verdict in VERDICTS
+
+
+@pytest.mark.parametrize("key", paper_keys())
+def test_the_counts_are_those_of_the_rows(key: str) -> None:
+    found = [line[5].partition(" (")[0] for line in rows(key).values()]
+    counts = " | ".join(str(found.count(verdict)) for verdict in VERDICTS)
+    assert f"| {key}-default | {counts} |" in BOARD
