@@ -80,7 +80,7 @@ def plot_breakdown(means: Mapping[str, Mapping[str, float]], names: Mapping[str,
     for place, row in enumerate(values):
         for column, value in enumerate(row):
             if not np.isnan(value):
-                colour = "white" if value < 0.34 else "black"
+                colour = "white" if value < 0.5 else "black"
                 ax.text(column, place, f"{100 * value:.0f}", ha="center", va="center", color=colour, fontsize=11.5)
     if gap:
         ax.axvline(gap - 0.5, color="white", linewidth=6)
@@ -202,7 +202,7 @@ def _shade(ax: Axes, values: np.ndarray) -> None:
 
 def _ink(column: np.ndarray, value: float) -> str:
     low, high = np.nanmin(column), np.nanmax(column)
-    return "white" if (value - low) < 0.34 * (high - low) else "black"
+    return "white" if (value - low) < 0.5 * (high - low) else "black"
 
 
 def _frame_best(ax: Axes, values: np.ndarray) -> None:
