@@ -184,13 +184,13 @@ def cards(root: Path, *, per_class: int = 10) -> Path:
             for number in range(count):
                 stem = root / split / f"{name}{number}"
                 photo(stem.with_suffix(".jpg"), shade=10 * k + number)
-                cards = [(name, (2, 3, 20, 25)), (names[k - 1], (15, 5, 38, 28))]
+                cards = [(name, (2, 3, 36, 25)), (names[k - 1], (4, 5, 38, 28))]
                 xml(stem.with_suffix(".xml"), cards[: 2 if number % 5 == 4 else 1])
     return root
 
 
-def coco(root: Path, year: str = "2017", *, images: int = 4) -> Path:
-    """train<year>/, val<year>/ and annotations/, with polygons and one crowd as run lengths."""
+def coco(root: Path, year: str = "2017", *, images: int = 4, wide: int = 20) -> Path:
+    """train<year>/, val<year>/ and annotations/, with polygons `wide` pixels wide and one crowd as run lengths."""
     categories = [
         {"id": 1, "name": "person", "supercategory": "person"},
         {"id": 18, "name": "dog", "supercategory": "animal"},
@@ -201,10 +201,10 @@ def coco(root: Path, year: str = "2017", *, images: int = 4) -> Path:
             name = f"{k:012d}.jpg" if year == "2017" else f"COCO_{split}_{k:012d}.jpg"
             photo(root / split / name, shade=15 * k)
             listed.append({"id": k, "file_name": name, "width": WIDTH, "height": HEIGHT})
-            square = [4, 5, 24, 5, 24, 17, 4, 17]
+            square = [4, 5, 4 + wide, 5, 4 + wide, 17, 4, 17]
             annotations.append(
-                {"id": 2 * k, "image_id": k, "category_id": 1 + 17 * (k % 2), "bbox": [4, 5, 20, 12], "iscrowd": 0,
-                 "area": 240, "segmentation": [square]}
+                {"id": 2 * k, "image_id": k, "category_id": 1 + 17 * (k % 2), "bbox": [4, 5, wide, 12], "iscrowd": 0,
+                 "area": 12 * wide, "segmentation": [square]}
             )  # fmt: skip
             if k == 2:
                 crowd = {"size": [HEIGHT, WIDTH], "counts": [0, 2 * HEIGHT, (WIDTH - 2) * HEIGHT]}
