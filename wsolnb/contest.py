@@ -130,6 +130,15 @@ def readers(
         search: Of the beam search.
         wanted: Classes that it looks for in an image, as for `wsolnb.scene_readers.BeamReader`. All other methods have
             the maps of all classes for nothing. Where it looks for `all`, heat maps give its class scores too.
+
+    Example:
+        >>> from wsolnb.losses import CrossEntropy
+        >>> from wsolnb.models.cam import classifier
+        >>> from wsolnb.train import Training
+        >>> nets = {"gap": Trained(classifier("tiny", 4).eval(), CrossEntropy(), Training())}
+        >>> maps, scores = readers(["nwc"], nets, BeamSearch())["nwc"](torch.rand(2, 3, 64, 96), torch.ones(2, 4))
+        >>> maps.shape, scores.shape
+        (torch.Size([2, 4, 8, 12]), torch.Size([2, 4]))
     """
     return {name: _reader(METHODS[name], trained, search, wanted) for name in names}
 

@@ -39,6 +39,12 @@ def own_class(found: SceneMaps, side: int, method: Method) -> ObjectMaps:
         found: Maps, scores and truth.
         side: Side of the squares to which images were brought; boxes are brought there too.
         method: Says whether its maps have a scale of their own.
+
+    Example:
+        >>> truth = {"boxes": torch.tensor([[16.0, 8.0, 32.0, 24.0]]), "labels": torch.tensor([1])}
+        >>> found = SceneMaps([torch.rand(3, 4, 4)], torch.rand(1, 3), torch.tensor([[32, 64]]), [truth])
+        >>> own_class(found, 16, METHODS["cam"]).boxes
+        [tensor([[ 4.,  4.,  8., 12.]])]
     """
     labels, boxes, masks = truth_of(found.targets)
     scales = side / found.sizes.flip(1).float().repeat(1, 2)
@@ -57,6 +63,14 @@ def judge_single(name: str, held: SceneMaps, test: SceneMaps, side: int) -> Loca
         held: Its maps of the held-out images.
         test: Its maps of the test images.
         side: Side of the squares to which the images were brought.
+
+    Example:
+        >>> truth = {"boxes": torch.tensor([[16.0, 8.0, 32.0, 24.0]]), "labels": torch.tensor([0])}
+        >>> maps = torch.zeros(1, 32, 32)
+        >>> maps[0, 8:24, 16:32] = 1
+        >>> found = SceneMaps([maps], torch.tensor([[0.9]]), torch.tensor([[32, 32]]), [truth])
+        >>> judge_single("cam", found, found, 32).boxes([0])
+        tensor([[16.,  8., 32., 24.]])
     """
     method = METHODS[name]
     return locate(own_class(held, side, method), own_class(test, side, method), method.rule())
@@ -72,6 +86,15 @@ def single_evidence(located: Located, classes: Sequence[str]) -> dict[str, Stati
     Returns:
         `top1_cls`; `gt_known` and `top1_loc` at the chosen threshold; `max_box_acc`, `max_box_acc_v2` and, where masks
         are known, `pxap`, over all thresholds; `gt_known` by size (`gt_known small` ...) and by class.
+
+    Example:
+        >>> truth = {"boxes": torch.tensor([[16.0, 8.0, 32.0, 24.0]]), "labels": torch.tensor([0])}
+        >>> maps = torch.zeros(1, 32, 32)
+        >>> maps[0, 8:24, 16:32] = 1
+        >>> found = SceneMaps([maps], torch.tensor([[0.9]]), torch.tensor([[32, 32]]), [truth])
+        >>> evidence = single_evidence(judge_single("cam", found, found, 32), ["fish"])
+        >>> float(evidence["gt_known fish"](torch.ones(1, 1)))
+        1.0
     """
     numbers = located.evidence()
     numbers["max_box_acc"] = numbers.pop("gt_known_oracle")
@@ -126,6 +149,14 @@ def judge_scenes(name: str, held: SceneMaps, test: SceneMaps) -> Scened:
 
     Raises:
         ValueError: If the method's map is the same for all classes.
+
+    Example:
+        >>> truth = {"boxes": torch.tensor([[16.0, 8.0, 32.0, 24.0]]), "labels": torch.tensor([0])}
+        >>> maps = torch.zeros(1, 32, 32)
+        >>> maps[0, 8:24, 16:32] = 1
+        >>> found = SceneMaps([maps], torch.tensor([[0.9]]), torch.tensor([[32, 32]]), [truth])
+        >>> float(judge_scenes("dcm-onehot", found, found).evidence()["ap50"](torch.ones(1, 1)))
+        1.0
     """
     method = METHODS[name]
     if not method.tells_classes_apart:
@@ -154,6 +185,12 @@ def cost(
     Returns:
         `passes`, multiply-adds in units of the plain forward pass; `memory`, the most bytes of tensors that are alive
         at once, in units of 10^6; with repeats `milliseconds`, their median.
+
+    Example:
+        >>> net = torch.nn.Conv2d(3, 8, 3)
+        >>> image = torch.rand(1, 3, 20, 30)
+        >>> cost(lambda images, present: (net(images), net(images)), net, image, torch.ones(1, 8))["passes"]
+        2.0
     """
     with torch.inference_mode():
         found = {"passes": multiply_adds(read, image, present) / multiply_adds(plain, image)}

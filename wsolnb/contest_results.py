@@ -39,6 +39,10 @@ def one_run(measured: Measured, change: Mapping[str, Any], seed: int) -> pd.Data
         measured: Intervals by method and metric.
         change: What differs from the base world.
         seed: Of the run.
+
+    Example:
+        >>> one_run({"cam": {"ap25": Interval(0.25, 0.2, 0.3)}}, {"clutter": 1.0}, 0).to_dict("list")["world"]
+        ['clutter 1.0']
     """
     rows = [
         (world_name(change), seed, method, metric, each.value, each.low, each.high)
@@ -63,6 +67,11 @@ def condensed(sweep: pd.DataFrame) -> pd.DataFrame:
 
     Raises:
         ValueError: If the table is not of the comparison.
+
+    Example:
+        >>> row = {"method": "cam", "metric": "ap25", "value": 0.25, "low": 0.2, "high": 0.3, "parameter.seed": 1}
+        >>> condensed(pd.DataFrame([row | {"parameter.change": "{'objects': 5}"}])).to_dict("list")["world"]
+        ['objects 5']
     """
     if missing := {"parameter.change", "parameter.seed", "method", "metric"} - set(sweep):
         raise ValueError(f"no results of the comparison: there is no column {', '.join(sorted(missing))}")
@@ -158,6 +167,11 @@ def beside_kept(measured: Measured, rows: pd.DataFrame, seed: int, metrics: Sequ
 
     Returns:
         Percent by method and metric: `now`, `kept`, `seeds from`, `seeds to`; NaN where that seed was not kept.
+
+    Example:
+        >>> kept = pd.DataFrame([("base", 0, "cam", "ap25", 0.5, 0.4, 0.6)], columns=list(COLUMNS))
+        >>> beside_kept({"cam": {"ap25": Interval(0.25, 0.2, 0.3)}}, kept, 0, ["ap25"]).iloc[0].tolist()
+        [25.0, 50.0, 50.0, 50.0]
     """
     base = rows[rows.world == BASE]
     spread = over_seeds(base).droplevel(0)
