@@ -95,12 +95,14 @@ def test_cub_without_segmentations(tmp_path: Path) -> None:
     ("file", "old", "new", "message"),
     [
         ("classes.txt", "2 002.Laysan_Albatross\n", "", r"image 5 has class 2, but classes.txt lists 1 classes"),
+        ("classes.txt", "2 002.Laysan_Albatross\n", "2 002.Laysan_Albatross\n3 003.Tern\n",
+         r"lists 3 classes, 1 of them without an image, such as 3 \(003.Tern\)"),
         ("bounding_boxes.txt", "8 5.0 8.0 19.0 11.0\n", "", r"bounding_boxes.txt has no row for 1 of the 8 images.* 8"),
         ("bounding_boxes.txt", "3 5.0", "99 5.0", r"row for image 99, which images.txt does not list"),
         ("bounding_boxes.txt", "3 5.0 8.0", "3 5.0 x", r"image 3 has the box \['5.0', 'x'"),
         ("train_test_split.txt", "2 0\n", "2\n", r"line 2: '2' has 1 columns, expected 2"),
     ],
-)
+)  # fmt: skip
 def test_cub_files_that_disagree(tmp_path: Path, file: str, old: str, new: str, message: str) -> None:
     trees.cub(tmp_path)
     path = tmp_path / "CUB_200_2011" / file

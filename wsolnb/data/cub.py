@@ -59,6 +59,12 @@ class CubBirds(Photos):
                     f"{folder / 'image_class_labels.txt'}: image {number} has class {label}, but classes.txt lists "
                     f"{len(classes)} classes without it"
                 )
+        shown = set(labels.values())
+        if idle := [number for number in classes if number not in shown]:
+            raise ValueError(
+                f"{folder / 'classes.txt'} lists {len(classes)} classes, {len(idle)} of them without an image, such as "
+                f"{idle[0]} ({classes[idle[0]]}): is it the list of another release?"
+            )
         wanted = {"train": ("1",), "test": ("0",), "all": ("0", "1")}[split]
         chosen = [number for number in names if training[number] in wanted]
         if not chosen:
