@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, Subset, get_worker_info
 from torchvision.transforms import InterpolationMode, v2
 
 from wsolnb.data.images import file_of
-from wsolnb.data.pixels import PixelCache
+from wsolnb.data.pixels import pixel_cache
 from wsolnb.progress import track
 
 _MEMORY = 2**30  # bytes of images that are kept in memory
@@ -157,10 +157,7 @@ class MultiLabelImages(Dataset[tuple[Tensor, Tensor]]):
             ]
         )
         self._kept: dict[int, Tensor] = {}
-        self._cache = None
-        if cache_gb:
-            names = (str(file_of(scenes, k)) for k in range(len(self.copies)))
-            self._cache = PixelCache("\n".join(names), side, round(cache_gb * 1e9))
+        self._cache = pixel_cache(scenes, side, cache_gb)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -6,12 +6,14 @@ import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import PIL
 import torch
 import torchvision
 from torch import Tensor
 
+from wsolnb.data.images import file_of
 from wsolnb.fingerprints import cache_folder, fingerprint
 
 _TAG = 4  # bytes before the pixels of an image: a checksum of them and of what the photo's file looked like
@@ -85,6 +87,24 @@ class PixelCache:
         except OSError:  # a full disk, say: nothing more is kept
             self.room = 0
         return image
+
+
+def pixel_cache(photos: Any, side: int, gigabytes: float) -> PixelCache | None:
+    """The cache of a data set of photos, told from others by their files; None for none.
+
+    Args:
+        photos: A data set for `wsolnb.data.images.file_of`, or a subset of one.
+        side: Height and width of the images.
+        gigabytes: The limit, in 1e9 bytes; 0: no cache.
+
+    Example:
+        >>> pixel_cache([], 224, 0.0) is None
+        True
+    """
+    if not gigabytes:
+        return None
+    names = (str(file_of(photos, index)) for index in range(len(photos)))
+    return PixelCache("\n".join(names), side, round(gigabytes * 1e9))
 
 
 def _stamp(photo: Path) -> int | None:

@@ -20,7 +20,7 @@ from wsolnb.data.images import Readable, count_broken, file_of
 from wsolnb.data.kept import Kept
 from wsolnb.data.official import PHOTOS, ProtocolImages, open_scenes, open_split, without_metadata
 from wsolnb.data.photos import Photos
-from wsolnb.data.pixels import PixelCache
+from wsolnb.data.pixels import PixelCache, pixel_cache
 from wsolnb.data.scenes import Scenes
 
 __all__ = ["DATASETS", "ProtocolImages", "SingleObject", "drawn_objects", "photographed_objects"]
@@ -150,10 +150,7 @@ def photographed_objects(
         _same_classes(train.classes, part.classes, splits[0], name)
     resize, crop = v2.Resize([round(256 / 224 * image_size)] * 2), v2.RandomCrop(image_size)
     steps = v2.Compose([resize, crop, v2.RandomHorizontalFlip()])
-    cache = None
-    if cache_gb:
-        names = (str(file_of(train, k)) for k in range(len(train)))
-        cache = PixelCache("\n".join(names), resize.size[0], round(cache_gb * 1e9))
+    cache = pixel_cache(train, resize.size[0], cache_gb)
     augmented: Dataset[Any] = _Augmented(train, order[: train_images or None], steps, cache)
     return SingleObject(
         train.classes,
