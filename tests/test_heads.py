@@ -68,13 +68,15 @@ class Toy(nn.Module):
 def test_the_mean_of_the_maps_is_the_networks_own_output(name: str, channels: int) -> None:
     net, images = build(name), torch.randn(2, 3, 128, 96)
     with torch.no_grad():
-        reading, output = read_linear(net, images), net(images)
+        reading, again, output = read_linear(net, images), read_linear(net, images), net(images)
         maps = torch.einsum("bdhw,cd->bchw", reading.features, reading.weight)
     assert reading.features.shape[:2] == (2, channels)
     assert (reading.scale is not None) == ("convnext" in name)
     if reading.scale is not None:
         maps = maps * reading.scale[:, None, None, None]
     torch.testing.assert_close(reading.outputs, output, rtol=0, atol=0)
+    for name in ("features", "weight", "constant", "outputs"):
+        assert torch.equal(getattr(again, name), getattr(reading, name)), name
     torch.testing.assert_close(maps.mean(dim=(2, 3)) + reading.constant, output, rtol=1e-4, atol=1e-5)
 
 

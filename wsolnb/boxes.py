@@ -24,6 +24,7 @@ from wsolnb.quantise import cubehelix_grey, minmax, percentile, quantise, requir
 __all__ = ["PRESETS", "BoxRule", "iou"]
 
 CHUNK = {"cpu": 1 << 20}  # pixels resized at once, whatever the number of classes: on the CPU what its cache holds
+_THREAD = 1 << 21  # pixels of masks that are worth a thread, about 2 ms of work
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class BoxRule:
         for index, size, masks in self._masks(batch, frames):
             found = np.empty((len(masks), 4), np.int32)
             settings = (masks, self.connectivity == 8, _CHOICE[self.component])
-            components.in_threads(components.one_box, len(masks), *settings, found)
+            components.in_threads(components.one_box, len(masks), *settings, found, least=_worth_a_thread(masks))
             flat[index] = self.convert(found, (masks.shape[1], masks.shape[2]), size)
         return torch.from_numpy(boxes).to(maps.device)
 
@@ -165,12 +166,12 @@ class BoxRule:
         holes, parts, origins = self.component == "all_contours", [], []
         for index, size, masks in self._masks(batch, frames):
             counts = np.empty(len(masks), np.int64)
-            settings = (masks, self.connectivity == 8, holes)
-            components.in_threads(components.count_boxes, len(masks), *settings, counts)
+            settings, least = (masks, self.connectivity == 8, holes), _worth_a_thread(masks)
+            components.in_threads(components.count_boxes, len(masks), *settings, counts, least=least)
             rows = counts if self.empty == "none" else np.maximum(counts, 1)
             starts = np.cumsum(rows) - rows
             found = np.full((int(rows.sum()), 4), -1, np.int32)
-            components.in_threads(components.every_box, len(masks), *settings, starts, found)
+            components.in_threads(components.every_box, len(masks), *settings, starts, found, least=least)
             parts.append(self.convert(found, (masks.shape[1], masks.shape[2]), size))
             origins.append(np.repeat(index, rows))
         origin = np.concatenate(origins) if origins else np.empty(0, np.int64)
@@ -287,6 +288,10 @@ PRESETS: dict[str, BoxRule] = {
     "ornet": BoxRule(0.5, reference="absolute", component="extent", empty="image"),
     "adl": replace(_OPENCV, resize="bilinear", colour_map=True, empty=(0, 0, 2, 2)),
 }
+
+
+def _worth_a_thread(masks: np.ndarray) -> int:
+    return -(-_THREAD // masks[0].size) if len(masks) else 1
 
 
 def _checked(maps: Tensor, sizes: Tensor | tuple[int, int]) -> tuple[Tensor, Tensor]:

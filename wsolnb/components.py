@@ -20,13 +20,13 @@ from wsolnb.contours import pad, twice_contour_area
 LARGEST, LARGEST_CONTOUR, EXTENT = 0, 1, 2
 
 
-def in_threads(kernel: Callable[..., Any], count: int, *arguments: Any) -> None:
-    """Runs ``kernel(*arguments, first, last)`` over ``range(count)``, split among threads.
+def in_threads(kernel: Callable[..., Any], count: int, *arguments: Any, least: int = 1) -> None:
+    """Runs ``kernel(*arguments, first, last)`` over ``range(count)``, split among threads with ``least`` items or more.
 
     The kernel must release the GIL. The threads live as long as the call: nothing survives that a forked worker could
     inherit, and calls from several threads do not disturb each other.
     """
-    threads = max(1, min(torch.get_num_threads(), count))
+    threads = max(1, min(torch.get_num_threads(), count // least))
     if threads == 1:
         kernel(*arguments, 0, count)
         return

@@ -2,10 +2,10 @@
 
     images -> ... -> features (B, D, h, w) -> global average -> linear head -> outputs (B, C)
 
-The pass is watched from outside, function by function: no hook is set and no layer is wrapped, so that the model is
-the same afterwards. Nothing is assumed from names. What is taken for the pooled features is what the head was really
-given, compared number by number; where anything else stands between the two, there is no class activation map, and
-the error says what stands there.
+A network's first pass is watched from outside, function by function: no layer is wrapped, and the model is the same
+afterwards. Nothing is assumed from names. What is taken for the pooled features is what the head was really given,
+compared number by number; where anything else stands between the two, there is no class activation map, and the error
+says what stands there. Later passes are read where the first one was (`wsolnb.taps`), and compared in the same way.
 """
 
 from __future__ import annotations
@@ -21,10 +21,14 @@ from torch.overrides import TorchFunctionMode
 
 from wsolnb.models.cam import Classifier
 from wsolnb.quantise import require_finite
+from wsolnb.taps import LayerOutputs, Tapped, forget_tap, remember_tap, tapped_pass
 
 _RESHAPING = {"flatten", "view", "reshape", "squeeze", "permute", "transpose", "contiguous", "dropout", "dim", "size",
               "to", "type", "float", "unsqueeze", "clone", "detach", "is_floating_point", "numel", "__get__",
               "__getitem__", "__len__"}  # fmt: skip
+
+_Parts = tuple[Tensor | None, Tensor, Tensor | None]  # scale, weights, constant
+_Norm = tuple[Sequence[int], Tensor | None, Tensor | None, float]  # shape, gain, shift, eps
 
 
 @dataclass(frozen=True)
@@ -75,24 +79,40 @@ def read_linear(model: nn.Module, images: Tensor, head: str | None = None) -> Li
         if head not in (None, "head"):
             raise ValueError(f"a Classifier has one head, 'head', and no {head!r}")
         features = model.features(images)
-        return _checked(features, model.head.weight, model.head.bias, None, model.classify(features))
+        return _checked(features, (None, model.head.weight, model.head.bias), model.classify(features))
     wanted = None if head is None else _weight_of(model, head)
-    with _Watch() as seen:
+    if (tapped := tapped_pass(model, images, head)) is not None:
+        if (reading := _again(tapped, head)) is not None:
+            return reading
+        forget_tap(model, head)
+    with LayerOutputs() as outputs, _Watch() as seen:
         output = model(images)
     call = _choose(model, seen, output, wanted, head)
-    scale, weight, constant = _between(model, seen, call)
+    parts, norm = _between(model, seen, call)
     assert seen.features is not None
-    return _checked(seen.features, weight, constant, scale, call.result.flatten(1))
+    gains = [] if norm is None else [norm[1]]
+    remember_tap(model, head, outputs.layer_of(seen.features), [call.weight, *gains])
+    return _checked(seen.features, parts, call.result)
 
 
-def _checked(
-    features: Tensor, weight: Tensor, constant: Tensor | None, scale: Tensor | None, outputs: Tensor
-) -> LinearReading:
+def _again(tapped: Tapped, head: str | None) -> LinearReading | None:
+    """The reading at a tap, or None if what it gave is not that of a linear head any more."""
+    linear, norm = tapped.head, tapped.norm
+    _require_finite(tapped.output)
+    if head is None and not (tapped.output is tapped.result or _same(tapped.output, tapped.result)):
+        return None
+    between = None if norm is None else (norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    parts = _parts(tapped.features, tapped.given.flatten(1), linear.weight.flatten(1), linear.bias, between)
+    return None if parts is None else _checked(tapped.features, parts, tapped.result)
+
+
+def _checked(features: Tensor, parts: _Parts, result: Tensor) -> LinearReading:
     if features.shape[2] * features.shape[3] == 1:
         raise ValueError("the network pools a single cell: nothing to localize in; give it larger images")
     require_finite(features)
+    scale, weight, constant = parts
     constant = weight.new_zeros(len(weight)) if constant is None else constant
-    return LinearReading(features.detach(), weight.detach(), constant.detach(), scale, outputs.detach())
+    return LinearReading(features.detach(), weight.detach(), constant.detach(), scale, result.flatten(1).detach())
 
 
 @dataclass(frozen=True)
@@ -114,7 +134,7 @@ class _Watch(TorchFunctionMode):
         self.features: Tensor | None = None
         self.pooled: Tensor | None = None
         self.calls: list[_Call] = []
-        self.norms: list[tuple[Any, ...]] = []
+        self.norms: list[_Norm] = []
         self.names: list[str] = []
         self.flattened: tuple[int, ...] | None = None
 
@@ -147,7 +167,7 @@ class _Watch(TorchFunctionMode):
 
 def _norm(
     input: Tensor, shape: Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
-) -> tuple[Any, ...]:
+) -> _Norm:
     return shape, weight, bias, eps
 
 
@@ -193,8 +213,7 @@ def _same(one: Any, other: Tensor) -> bool:
 
 def _choose(model: nn.Module, seen: _Watch, output: Any, wanted: Tensor | None, head: str | None) -> _Call:
     """The call of the head, or an error that says why there is none."""
-    if isinstance(output, Tensor) and output.is_floating_point():
-        require_finite(output)
+    _require_finite(output)
     if wanted is not None:
         named = [call for call in seen.calls if call.weight is wanted]
         if not named:
@@ -216,9 +235,9 @@ def _choose(model: nn.Module, seen: _Watch, output: Any, wanted: Tensor | None, 
     raise ValueError(f"no linear layer reads pooled features and gives the output of {type(model).__name__}: {why}")
 
 
-def _between(model: nn.Module, seen: _Watch, call: _Call) -> tuple[Tensor | None, Tensor, Tensor | None]:
-    """Scale, weights and constant that lead from the pooled features to the head's result."""
-    weight, name = call.weight.flatten(1), _name(model, call.weight)
+def _between(model: nn.Module, seen: _Watch, call: _Call) -> tuple[_Parts, _Norm | None]:
+    """What leads from the pooled features to the head's result, and the layer normalisation in it."""
+    name = _name(model, call.weight)
     if seen.pooled is None:
         if seen.flattened is not None:
             channels, *cells = seen.flattened
@@ -230,24 +249,44 @@ def _between(model: nn.Module, seen: _Watch, call: _Call) -> tuple[Tensor | None
         raise ValueError(f"nothing is averaged over all cells of a feature map in front of the head {name}")
     assert seen.features is not None
     given, pooled = call.given.flatten(1), seen.pooled.flatten(1)
-    wide = torch.promote_types(pooled.dtype, torch.float32)
-    mean = seen.features.to(wide).mean(dim=(2, 3))
-    if _near(pooled, mean):  # not where a window was smaller or padded, or the average was changed in place
-        if _same(given, pooled):
-            return None, weight, call.bias
-        if len(seen.norms) == 1 and tuple(seen.norms[0][0]) == (pooled.shape[1],):
-            _, gain, shift, eps = seen.norms[0]
-            gain = weight.new_ones(weight.shape[1]) if gain is None else gain
-            shift = weight.new_zeros(weight.shape[1]) if shift is None else shift
-            scale = (mean.var(dim=1, correction=0) + eps).rsqrt()
-            centred = mean - mean.mean(dim=1, keepdim=True)
-            if _near(given, centred * scale[:, None] * gain.to(wide) + shift.to(wide)):
-                bias = weight.new_zeros(len(weight)) if call.bias is None else call.bias
-                constant = bias.to(wide) + weight.to(wide) @ shift.to(wide)
-                weight = weight.to(wide) * gain.to(wide)
-                return scale, weight - weight.mean(dim=1, keepdim=True), constant
+    norm = None if _same(given, pooled) or len(seen.norms) != 1 else seen.norms[0]
+    # pooled is not the mean where a window was smaller or padded, or where the average was changed in place
+    if (norm or _same(given, pooled)) and _near(pooled, _mean_of(seen.features, pooled)):
+        parts = _parts(seen.features, given, call.weight.flatten(1), call.bias, norm)
+        if parts is not None:
+            return parts, norm
     between = ", ".join(call.before) or "another value"
     raise ValueError(f"the head {name} is not linear in the pooled features; between the two: {between}")
+
+
+def _parts(features: Tensor, given: Tensor, weight: Tensor, bias: Tensor | None, norm: _Norm | None) -> _Parts | None:
+    """Scale, weights and constant, if the head was given the mean of the features or the normalised mean."""
+    mean = _mean_of(features, given)
+    if norm is None:
+        return (None, weight, bias) if _near(given, mean) else None
+    shape, gain, shift, eps = norm
+    if tuple(shape) != given.shape[1:]:
+        return None
+    gain = weight.new_ones(weight.shape[1]) if gain is None else gain
+    shift = weight.new_zeros(weight.shape[1]) if shift is None else shift
+    scale = (mean.var(dim=1, correction=0) + eps).rsqrt()
+    centred = mean - mean.mean(dim=1, keepdim=True)
+    wide = mean.dtype
+    if not _near(given, centred * scale[:, None] * gain.to(wide) + shift.to(wide)):
+        return None
+    bias = weight.new_zeros(len(weight)) if bias is None else bias
+    constant = bias.to(wide) + weight.to(wide) @ shift.to(wide)
+    weight = weight.to(wide) * gain.to(wide)
+    return scale, weight - weight.mean(dim=1, keepdim=True), constant
+
+
+def _mean_of(features: Tensor, like: Tensor) -> Tensor:
+    return features.to(torch.promote_types(like.dtype, torch.float32)).mean(dim=(2, 3))
+
+
+def _require_finite(output: Any) -> None:
+    if isinstance(output, Tensor) and output.is_floating_point():
+        require_finite(output)
 
 
 def _near(values: Tensor, expected: Tensor) -> bool:

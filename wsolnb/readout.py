@@ -61,7 +61,7 @@ def localize(
     Args:
         model: Any classifier of torchvision, timm or one's own that averages features over all cells and gives the
             averages to one linear layer; or a `wsolnb.models.cam.Classifier`. In evaluation mode, on any device. It is
-            used as it is: no hook is set, nothing is changed.
+            used as it is and left as it was. Where it is read is found in its first pass (`wsolnb.heads`).
         images: What the model takes, normalised as it was trained: float `(B, 3, H, W)`, or a list of `(3, H, W)` of
             any sizes. Moved to the model's device. Under `torch.autocast` the network runs as the caller wishes.
         method: See above.

@@ -223,6 +223,4 @@ class RefinementLoss(nn.Module):
 def _require_probabilities(maps: Tensor) -> None:
     low, high = (float(value) for value in maps.detach().aminmax())
     if low < 0 or high > 1:
-        raise ValueError(
-            f"activation maps must lie in [0, 1], not reach from {low:.4g} to {high:.4g}: apply a sigmoid"
-        )
+        raise ValueError(f"activation maps must lie in [0, 1], not reach from {low:.4g} to {high:.4g}: apply a sigmoid")
