@@ -67,6 +67,14 @@ def documented(thing: Any) -> bool:
     return any(">>> " in text for text in texts)
 
 
+def stands(folder: Path, name: str, key: str) -> bool:
+    """Whether a function or class has its entry: on the page of its module, or of the package that offers it."""
+    if name.startswith("wsolnb.explorer"):  # of which only the widget is meant to be called
+        return key != "Explorer" or 'id="Explorer"' in (folder / "wsolnb/explorer.html").read_text(encoding="utf-8")
+    places = [folder.joinpath(*each.split(".")).with_suffix(".html") for each in (name, name.rpartition(".")[0])]
+    return any(f'id="{key}"' in place.read_text(encoding="utf-8") for place in places if place.is_file())
+
+
 @pytest.mark.parametrize("name", modules())
 def test_every_public_function_has_a_docstring_with_an_example(name: str) -> None:
     found = members(name)
@@ -88,6 +96,7 @@ def test_the_reference_is_made_from_the_docstrings(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     pages = {name: (tmp_path / "wsolnb").joinpath(*name.split(".")).with_suffix(".html") for name in PUBLIC}
     assert [name for name, path in pages.items() if not path.is_file()] == []
+    assert [(name, key) for name in modules() for key, _ in members(name) if not stands(tmp_path, name, key)] == []
     page = pages["readout"].read_text(encoding="utf-8")
     assert re.search(r'id="localize"', page)
     assert "class activation maps" in page

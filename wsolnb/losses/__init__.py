@@ -1,4 +1,4 @@
-"""Losses: what a network is trained with; one module per idea, all names importable from here."""
+"""Losses: what a network is trained with; one module per idea, the losses themselves importable from here."""
 
 from wsolnb.losses.classification import CosineLoss, CrossEntropy, Objective
 from wsolnb.losses.coaug import CoAug, coaug_loss
@@ -18,8 +18,14 @@ __all__ = [
     "Objective",
     "RefinementLoss",
     "TwoHeads",
+    "classification",
+    "coaug",
     "coaug_loss",
+    "confidence",
     "confidence_mask",
+    "csoa",
+    "entropy",
     "fixed_mask",
     "inner_loss",
+    "multilabel",
 ]
