@@ -1,4 +1,4 @@
-"""The verdict board in the README: every claim of every paper, with the numbers of the default runs."""
+"""The verdict board in the README: every claim of every paper, with the numbers of the default runs and one more."""
 
 from __future__ import annotations
 
@@ -16,30 +16,34 @@ README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding=
 BOARD = README.partition("<!-- verdicts -->")[2].partition("<!-- /verdicts -->")[0]
 
 
-def rows(key: str) -> dict[str, list[str]]:
-    """Cells of a paper's rows by what the claim says."""
-    part = re.search(rf"<summary>{key}-default: \d+ claims</summary>(.*?)</details>", BOARD, re.DOTALL)
-    assert part, f"the board has no part for {key}: run `wsolnb report` on the default runs"
+RUNS = [*((key, "default") for key in paper_keys()), ("xie2021", "all-rows")]
+
+
+def rows(key: str, run: str) -> dict[str, list[str]]:
+    """Cells of a run's rows by what the claim says."""
+    part = re.search(rf"<summary>{key}-{run}: \d+ claims</summary>(.*?)</details>", BOARD, re.DOTALL)
+    assert part, f"the board has no part for {key}-{run}: run `wsolnb report` on these runs"
     lines = [line.strip("| ").split(" | ") for line in part[1].splitlines() if line.startswith("|")][2:]
     return {line[0]: line for line in lines}
 
 
-def numbers(paper: Paper) -> dict[tuple[str, str], float]:
-    """What the verdicts of a default run compare: its own numbers, or those of all runs of a committed sweep."""
+def numbers(paper: Paper, run: str) -> dict[tuple[str, str], float]:
+    """What the verdicts of a run compare: its own numbers, or those of all runs of a committed sweep."""
     if (sweep := paper.folder / "results.csv").exists():
         return {
             (name, metric): each.value
             for name, row in pooled(pd.read_csv(sweep)).items()
             for metric, each in row.items()
         }
-    return pd.read_csv(paper.folder / "measured.csv").set_index(["method", "metric"]).value.to_dict()
+    file = "measured.csv" if run == "default" else f"{run}.csv"
+    return pd.read_csv(paper.folder / file).set_index(["method", "metric"]).value.to_dict()
 
 
-@pytest.mark.parametrize("key", paper_keys())
-def test_the_readme_has_every_claim_with_the_numbers_of_the_default_run(key: str) -> None:
+@pytest.mark.parametrize(("key", "run"), RUNS)
+def test_the_readme_has_every_claim_with_the_numbers_of_the_run(key: str, run: str) -> None:
     paper = Paper(key)
-    measured = numbers(paper)
-    shown = rows(key)
+    measured = numbers(paper, run)
+    shown = rows(key, run)
     assert list(shown) == [" ".join(claim.says.split()) for claim in paper.claims()]
     for claim, line in zip(paper.claims(), shown.values(), strict=True):
         ends = [(claim.first, claim.metric), (claim.second, claim.metric)]
@@ -50,8 +54,16 @@ def test_the_readme_has_every_claim_with_the_numbers_of_the_default_run(key: str
         assert verdict in VERDICTS
 
 
-@pytest.mark.parametrize("key", paper_keys())
-def test_the_counts_are_those_of_the_rows(key: str) -> None:
-    found = [line[5].partition(" (")[0] for line in rows(key).values()]
+@pytest.mark.parametrize(("key", "run"), RUNS)
+def test_the_counts_are_those_of_the_rows(key: str, run: str) -> None:
+    found = [line[5].partition(" (")[0] for line in rows(key, run).values()]
     counts = " | ".join(str(found.count(verdict)) for verdict in VERDICTS)
-    assert f"| {key}-default | {counts} |" in BOARD
+    assert f"| {key}-{run} | {counts} |" in BOARD
+
+
+def test_every_claim_is_put_to_the_test_in_some_run() -> None:
+    verdict = {(key, says): [] for key, _ in RUNS for says in rows(key, "default")}
+    for key, run in RUNS:
+        for says, line in rows(key, run).items():
+            verdict[key, says].append(line[5].partition(" (")[0])
+    assert [claim for claim, found in verdict.items() if set(found) == {"not tested"}] == []

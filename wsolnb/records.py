@@ -70,7 +70,7 @@ def record(
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "versions": {"python": platform.python_version(), **dict(_versions())},
         "revision": _revision(),
-        "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
+        "machine": _machine(),
     }
     content = _plain(content)
     if str(out):
@@ -123,6 +123,25 @@ def _versions() -> Iterator[tuple[str, str]]:
             yield package, version(package)
         except PackageNotFoundError:
             continue
+
+
+def _machine() -> dict[str, Any]:
+    """Where a run took place. Instructions and threads decide on rounding, and with it where a training ends."""
+    import torch
+
+    from wsolnb.train import bfloat16_is_fast
+
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text(encoding="utf-8").splitlines() if about.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "system": platform.platform(),
+        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "bfloat16": bfloat16_is_fast(torch.device("cpu")),
+    }
 
 
 def _revision() -> str | None:

@@ -145,7 +145,7 @@ def train(
         raise ValueError(f"strategy={strategy!r}: must be ddp or fsdp")
     where = resolve_device(device)
     if precision == "auto":
-        precision = "bf16-mixed" if _bfloat16_is_fast(where) else "32-true"
+        precision = "bf16-mixed" if bfloat16_is_fast(where) else "32-true"
     fabric = _fabric(where, precision, strategy)
     sharded = strategy == "fsdp" and fabric.world_size > 1
     if (processes := fabric.world_size) > 1:
@@ -267,7 +267,13 @@ def _alone(path: Path, fabric: Fabric) -> Iterator[None]:
             lock.release()
 
 
-def _bfloat16_is_fast(device: torch.device) -> bool:
+def bfloat16_is_fast(device: torch.device) -> bool:
+    """Whether a device has instructions for bfloat16, so that `auto` stands for `bf16-mixed` there.
+
+    Example:
+        >>> bfloat16_is_fast(torch.device("mps"))
+        False
+    """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):

@@ -32,7 +32,7 @@ from wsolnb.losses import CrossEntropy
 from wsolnb.models.cam import classifier
 from wsolnb.order import collate
 from wsolnb.plans import Plan
-from wsolnb.train import _bfloat16_is_fast, _fabric
+from wsolnb.train import _fabric, bfloat16_is_fast
 
 LEAST = 0.95  # of the rate in memory
 
@@ -115,7 +115,7 @@ def test_the_drawn_world_feeds_the_tiny_net(
     torch.set_num_threads(1)
     task = drawn_objects(World(size=64, scale=(0.45, 0.8)), train_images=640, held_images=1, test_images=1)
     plan = Plan(21, batch_size=32, weight_decay=0.0005, clip=1.0)
-    precision = "bf16-mixed" if _bfloat16_is_fast(torch.device("cpu")) else "32-true"
+    precision = "bf16-mixed" if bfloat16_is_fast(torch.device("cpu")) else "32-true"
     found = measure("tiny", 12, task.train, plan, "cpu", tmp_path, precision, workers=0)
     torch.set_num_threads(threads)
     assert report(f"tiny, 64 px, {precision}, one thread", *found, capsys) >= LEAST

@@ -6,7 +6,7 @@ import pytest
 import torch
 from loop_rates import Work, loop_rate
 
-from wsolnb.train import _bfloat16_is_fast, resolve_device
+from wsolnb.train import bfloat16_is_fast, resolve_device
 
 SIDES = {"tiny": 64, "mobilenet_v2": 224, "resnet50": 224, "vgg16": 224}
 BATCHES = {"cpu": {"tiny": 32, "mobilenet_v2": 8, "resnet50": 8, "vgg16": 4}}
@@ -17,7 +17,7 @@ BATCHES = {"cpu": {"tiny": 32, "mobilenet_v2": 8, "resnet50": 8, "vgg16": 4}}
 def test_images_per_second(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WSOLNB_HEADLESS", "1")
     where = resolve_device()
-    precision = "bf16-mixed" if _bfloat16_is_fast(where) else "32-true"
+    precision = "bf16-mixed" if bfloat16_is_fast(where) else "32-true"
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else f"{torch.get_num_threads()} threads"
     lines = [f"{where} ({name}), {precision}", "| network | side | batch | images/s |", "|---|---|---|---|"]
     for network, side in SIDES.items():

@@ -1,10 +1,14 @@
 """Every paper's notebook with its defaults: the numbers are still those that its folder states.
 
+Rounding differs between kinds of processors, and where a training ends hangs on rounding. So the numbers are stated for
+every kind that they were measured on, and on another kind only those are compared that no kind changed.
+
 The run leaves its trained weights in the cache, so that nbval, which comes after the tests, only compares.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -13,18 +17,31 @@ import pytest
 from wsolnb.papers import Paper, paper_keys
 from wsolnb.runs import run
 
-DRIFT = 0.03  # between processors and versions of libraries, beyond the spread over test images
+DRIFT = 0.03  # between machines of a kind and versions of libraries, beyond the spread over test images
+STATED = {"AVX512 with bfloat16": "measured.csv", "AVX2": "measured-avx2.csv"}  # on two cores of an AMD EPYC
+
+
+def kind(machine: dict[str, object]) -> str:
+    if "AMD" not in str(machine["processor"]) or machine["threads"] != 2:
+        return f"{machine['threads']} threads of {machine['processor']}"
+    return f"{machine['instructions']}{' with bfloat16' if machine['bfloat16'] else ''}"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("key", paper_keys())
 def test_default_run_measures_what_is_stated(key: str, tmp_path: Path) -> None:
-    stated = Paper(key).folder / "measured.csv"
-    if not stated.exists():
-        pytest.skip(f"no {stated.name}: copy metrics.csv of a default run to {stated.parent}")
-    wanted = pd.read_csv(stated).set_index(["method", "metric"])
-    found = pd.read_csv(run(key, root=tmp_path) / "metrics.csv").set_index(["method", "metric"])
-    assert set(found.index) == set(wanted.index)
+    stated = {
+        name: pd.read_csv(Paper(key).folder / file).set_index(["method", "metric"]) for name, file in STATED.items()
+    }
+    folder = run(key, root=tmp_path)
+    found = pd.read_csv(folder / "metrics.csv").set_index(["method", "metric"])
+    for wanted in stated.values():
+        assert set(found.index) == set(wanted.index)
+    here = kind(json.loads((folder / "metrics.json").read_text())["machine"])
+    one, other = (wanted.reindex(found.index) for wanted in stated.values())
+    wanted = stated.get(here, one[one.value == other.value]).dropna(subset="value")
     allowed = DRIFT + (wanted.high - wanted.low).fillna(0) / 2
-    gap = (found.value - wanted.value).abs()
+    gap = (found.value.reindex(wanted.index) - wanted.value).abs()
     assert gap[gap > allowed].to_dict() == {}
+    if here not in stated:
+        pytest.skip(f"nothing is stated for {here}: {len(wanted)} of {len(found)} numbers were compared")
