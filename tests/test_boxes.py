@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import hypothesis.extra.numpy as hnp
 import numpy as np
@@ -239,3 +241,21 @@ def test_unknown_preset_and_several_boxes_where_one_is_asked() -> None:
         BoxRule.preset("wsol")
     with pytest.raises(ValueError, match=r"rule\.every"):
         BoxRule.preset("wsoleval_multi")(torch.rand(1, 1, 3, 4), (3, 4))
+
+
+@pytest.mark.parametrize("name", ["cam", "dcm", "wsoleval", "rethinking", "ornet", "adl"])
+def test_several_thresholds_at_once_give_the_boxes_of_one_after_another(name: str) -> None:
+    maps = torch.randn(3, 2, 5, 7, generator=torch.Generator().manual_seed(3))
+    maps[1, 0] = -1
+    sizes = torch.tensor([[33, 40], [20, 61], [33, 40]])
+    thresholds = [0.05, 0.35, 0.9]
+    rule = BoxRule.preset(name)
+    found = rule.at(maps, sizes, thresholds)
+    assert found.shape == (3, 3, 2, 4)
+    for threshold, boxes in zip(thresholds, found, strict=True):
+        assert torch.equal(boxes.nan_to_num(-9), replace(rule, threshold=threshold)(maps, sizes).nan_to_num(-9))
+    assert not torch.equal(found[0].nan_to_num(-9), found[2].nan_to_num(-9))
+    with pytest.raises(ValueError, match=r"threshold -0\.1 is negative"):
+        BoxRule().at(maps, sizes, [0.2, -0.1])
+    with pytest.raises(ValueError, match=r"gives several boxes per map; call rule\.every"):
+        BoxRule(component="all").at(maps, sizes, [0.2])

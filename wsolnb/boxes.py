@@ -131,16 +131,39 @@ class BoxRule:
         Raises:
             ValueError: The rule gives several boxes, or the arguments do not fit (see the message).
         """
+        return self.at(maps, sizes, [self.threshold])[0]
+
+    def at(self, maps: Tensor, sizes: Tensor | tuple[int, int], thresholds: Sequence[float]) -> Tensor:
+        """One box per map at each of several thresholds; maps are resized once.
+
+        Args:
+            maps: As for a call.
+            sizes: As for a call.
+            thresholds: `T` thresholds in place of the rule's own.
+
+        Returns:
+            float32 ``(T, B, K, 4)`` on the maps' device; rows of NaN where the rule finds no box.
+
+        Raises:
+            ValueError: The rule gives several boxes, or the arguments do not fit (see the message).
+
+        Example:
+            >>> BoxRule().at(torch.tensor([[[[0.4, 1.0]]]]), (10, 20), [0.2, 0.6])[:, 0, 0].tolist()
+            [[0.0, 0.0, 20.0, 10.0], [10.0, 0.0, 20.0, 10.0]]
+        """
         if self.component not in _CHOICE:
             raise ValueError(f"a rule with component {self.component!r} gives several boxes per map; call rule.every")
+        for threshold in thresholds:
+            replace(self, threshold=threshold)  # raises for one that the rule cannot have
         batch, frames = _checked(maps, sizes)
-        boxes = np.full((*maps.shape[:2], 4), np.nan, np.float32)
-        flat = boxes.reshape(-1, 4)
-        for index, size, masks in self._masks(batch, frames):
-            found = np.empty((len(masks), 4), np.int32)
-            settings = (masks, self.connectivity == 8, _CHOICE[self.component])
-            components.in_threads(components.one_box, len(masks), *settings, found, least=_worth_a_thread(masks))
-            flat[index] = self.convert(found, (masks.shape[1], masks.shape[2]), size)
+        boxes = np.full((len(thresholds), *maps.shape[:2], 4), np.nan, np.float32)
+        flat = boxes.reshape(len(thresholds), -1, 4)
+        for index, size, cuts in self._masks(batch, frames, thresholds):
+            for row, masks in zip(flat, cuts, strict=True):
+                found = np.empty((len(masks), 4), np.int32)
+                settings = (masks, self.connectivity == 8, _CHOICE[self.component])
+                components.in_threads(components.one_box, len(masks), *settings, found, least=_worth_a_thread(masks))
+                row[index] = self.convert(found, (masks.shape[1], masks.shape[2]), size)
         return torch.from_numpy(boxes).to(maps.device)
 
     def every(self, maps: Tensor, sizes: Tensor | tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -164,7 +187,7 @@ class BoxRule:
             return single[image, klass], image, klass
         batch, frames = _checked(maps, sizes)
         holes, parts, origins = self.component == "all_contours", [], []
-        for index, size, masks in self._masks(batch, frames):
+        for index, size, (masks,) in self._masks(batch, frames, [self.threshold]):
             counts = np.empty(len(masks), np.int64)
             settings, least = (masks, self.connectivity == 8, holes), _worth_a_thread(masks)
             components.in_threads(components.count_boxes, len(masks), *settings, counts, least=least)
@@ -181,9 +204,9 @@ class BoxRule:
         where = [torch.from_numpy(place).to(maps.device) for place in places]
         return torch.from_numpy(boxes).to(maps.device), where[0], where[1]
 
-    def _masks(self, maps: Tensor, frames: Tensor) -> Iterator[tuple[np.ndarray, tuple[int, int], np.ndarray]]:
-        """Foreground of maps ``(B, K, h, w)``, one image size at a time: positions, size, bool ``(n, H, W)``."""
-        classes = maps.shape[1]
+    def _masks(self, maps: Tensor, frames: Tensor, thresholds: Sequence[float]) -> Iterator[_Cuts]:
+        """Foreground of maps ``(B, K, h, w)``, one image size at a time: positions, size, bool ``(n, H, W)`` each."""
+        classes, wanted = maps.shape[1], torch.tensor(thresholds, dtype=torch.float64)
         for size in frames.unique(dim=0).tolist():
             images = (frames == frames.new_tensor(size)).all(dim=1).nonzero()[:, 0]
             index = (images[:, None] * classes + torch.arange(classes)).flatten()
@@ -191,14 +214,10 @@ class BoxRule:
             pixels = flat.shape[1] * flat.shape[2] if self.resize is None else size[0] * size[1]
             step = max(1, CHUNK.get(maps.device.type, 1 << 25) // pixels)
             for start in range(0, len(flat), step):
-                mask = self._foreground(flat[start : start + step], size)
-                yield index[start : start + step].numpy(), tuple(size), mask.cpu().numpy()
-
-    def _foreground(self, maps: Tensor, size: list[int]) -> Tensor:
-        """The cut itself: maps ``(n, h, w)`` to bool ``(n, H, W)`` on the same device."""
-        maps = self.prepared(maps, size)
-        limit = self.limits(maps, torch.tensor([self.threshold], dtype=torch.float64))[:, :, None]
-        return maps > limit if self.strict else maps >= limit
+                part = self.prepared(flat[start : start + step], size)
+                limits = self.limits(part, wanted).T[:, :, None, None]
+                cuts = (part > each if self.strict else part >= each for each in limits)
+                yield index[start : start + step].numpy(), tuple(size), (mask.cpu().numpy() for mask in cuts)
 
     def prepared(self, maps: Tensor, size: Sequence[int]) -> Tensor:
         """Maps ``(n, h, w)`` as they are cut: resized to ``size``, normalised and quantised as the rule says."""
@@ -265,6 +284,7 @@ class BoxRule:
         return boxes.astype(np.float32)
 
 
+_Cuts = tuple[np.ndarray, tuple[int, int], Iterator[np.ndarray]]
 _CHOICE = {
     "largest": components.LARGEST,
     "largest_contour": components.LARGEST_CONTOUR,

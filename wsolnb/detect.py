@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -169,16 +169,29 @@ def detections(found: SceneMaps, rule: BoxRule, *, score_threshold: float = 0.0)
         >>> detections(found, BoxRule(0.5))
         [{'boxes': tensor([[10.,  0., 20., 10.]]), 'scores': tensor([0.7000]), 'labels': tensor([0])}]
     """
+    (boxes,) = _boxes(found, rule, [rule.threshold])
+    return _predictions(found, boxes, score_threshold)
+
+
+def _boxes(found: SceneMaps, rule: BoxRule, thresholds: Sequence[float]) -> list[list[Tensor]]:
+    """For every threshold, the boxes of all classes of every image, `(K, 4)` each."""
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for index, (maps, size) in enumerate(zip(found.maps, found.sizes.tolist(), strict=True)):
         groups[(*maps.shape, *size)].append(index)
-    result: list[Prediction] = [{} for _ in found.maps]
+    result: list[list[Tensor]] = [[torch.empty(0)] * len(found.maps) for _ in thresholds]
     for indices in groups.values():
-        boxes = rule(torch.stack([found.maps[i] for i in indices]), found.sizes[indices]).to(found.scores.device)
-        present = (found.scores[indices] > score_threshold) & boxes.isfinite().all(dim=2)
-        for index, box, keep in zip(indices, boxes, present, strict=True):
-            labels = keep.nonzero().flatten()
-            result[index] = {"boxes": box[keep], "scores": found.scores[index, labels], "labels": labels}
+        at = rule.at(torch.stack([found.maps[i] for i in indices]), found.sizes[indices], thresholds)
+        for row, boxes in zip(result, at.to(found.scores.device), strict=True):
+            for index, box in zip(indices, boxes, strict=True):
+                row[index] = box
+    return result
+
+
+def _predictions(found: SceneMaps, boxes: Sequence[Tensor], score_threshold: float = 0.0) -> list[Prediction]:
+    result: list[Prediction] = []
+    for box, scores in zip(boxes, found.scores, strict=True):
+        labels = ((scores > score_threshold) & box.isfinite().all(dim=1)).nonzero().flatten()
+        result.append({"boxes": box[labels], "scores": scores[labels], "labels": labels})
     return result
 
 
@@ -200,9 +213,10 @@ def tune_threshold(
         {0.2: 0.0, 0.6: 1.0}
     """
     curve = {}
-    for threshold in track(thresholds, "thresholds"):
+    every = _boxes(found, rule, thresholds)
+    for threshold, boxes in zip(thresholds, track(every, "thresholds"), strict=True):
         metric = DetectionAP(classes=found.scores.shape[1], iou_thresholds=(iou,))
-        metric.update(detections(found, replace(rule, threshold=threshold)), found.targets)
+        metric.update(_predictions(found, boxes), found.targets)
         curve[threshold] = float(metric.compute()[f"mAP@{iou:g}"])
     return curve
 
