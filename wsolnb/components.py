@@ -47,6 +47,13 @@ def root(parent: np.ndarray, node: int) -> int:
 
 
 @njit(cache=True, nogil=True)
+def copy_row(source: np.ndarray, target: np.ndarray) -> None:
+    """As ``target[:] = source[: len(target)]``, which takes Numba seconds to compile, for what errors would say."""
+    for k in range(len(target)):
+        target[k] = source[k]
+
+
+@njit(cache=True, nogil=True)
 def components(mask: np.ndarray, eight: bool) -> np.ndarray:
     """Components of one mask ``(H, W)``, in raster order of their first pixels.
 
@@ -144,9 +151,9 @@ def one_box(masks: np.ndarray, eight: bool, choice: int, out: np.ndarray, first:
             out[i, 0], out[i, 1] = table[:, 0].min(), table[:, 1].min()
             out[i, 2], out[i, 3] = table[:, 2].max(), table[:, 3].max()
         elif choice == LARGEST:
-            out[i] = table[np.argmax(table[:, 4]), :4]
+            copy_row(table[np.argmax(table[:, 4])], out[i])
         else:
-            out[i] = table[widest_contour(masks[i], table), :4]
+            copy_row(table[widest_contour(masks[i], table)], out[i])
 
 
 @njit(cache=True, nogil=True)
@@ -166,7 +173,9 @@ def every_box(
     for i in range(first, last):
         table = components(masks[i], eight)
         at = starts[i]
-        out[at : at + len(table)] = table[:, :4]
+        for k in range(len(table)):
+            copy_row(table[k], out[at + k])
         if holes:
             inner = hole_boxes(masks[i], eight)
-            out[at + len(table) : at + len(table) + len(inner)] = inner
+            for k in range(len(inner)):
+                copy_row(inner[k], out[at + len(table) + k])

@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from wsolnb.components import root
+from wsolnb.components import copy_row, root
 
 LEVELS = 256
 VALUE, X0, Y0, X1, Y1, PIXELS, SEED = range(7)
@@ -176,7 +176,7 @@ def _saddles(image: np.ndarray, hills: np.ndarray, rows: np.ndarray, basin: np.n
     for i in range(n):
         at = LEVELS - 1 - pairs[i, 0]
         if at < LEVELS - 1:
-            ordered[place[at]] = pairs[i]
+            copy_row(pairs[i], ordered[place[at]])
             place[at] += 1
     return ordered
 
@@ -223,7 +223,8 @@ def component_table(image: np.ndarray, eight: bool) -> np.ndarray:
                 continue
         if n + 2 * LEVELS > len(out):
             larger = np.empty((2 * len(out), 7), np.int32)
-            larger[:n] = out[:n]
+            for k in range(n):
+                copy_row(out[k], larger[k])
             out = larger
         n = _lower(state[a], tables[a], level, width, out, n)
         if a != b:

@@ -1,6 +1,7 @@
 """An IPython extension without any command: it loads what the notebooks of the suite import first.
 
-``wsolnb run`` hands it to the kernel, which so loads torch while the command line still loads papermill. The objects
+``wsolnb run`` hands it to the kernel, which so loads torch while the command line still loads papermill; the first time
+ever, another process begins to compile what judges boxes. The objects
 that come with the packages stay for good: the garbage collector does not look at them while they come, nor ever again.
 """
 
@@ -15,6 +16,10 @@ import wsolnb.plots  # noqa: E402, F401
 
 gc.freeze()
 gc.enable()
+
+from wsolnb.kernels import compile_meanwhile  # noqa: E402
+
+COMPILING = compile_meanwhile()
 
 
 def load_ipython_extension(shell: Any) -> None:

@@ -15,7 +15,7 @@ from numba import njit
 from torch import Tensor
 
 from wsolnb.boxes import BoxRule
-from wsolnb.components import EXTENT, LARGEST, LARGEST_CONTOUR, in_threads
+from wsolnb.components import EXTENT, LARGEST, LARGEST_CONTOUR, copy_row, in_threads
 from wsolnb.contours import pad, twice_contour_area
 from wsolnb.merge_tree import LEVELS, PIXELS, SEED, VALUE, X0, X1, Y0, Y1, component_table
 from wsolnb.overlap import best_iou
@@ -166,7 +166,7 @@ def _boxes(images: np.ndarray, eight: bool, choice: int, out: np.ndarray, first:
         chosen = _largest_contours(images[i], table) if choice == LARGEST_CONTOUR else _largest(table)
         for value in range(1, LEVELS):
             if chosen[value] >= 0:
-                out[i, value - 1] = table[chosen[value], X0 : Y1 + 1]
+                copy_row(table[chosen[value], X0:], out[i, value - 1])
 
 
 @njit(cache=True, nogil=True)
