@@ -50,14 +50,19 @@ def sent(values: torch.Tensor) -> str:
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic", "nearest"])
 @pytest.mark.parametrize(("cells", "size"), [((7, 9), (224, 200)), ((14, 13), (97, 180)), ((15, 20), (150, 201))])
 def test_enlarges_maps_as_pytorch_does(pure: Any, mode: str, cells: tuple[int, int], size: tuple[int, int]) -> None:
+    """To 2e-6, or where PyTorch itself rounds by more than half of that on this processor, to twice as much."""
     maps = torch.randn(cells)
     corners = {} if mode == "nearest" else {"align_corners": False}
-    wanted = functional.interpolate(maps[None, None], size, mode=mode, **corners)[0, 0]
+    wanted, exact = (
+        functional.interpolate(each[None, None], size, mode=mode, **corners)[0, 0] for each in (maps, maps.double())
+    )
+    rounding = float((wanted - exact).abs().max())
     found = pure(
         "([m, h, w, H, W, mode]) => Array.from(window.pure.upsample(floats(m), h, w, H, W, mode))",
         [sent(maps), *cells, *size, mode],
     )
-    assert np.abs(np.array(found).reshape(size) - wanted.numpy()).max() <= 2e-6
+    assert np.abs(np.array(found).reshape(size) - wanted.numpy()).max() <= max(2e-6, 2 * rounding)
+    assert rounding < 1e-5
 
 
 def rules() -> list[BoxRule]:
