@@ -1,7 +1,7 @@
 """How fast the drawn world is drawn, truth included: a core draws images far faster than it learns from them.
 
-Both rates depend on the processor: a core with AVX-512 drew over 1000 images a second, one without it 600 to 760. So what
-is asked for is their ratio: drawing must never be what a training waits for.
+Both rates depend on the processor: a core with AVX-512 drew over 1000 images a second, one without it 600 to 760. So
+what is asked for is their ratio: drawing must never be what a training waits for.
 """
 
 from __future__ import annotations
