@@ -249,9 +249,10 @@ def _between(model: nn.Module, seen: _Watch, call: _Call) -> tuple[_Parts, _Norm
         raise ValueError(f"nothing is averaged over all cells of a feature map in front of the head {name}")
     assert seen.features is not None
     given, pooled = call.given.flatten(1), seen.pooled.flatten(1)
-    norm = None if _same(given, pooled) or len(seen.norms) != 1 else seen.norms[0]
+    plain = _same(given, pooled)
+    norm = None if plain or len(seen.norms) != 1 else seen.norms[0]
     # pooled is not the mean where a window was smaller or padded, or where the average was changed in place
-    if (norm or _same(given, pooled)) and _near(pooled, _mean_of(seen.features, pooled)):
+    if (plain or norm) and _near(pooled, _mean_of(seen.features, pooled)):
         parts = _parts(seen.features, given, call.weight.flatten(1), call.bias, norm)
         if parts is not None:
             return parts, norm
