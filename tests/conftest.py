@@ -1,8 +1,10 @@
-"""Fixtures that every test may use."""
+"""Fixtures that every test may use, and what every doctest gets."""
 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,30 @@ import torch
 
 REPO = Path(__file__).resolve().parents[1]
 
-collect_ignore = ["conftest.py", "browser/conftest.py"]  # two modules of one name; neither holds a doctest
+collect_ignore_glob = ["conftest.py", "*/conftest.py"]  # modules of one name; none holds a doctest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the fixture below known outside of this folder: doctests stand in the package."""
+    config.pluginmanager.register(_Doctests())
+
+
+class _Doctests:
+    @pytest.fixture(autouse=True)
+    def _tidy_examples(
+        self, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[None]:
+        """A cache folder of its own, and no figure that another example left open."""
+        if not isinstance(request.node, pytest.DoctestItem):
+            yield
+            return
+        monkeypatch.setenv("WSOLNB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        monkeypatch.setenv("WSOLNB_HEADLESS", "1")
+        if "matplotlib" in sys.modules:
+            sys.modules["matplotlib"].use("agg")
+        yield
+        if "matplotlib.pyplot" in sys.modules:
+            sys.modules["matplotlib.pyplot"].close("all")
 
 
 @pytest.fixture(autouse=True)

@@ -16,8 +16,8 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from wsolnb.cli import app
-from wsolnb.papers import Paper
+from wsolnb.cli.app import app
+from wsolnb.runs.paper import Paper
 
 ALLOWED_AT_THE_TOP = {
     "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "environment.yml", "notebooks", "papers",
@@ -55,7 +55,7 @@ def test_the_first_command_names_things_that_exist(repo: Path, project: dict) ->
     assert install == [".venv/bin/pip", "install", "-e", "."]
     program, subcommand, key = run
     assert program == ".venv/bin/wsolnb"
-    assert project["scripts"] == {"wsolnb": "wsolnb.cli:app"}
+    assert project["scripts"] == {"wsolnb": "wsolnb.cli.app:app"}
     assert entry_points(group="console_scripts", name="wsolnb")["wsolnb"].load() is app
     assert subcommand in get_command(app).commands  # type: ignore[attr-defined]
     assert Paper(key).notebook.exists()

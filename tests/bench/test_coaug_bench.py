@@ -11,10 +11,10 @@ import torch
 import torchvision
 from torch import nn
 
-from wsolnb.losses.coaug import CoAug, Parts, coaug_loss
-from wsolnb.losses.csoa import CSoALoss
 from wsolnb.models.backbones import backbone
-from wsolnb.models.csoa import csoa, embedder
+from wsolnb.papers.kou2021.coaug import CoAug, Parts, coaug_loss
+from wsolnb.papers.kou2021.losses import CSoALoss
+from wsolnb.papers.kou2021.network import csoa, embedder
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 LIMIT = 0.05  # of a training step

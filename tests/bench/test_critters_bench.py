@@ -13,7 +13,7 @@ import torch
 from loop_rates import Work, loop_rate
 
 from wsolnb.data.critters import World
-from wsolnb.train import bfloat16_is_fast
+from wsolnb.train.training import bfloat16_is_fast
 
 SIDE = 96
 

@@ -9,8 +9,8 @@ import torch
 
 from wsolnb.losses import CrossEntropy
 from wsolnb.models.cam import classifier
-from wsolnb.models.masking import attention_dropout, hide_and_seek
-from wsolnb.models.pooling import ThresholdedAveragePooling
+from wsolnb.papers.bae2020.masking import attention_dropout, hide_and_seek
+from wsolnb.papers.bae2020.pooling import ThresholdedAveragePooling
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 

@@ -24,15 +24,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import to_dtype
 
-from wsolnb.checkpoints import Checkpoint
 from wsolnb.data.critters import World
-from wsolnb.data.single_object import drawn_objects, photographed_objects
-from wsolnb.loop import Loop
+from wsolnb.data.tasks.single_object import drawn_objects, photographed_objects
 from wsolnb.losses import CrossEntropy
 from wsolnb.models.cam import classifier
-from wsolnb.order import collate
-from wsolnb.plans import Plan
-from wsolnb.train import _fabric, bfloat16_is_fast
+from wsolnb.train import Plan
+from wsolnb.train.batches import collate
+from wsolnb.train.checkpoint import Checkpoint
+from wsolnb.train.loop import Loop
+from wsolnb.train.training import _fabric, bfloat16_is_fast
 
 LEAST = 0.95  # of the rate in memory
 

@@ -12,9 +12,9 @@ import torch
 from torch.nn import functional
 
 from wsolnb.boxes import BoxRule
+from wsolnb.boxes.quantise import quantise
+from wsolnb.boxes.threshold_sweep import sweep_ious
 from wsolnb.metrics import DetectionAP, MaxBoxAccV2, PxAP, interval
-from wsolnb.quantise import quantise
-from wsolnb.sweep import sweep_ious
 
 pytestmark = pytest.mark.bench
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from wsolnb.cost import multiply_adds
 from wsolnb.models.cam import classifier
-from wsolnb.models.ornet import StageTwo, frozen, stage_one
+from wsolnb.models.cost import multiply_adds
+from wsolnb.papers.xie2021.network import StageTwo, frozen, stage_one
 
 
 def seconds(function: Callable[[], object], rounds: int = 5) -> float:

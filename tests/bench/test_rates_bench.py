@@ -6,7 +6,7 @@ import pytest
 import torch
 from loop_rates import Work, loop_rate
 
-from wsolnb.train import bfloat16_is_fast, resolve_device
+from wsolnb.train.training import bfloat16_is_fast, resolve_device
 
 SIDES = {"tiny": 64, "mobilenet_v2": 224, "resnet50": 224, "vgg16": 224}
 BATCHES = {"cpu": {"tiny": 32, "mobilenet_v2": 8, "resnet50": 8, "vgg16": 4}}

@@ -12,8 +12,8 @@ import torchvision
 from scipy.stats import binomtest
 from torch import Tensor
 
-from wsolnb.quantise import minmax
-from wsolnb.readout import RULES, localize
+from wsolnb.boxes.quantise import minmax
+from wsolnb.inference.localize import RULES, localize
 
 pytestmark = pytest.mark.bench
 SIDE, BATCH, TOP = 224, 8, 5

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from wsolnb.models.beam import GridClassifier, grid_classifier
-from wsolnb.search import BeamSearch
-from wsolnb.window_cuts import cut_out
+from wsolnb.papers.bency2016.network import GridClassifier, grid_classifier
+from wsolnb.papers.bency2016.search import BeamSearch
+from wsolnb.papers.bency2016.windows import cut_out
 
 CLASSES = 20  # as VOC has
 

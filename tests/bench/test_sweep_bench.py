@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from wsolnb.boxes import BoxRule
-from wsolnb.quantise import minmax, quantise
-from wsolnb.sweep import levels, sweep_ious
+from wsolnb.boxes.quantise import minmax, quantise
+from wsolnb.boxes.threshold_sweep import levels, sweep_ious
 
 pytestmark = pytest.mark.bench
 SIDE = 224

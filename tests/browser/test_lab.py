@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from actions import ROOT, agrees, follows_the_hand, found, slide
 
-from wsolnb.papers import Paper
+from wsolnb.runs.paper import Paper
 
 pytestmark = pytest.mark.slow
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}

@@ -11,8 +11,8 @@ import pytest
 from actions import ROOT, agrees, follows_the_hand, found, slide
 from example import example
 
-from wsolnb.report import report
-from wsolnb.runs import NOTEBOOK, run
+from wsolnb.runs.report.report import report
+from wsolnb.runs.run import NOTEBOOK, run
 
 pytestmark = pytest.mark.slow
 SOURCE = "from example import example\nexplorer = example()\nexplorer"

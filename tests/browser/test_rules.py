@@ -15,10 +15,10 @@ from torch.nn import functional
 
 import wsolnb.explorer
 from wsolnb.boxes import PRESETS, BoxRule, iou
+from wsolnb.boxes.quantise import percentile
 from wsolnb.explorer import payload
 from wsolnb.explorer.colours import greys
-from wsolnb.maps import assigned_classes, class_scores, dense_class_map
-from wsolnb.quantise import percentile
+from wsolnb.papers.barz2022.maps import assigned_classes, class_scores, dense_class_map
 
 HERE = Path(wsolnb.explorer.__file__).parent
 DECODE = """(text) => {

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from wsolnb.boxes import BoxRule
-from wsolnb.losses import CosineLoss, CrossEntropy
-from wsolnb.maps import class_activation_maps, dense_class_embeddings
-from wsolnb.models.beam import grid_classifier
-from wsolnb.models.cam import classifier
-from wsolnb.quantise import cubehelix_grey, minmax, percentile, quantise
-from wsolnb.search import BeamSearch
-from wsolnb.sweep import levels, sweep_boxes, sweep_ious
+from wsolnb.boxes.quantise import cubehelix_grey, minmax, percentile, quantise
+from wsolnb.boxes.threshold_sweep import levels, sweep_boxes, sweep_ious
+from wsolnb.losses import CrossEntropy
+from wsolnb.models.cam import class_activation_maps, classifier
+from wsolnb.papers.barz2022.losses import CosineLoss
+from wsolnb.papers.barz2022.maps import dense_class_embeddings
+from wsolnb.papers.bency2016.network import grid_classifier
+from wsolnb.papers.bency2016.search import BeamSearch
 from wsolnb.train import Plan, train
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]

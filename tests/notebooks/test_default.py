@@ -14,8 +14,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from wsolnb.papers import Paper, paper_keys
-from wsolnb.runs import run
+from wsolnb.runs.paper import Paper, paper_keys
+from wsolnb.runs.run import run
 
 DRIFT = 0.03  # between machines of a kind and versions of libraries, beyond the spread over test images
 STATED = {"AVX512 with bfloat16": "measured.csv", "AVX2": "measured-avx2.csv"}  # on two cores of an AMD EPYC

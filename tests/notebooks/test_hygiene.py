@@ -10,8 +10,8 @@ import nbformat
 import papermill
 import pytest
 
-from wsolnb.papers import Paper, paper_keys
-from wsolnb.parameters import checked, known_parameters
+from wsolnb.runs.paper import Paper, paper_keys
+from wsolnb.runs.parameters import checked, known_parameters
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

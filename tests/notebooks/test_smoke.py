@@ -9,8 +9,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from wsolnb.papers import Paper, paper_keys
-from wsolnb.runs import NOTEBOOK, run
+from wsolnb.runs.paper import Paper, paper_keys
+from wsolnb.runs.run import NOTEBOOK, run
 
 BUDGET = 15.0  # seconds on two cores
 BUSY = 4.0  # how much slower a machine may be that does other things too

@@ -1,1 +1,1 @@
-"""Images and the truth about them: the drawn world, readers of official layouts, class trees."""
+"""Images and the truth about them: drawn, read from disk, split into tasks."""

@@ -11,11 +11,9 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from wsolnb.data.images import UnreadableImage, file_of
-from wsolnb.data.scenes import Target, Transform, scene_transform
-from wsolnb.progress import track
-
-__all__ = ["InstanceCrops", "RandomErase", "SquareCrop", "crop_transform", "eval_crop_transform", "scene_transform"]
+from wsolnb._utils.progress import track
+from wsolnb.data.readers.images import UnreadableImage, file_of
+from wsolnb.data.readers.scenes import Target, Transform
 
 
 class InstanceCrops(Dataset[tuple[Tensor, Target]]):

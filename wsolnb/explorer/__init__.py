@@ -17,11 +17,11 @@ import pandas as pd
 import torch
 import traitlets as t
 
+from wsolnb._utils.progress import headless
 from wsolnb.boxes import BoxRule, iou
 from wsolnb.explorer import payload
 from wsolnb.explorer.colours import HEAT, class_colours, greys
 from wsolnb.explorer.state import ANY, View, found_boxes
-from wsolnb.progress import headless
 
 __all__ = ["Explorer"]
 

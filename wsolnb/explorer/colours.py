@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from wsolnb.quantise import cubehelix_grey
+from wsolnb.boxes.quantise import cubehelix_grey
 
 HEAT = [
     "#000004", "#0b0724", "#210c4a", "#3d0965", "#57106e", "#71196e", "#8a226a", "#a32c61", "#bc3754", "#d24644",

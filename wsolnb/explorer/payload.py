@@ -46,7 +46,7 @@ def read(name: str, given: Any, count: int, classes: int, indices: Sequence[int]
     Args:
         name: Of the method, for messages.
         given: Maps `(N, C, h, w)`, one `(C, h, w)` per image, or without classes `(N, h, w)`; or what holds them:
-            `wsolnb.detect.SceneMaps`, `wsolnb.objects.ObjectMaps` or `Located`.
+            `wsolnb.localization.maps.SceneMaps`, `wsolnb.localization.maps.ObjectMaps` or `Located`.
         count: Number of images that there are.
         classes: Number of classes.
         indices: Images to take.

@@ -12,10 +12,11 @@ from torch.nn import functional
 
 from wsolnb.explorer.colours import ANY_COLOUR, heat, rgb
 from wsolnb.explorer.state import ANY, found_boxes, shown_labels
-from wsolnb.maps import dense_class_map
+from wsolnb.papers.barz2022.maps import dense_class_map
 
 if TYPE_CHECKING:
     from wsolnb.explorer import Explorer
+
 
 _GAP = 6
 _WHITE = (255, 255, 255)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wsolnb.boxes import BoxRule
 from wsolnb.explorer.payload import Reading
-from wsolnb.maps import class_scores
+from wsolnb.papers.barz2022.maps import class_scores
 
 ANY = -1
 """The label of a map that belongs to no class."""

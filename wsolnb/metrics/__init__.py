@@ -1,12 +1,10 @@
 """Scores of maps and boxes, and how sure we are of them."""
 
-from wsolnb.metrics.baselines import baseline_maps, box_maps, centred_gaussian, random_boxes
 from wsolnb.metrics.bootstrap import Interval, Statistic, difference, image_weights, interval
 from wsolnb.metrics.detection import DetectionAP
-from wsolnb.metrics.distribution import IoUDistribution
-from wsolnb.metrics.guesses import GuessLocalizationError
+from wsolnb.metrics.ilsvrc import GuessLocalizationError
 from wsolnb.metrics.localization import MaxBoxAcc, MaxBoxAccV2
-from wsolnb.metrics.masks import PxAP
+from wsolnb.metrics.pixels import PxAP
 from wsolnb.metrics.points import PointAP
 from wsolnb.metrics.ranking import Ranking
 from wsolnb.metrics.topk import CorLoc, TopLocalization, read_maps
@@ -18,7 +16,6 @@ __all__ = [
     "DetectionAP",
     "GuessLocalizationError",
     "Interval",
-    "IoUDistribution",
     "MaxBoxAcc",
     "MaxBoxAccV2",
     "PointAP",
@@ -26,12 +23,8 @@ __all__ = [
     "Ranking",
     "Statistic",
     "TopLocalization",
-    "baseline_maps",
-    "box_maps",
-    "centred_gaussian",
     "difference",
     "image_weights",
     "interval",
-    "random_boxes",
     "read_maps",
 ]

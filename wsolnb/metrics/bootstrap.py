@@ -8,7 +8,7 @@ and gives one score per row. Metrics offer theirs as ``metric.statistic(...)``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -190,3 +190,46 @@ def _kept_batch(n: int, draws: int, seed: int) -> Tensor:
 def _batch(n: int, draws: int, generator: torch.Generator) -> Tensor:
     picks = torch.randint(n, (draws, n), generator=generator)
     return torch.zeros(draws, n, dtype=torch.float64).scatter_add_(1, picks, torch.ones(1, 1).double().expand(draws, n))
+
+
+Evidence = Mapping[str, Mapping[str, Statistic]]
+"""Statistics of a run by method and metric: ``evidence["cam"]["ap25"]``."""
+
+Measured = Mapping[str, Mapping[str, Interval]]
+"""Their scores with intervals, as :func:`measure` returns them."""
+
+
+def measure(
+    evidence: Evidence, n: int | Mapping[str, int], *, draws: int = 1000, seed: int = 0
+) -> dict[str, dict[str, Interval]]:
+    """Score every method with every metric, with 95 % intervals.
+
+    Args:
+        evidence: Statistics by method and metric; each maps image weights ``(draws, n)`` to scores ``(draws,)``.
+        n: Number of test images; by metric where metrics are taken over different images.
+        draws: Number of resampled data sets.
+        seed: Seed of the draws.
+
+    Returns:
+        Intervals by method and metric, with the draws behind them; NaN where nothing can be scored. Hand them to
+        :func:`verdicts`.
+
+    Example:
+        >>> hits = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64)
+        >>> scores = measure({"cam": {"top1": lambda weights: weights @ hits / weights.sum(dim=1)}}, 4)
+        >>> scores["cam"]["top1"].value
+        0.75
+    """
+    return {
+        method: {
+            metric: _interval(statistic, n if isinstance(n, int) else n[metric], draws, seed)
+            for metric, statistic in row.items()
+        }
+        for method, row in evidence.items()
+    }
+
+
+def _interval(statistic: Statistic, n: int, draws: int, seed: int) -> Interval:
+    if math.isnan(float(statistic(torch.ones(1, n, dtype=torch.float64)))):
+        return Interval(value=math.nan, low=math.nan, high=math.nan)
+    return interval(statistic, n, draws=draws, seed=seed)

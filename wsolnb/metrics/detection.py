@@ -12,8 +12,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
-from wsolnb.metrics._images import ColumnMetric, image_order
-from wsolnb.metrics._tables import check_predictions, check_targets, first_of_each
+from wsolnb.metrics._checks import check_predictions, check_targets, first_of_each
+from wsolnb.metrics._state import ColumnMetric, image_order
 from wsolnb.metrics.bootstrap import Statistic
 from wsolnb.metrics.ranking import COCO_RECALLS, Interpolation, Ranking
 

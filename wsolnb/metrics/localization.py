@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from wsolnb.boxes import BoxRule
-from wsolnb.metrics._sweeps import Convention
-from wsolnb.metrics._thresholds import ThresholdCounts, mean_of_best, oracle_statistic
+from wsolnb.metrics._best_iou import Convention
+from wsolnb.metrics._state import ThresholdCounts, mean_of_best, oracle_statistic
 from wsolnb.metrics.bootstrap import Statistic
 
 
@@ -58,7 +58,7 @@ class MaxBoxAccV2(ThresholdCounts):
 
         Args:
             maps: Float ``(B, H, W)`` in [0, 1], any device: the map of each image's ground-truth class. They are made
-                uint8 where they live before they leave; uint8 from ``wsolnb.quantise`` is taken as it is, so that
+                uint8 where they live before they leave; uint8 from ``wsolnb.boxes.quantise`` is taken as it is, so that
                 ``Background().submit(metric.update, quantise(maps), boxes)`` sweeps behind the next forward pass.
             boxes: Ground truth of each image, ``(n_i, 4)`` xyxy in pixels of the map, at least one.
 

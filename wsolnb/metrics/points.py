@@ -8,10 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wsolnb.metrics._images import image_order
-from wsolnb.metrics._maps import require_shape
-from wsolnb.metrics._ranked import RankedMetric
-from wsolnb.metrics._tables import check_targets
+from wsolnb.metrics._checks import check_targets, require_shape
+from wsolnb.metrics._state import RankedMetric, image_order
 from wsolnb.metrics.ranking import Interpolation, Ranking
 
 

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from wsolnb.metrics._images import image_order
-from wsolnb.metrics._ranked import RankedMetric
-from wsolnb.metrics._tables import check_predictions, check_targets, first_of_each
+from wsolnb.metrics._checks import check_predictions, check_targets, first_of_each
+from wsolnb.metrics._state import RankedMetric, image_order
 from wsolnb.metrics.ranking import Ranking
 
 

@@ -1,1 +1,1 @@
-"""Networks: backbones cut into stages, and what each paper puts on top."""
+"""Backbones, and the classifier from whose head a class activation map is read."""

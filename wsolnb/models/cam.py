@@ -1,4 +1,8 @@
-"""A classifier whose class evidence can be read back cell by cell: backbone, global pooling, one linear layer."""
+"""From a feature map to one number per channel: average, maximum, and the thresholded average between them.
+
+A pooling takes features `(B, D, h, w)` and gives `(B, D)`, for any backbone and any head. Which one a classifier was
+trained with decides how its weights compare between channels, and so what its class activation maps show.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,38 @@ import copy
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsolnb.models.backbones import Backbone, backbone
-from wsolnb.models.pooling import GlobalAveragePooling
+
+
+class GlobalAveragePooling(nn.Module):
+    """Mean over all cells: `p_c = 1/(h·w) · sum_ij F_c(i, j)` (bae2020 Eq. 1).
+
+    A channel that is active in few cells gives a small number, however strong it is there.
+
+    Example:
+        >>> GlobalAveragePooling()(torch.tensor([[[[0.0, 0.0, 3.0]]]]))
+        tensor([[1.]])
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Pool `(B, D, h, w)` to `(B, D)`."""
+        return features.mean(dim=(2, 3))
+
+
+class GlobalMaxPooling(nn.Module):
+    """The strongest cell: `p_c = max_ij F_c(i, j)`; only that cell learns.
+
+    Example:
+        >>> GlobalMaxPooling()(torch.tensor([[[[0.0, 2.0, 3.0]]]]))
+        tensor([[3.]])
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Pool `(B, D, h, w)` to `(B, D)`."""
+        return features.amax(dim=(2, 3))
 
 
 class Classifier(nn.Module):
@@ -21,7 +53,7 @@ class Classifier(nn.Module):
     Args:
         backbone: Gives features `(B, D, h, w)`.
         outputs: Number of outputs: classes `C`, or dimensions `E` of the class embeddings.
-        pool: From features to `(B, D)`, see `wsolnb.models.pooling`; by default their average.
+        pool: From features to `(B, D)`, see `wsolnb.models.cam`; by default their average.
 
     Example:
         >>> import torch
@@ -101,3 +133,31 @@ def new_head(
         net.backbone.requires_grad_(False)
         net.backbone.freeze_norm = True
     return net
+
+
+def class_activation_maps(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Class activation maps `m_ijc = W_c · ψ(x)_ij + b_c` (barz2022 Eq. 4).
+
+    Their mean over the cells is the classifier's output, because pooling and head are linear.
+
+    Args:
+        features: `ψ(x)`, float `(B, D, h, w)`.
+        weight: `W`, `(C, D)`.
+        bias: `b`, `(C,)`; None leaves it out, as some public code does.
+
+    Returns:
+        Maps `(B, C, h, w)`.
+
+    Raises:
+        ValueError: If channels and weights do not match.
+
+    Example:
+        >>> maps = class_activation_maps(torch.ones(1, 2, 3, 4), torch.tensor([[1.0, 2.0]]), torch.tensor([0.5]))
+        >>> maps.shape, float(maps[0, 0, 0, 0])
+        (torch.Size([1, 1, 3, 4]), 3.5)
+    """
+    if features.ndim != 4 or weight.ndim != 2 or features.shape[1] != weight.shape[1]:
+        raise ValueError(
+            f"features (B, D, h, w) {tuple(features.shape)} and weights (C, D) {tuple(weight.shape)} do not match"
+        )
+    return F.conv2d(features, weight[:, :, None, None], bias)

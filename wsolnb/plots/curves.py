@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
-import pandas as pd
 import seaborn as sns
-import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from wsolnb.metrics.bootstrap import Interval
 from wsolnb.metrics.detection import DetectionAP
@@ -109,52 +106,5 @@ def plot_measured(measured: Mapping[str, Mapping[str, Interval]], metrics: Mappi
     ax.set_xticks(range(len(metrics)), list(metrics.values()))
     ax.set(ylabel="%", ylim=(0, 112))
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    sns.despine(fig)
-    return fig
-
-
-def plot_similarity(similarity: Tensor, classes: Sequence[str], *, title: str = "") -> Figure:
-    """Similarity of every class to every other, as a matrix.
-
-    Example:
-        >>> fig = plot_similarity(torch.eye(3), ["cat", "dog", "owl"], title="one-hot")
-        >>> [text.get_text() for text in fig.axes[0].get_xticklabels()]
-        ['cat', 'dog', 'owl']
-    """
-    size = min(9.0, 2.2 + 0.22 * len(classes))
-    fig, ax = plt.subplots(figsize=(size + 1, size))
-    frame = pd.DataFrame(similarity.numpy(), index=list(classes), columns=list(classes))
-    sns.heatmap(frame, ax=ax, cmap="cividis", vmin=0, vmax=1, square=True, cbar_kws={"label": "cosine similarity"})
-    ax.set_title(title)
-    ax.tick_params(labelsize=9 if len(classes) > 15 else 11)
-    return fig
-
-
-def plot_chance(measured: Mapping[int, float], *, draws: int = 4000) -> Figure:
-    """How near the nearest of C orthogonal classes is to a direction that means nothing, and to real background.
-
-    Args:
-        measured: Number of classes to the median, over background cells, of the largest similarity.
-        draws: Random directions per number of classes.
-
-    Example:
-        >>> fig = plot_chance({12: 0.7}, draws=200)
-        >>> nearest = fig.axes[0].lines[0].get_ydata()
-        >>> bool(nearest[0] > nearest[-1])  # the more classes, the less a random direction resembles any
-        True
-    """
-    counts = [2, 3, 4, 6, 8, 12, 20, 40, 80, 200, 1000]
-    generator = torch.Generator().manual_seed(0)
-    nearest = []
-    for count in counts:
-        direction = torch.randn(min(draws, 4_000_000 // count), count, generator=generator)
-        nearest.append(float((direction / direction.norm(dim=1, keepdim=True)).amax(dim=1).median()))
-    fig, ax = plt.subplots(figsize=(7.5, 3.9))
-    ax.plot(counts, nearest, "-o", linewidth=2.5, color="0.4", label="a random direction")
-    ax.plot(list(measured), list(measured.values()), "D", markersize=10, color="C1", label="background cells")
-    ax.set_xscale("log")
-    ax.set_xticks([2, 6, 12, 80, 1000], ["2", "6", "12", "80", "1000"])
-    ax.set(xlabel="number of classes", ylabel="largest cosine similarity", ylim=(0, 1.03))
-    ax.legend(frameon=False)
     sns.despine(fig)
     return fig

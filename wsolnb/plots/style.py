@@ -15,7 +15,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 from torch import Tensor
 
-from wsolnb.overlap import iou
+from wsolnb.boxes import iou
 
 Colour = tuple[float, float, float]
 

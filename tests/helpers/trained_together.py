@@ -1,0 +1,97 @@
+"""Trains under torchrun, or alone, and writes down what came out: the script of the distributed tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from wsolnb.data.readers.images import Readable, UnreadableImage
+from wsolnb.losses import CrossEntropy
+from wsolnb.papers.kou2021.sampler import ClassBalanced
+from wsolnb.train import Plan, train
+
+IMAGES, CLASSES = 23, 3  # the last batch of 4 leaves nothing for the second process
+
+
+class Noise(Dataset[Any]):
+    """Images that follow from their number."""
+
+    labels = torch.arange(IMAGES) % CLASSES
+
+    def __len__(self) -> int:
+        return IMAGES
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        image = torch.rand(3, 5, 7, generator=torch.Generator().manual_seed(index))
+        return image + self.labels[index] / 5, int(self.labels[index])
+
+
+class Torn(Noise):
+    """The same, with two images that do not decode."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        if index in (4, 9):
+            raise UnreadableImage(f"number {index} does not decode")
+        return super().__getitem__(index)
+
+
+class Net(nn.Module):
+    """A few weights; no batch normalisation, which looks at the images of one process alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, CLASSES)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.conv(images).relu().mean((2, 3)))
+
+
+class Stopped(CrossEntropy):
+    """The loss of a training that breaks off before its third epoch, once."""
+
+    done = False
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        if epoch == 2 and not self.done:
+            self.done = True
+            raise InterruptedError("stopped")
+
+
+def run(
+    batch_size: int,
+    accumulate: int = 1,
+    balanced: bool = False,
+    strategy: str = "ddp",
+    stop: bool = False,
+    torn: bool = False,
+) -> dict[str, Any]:
+    """Train three epochs; if `stop`, in two goes."""
+    data: Any = Readable(Torn()) if torn else Noise()
+    net = Net()
+    drawn = ClassBalanced(Noise.labels, 3 * batch_size, CLASSES) if balanced else None
+    how: Any = {"device": "cpu", "precision": "32-true", "accumulate": accumulate, "batches": drawn}
+    how["strategy"], objective = strategy, Stopped() if stop else CrossEntropy()
+    with suppress(InterruptedError):
+        done = train(net, data, objective, Plan(3, batch_size, lr=0.2), **how)
+    if stop:
+        net = Net()
+        done = train(net, data, objective, Plan(3, batch_size, lr=0.2), **how)
+    weights = torch.cat([p.detach().flatten() for p in net.parameters()]).tolist()
+    assert done.weights is not None
+    return {"history": done.history, "weights": weights, "cached": done.cached, "key": done.weights.stem}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    rank = os.environ.get("RANK", "alone")
+    for name, how in json.loads(sys.argv[2]).items():
+        Path(sys.argv[1], f"{name}-{rank}.json").write_text(json.dumps(run(**how)))

@@ -1,0 +1,247 @@
+"""What a network pools and which layer reads it: found in many networks, refused with the reason in others."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+from wsolnb.inference.linear_head import read_linear
+from wsolnb.models.cam import GlobalMaxPooling, classifier
+from wsolnb.papers.bae2020.pooling import ThresholdedAveragePooling
+
+SLOW_TO_INITIALISE = ("googlenet", "inception_v3", "vgg11")
+
+
+def build(name: str) -> nn.Module:
+    """A network with random weights, whose batch normalisations have statistics of their own."""
+    if name.startswith("timm/"):
+        net = timm.create_model(name.removeprefix("timm/"), pretrained=False)
+    else:
+        options = {"init_weights": False} if name in SLOW_TO_INITIALISE else {}
+        net = torchvision.models.get_model(name, weights=None, **options)
+    for each in net.modules():
+        if isinstance(each, nn.BatchNorm2d):
+            each.running_mean.normal_(0, 0.1)
+            each.running_var.uniform_(0.5, 2)
+    return net.eval()
+
+
+class Toy(nn.Module):
+    """A convolution, the given pooling, and the given head."""
+
+    def __init__(self, pool: object, head: nn.Module | None = None) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3, padding=1)
+        self.pool, self.head = pool, head or nn.Linear(6, 4)
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        output: Tensor = self.head(self.pool(self.conv(images)))  # type: ignore[operator]
+        return output
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [
+        ("resnet18", 512),
+        ("mobilenet_v2", 1280),
+        ("densenet121", 1024),
+        ("googlenet", 1024),
+        ("inception_v3", 2048),
+        ("efficientnet_b0", 1280),
+        ("shufflenet_v2_x1_0", 1024),
+        ("mnasnet0_5", 1280),
+        ("regnet_y_400mf", 440),
+        ("convnext_tiny", 768),
+        ("swin_t", 768),
+        ("timm/resnet10t", 512),
+        ("timm/efficientnet_b0", 1280),
+        ("timm/convnext_atto", 320),
+        ("timm/resnetv2_18", 512),
+        ("timm/regnetx_002", 368),
+    ],
+)
+def test_the_mean_of_the_maps_is_the_networks_own_output(name: str, channels: int) -> None:
+    net, images = build(name), torch.randn(2, 3, 128, 96)
+    with torch.no_grad():
+        reading, again, output = read_linear(net, images), read_linear(net, images), net(images)
+        maps = torch.einsum("bdhw,cd->bchw", reading.features, reading.weight)
+    assert reading.features.shape[:2] == (2, channels)
+    assert (reading.scale is not None) == ("convnext" in name)
+    if reading.scale is not None:
+        maps = maps * reading.scale[:, None, None, None]
+    torch.testing.assert_close(reading.outputs, output, rtol=0, atol=0)
+    for name in ("features", "weight", "constant", "outputs"):
+        assert torch.equal(getattr(again, name), getattr(reading, name)), name
+    torch.testing.assert_close(maps.mean(dim=(2, 3)) + reading.constant, output, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("vgg11", r"VGG flattens 512 x 7 x 7 features .* does not pool them"),
+        ("alexnet", r"AlexNet flattens 256 x 6 x 6 features"),
+        ("mobilenet_v3_small", r"'classifier.3' is not linear in the pooled features; between .*: linear, hardswish"),
+        ("squeezenet1_1", r"output of SqueezeNet: after the pooling comes nothing"),
+        ("timm/mobilenetv3_small_050", r"'classifier' is not linear .*: conv2d, hardswish"),
+        ("timm/repvit_m0_9", r"no linear layer .* after the pooling comes batch_norm, linear, add, div"),
+    ],
+)
+def test_networks_without_an_exact_map_are_refused_with_the_reason(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_linear(build(name), torch.randn(1, 3, 128, 96))
+
+
+def test_a_transformer_with_a_class_token_pools_nothing() -> None:
+    net = torchvision.models.VisionTransformer(32, 16, 1, 2, 16, 32, num_classes=5).eval()
+    with pytest.raises(ValueError, match=r"nothing is averaged over all cells of a feature map in front of .*'heads"):
+        read_linear(net, torch.rand(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        lambda x: x.mean((2, 3)),
+        lambda x: x.mean(dim=[-1, -2]),
+        lambda x: x.mean(axis=(2, 3)),
+        lambda x: torch.mean(x, (2, 3), keepdim=True).squeeze(3).squeeze(2),
+        lambda x: F.adaptive_avg_pool2d(x, 1).flatten(1),
+        lambda x: F.avg_pool2d(x, x.shape[2:]).view(len(x), -1),
+        nn.Sequential(nn.AdaptiveAvgPool2d((1, 1)), nn.Flatten(), nn.Dropout(0.5)),
+        lambda x: x.permute(0, 2, 3, 1).mean((1, 2)),
+    ],
+    ids=["mean", "negative axes", "axis", "keepdim", "adaptive", "window", "modules and dropout", "channels last"],
+)
+def test_every_way_to_write_a_global_average_is_known(pool: object) -> None:
+    net, images = Toy(pool), torch.randn(2, 3, 5, 8)
+    reading = read_linear(net, images)
+    torch.testing.assert_close(reading.features, net.conv(images).detach())
+    assert torch.equal(reading.weight, net.head.weight)
+    assert torch.equal(reading.constant, net.head.bias)
+
+
+@pytest.mark.parametrize(
+    ("pool", "message"),
+    [
+        (lambda x: x.amax((2, 3)), "nothing is averaged over all cells"),
+        (lambda x: F.avg_pool2d(x, 2).amax((2, 3)), "nothing is averaged"),
+        (lambda x: F.avg_pool2d(x, (5, 7), padding=(0, 1), stride=9).flatten(1), r"'head' is not linear"),
+        (lambda x: F.avg_pool2d(x, (5, 7), divisor_override=1).flatten(1), r"'head' is not linear"),
+        (lambda x: F.avg_pool2d(x, (5, 6), stride=9).flatten(1), r"'head' is not linear"),
+        (lambda x: x.mean((2, 3)).mul_(2), r"'head' is not linear .* mul"),
+        (lambda x: F.relu(x.mean((2, 3)), inplace=True), r"'head' is not linear .* relu"),
+        (lambda x: x.mean((2, 3)).relu(), r"'head' is not linear in the pooled features; between the two: relu"),
+        (lambda x: F.normalize(x.mean((2, 3))), r"'head' is not linear .* normalize"),
+        (lambda x: x.mean((2, 3)) * 2, r"'head' is not linear .* mul"),
+    ],
+    ids=[
+        "maximum",
+        "small window",
+        "padded window",
+        "sum",
+        "part",
+        "doubled in place",
+        "relu in place",
+        "relu",
+        "unit length",
+        "doubled",
+    ],
+)
+def test_other_poolings_are_refused(pool: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_linear(Toy(pool), torch.randn(2, 3, 5, 7))
+
+
+def test_a_convolution_of_one_cell_is_a_linear_head() -> None:
+    net = Toy(nn.AdaptiveAvgPool2d(1), nn.Sequential(nn.Conv2d(6, 4, 1, bias=False), nn.Flatten()))
+    reading = read_linear(net, torch.randn(2, 3, 5, 7))
+    assert torch.equal(reading.weight, net.head[0].weight[:, :, 0, 0])  # type: ignore[index]
+    assert reading.constant.tolist() == [0, 0, 0, 0]
+
+
+def test_layer_normalisation_by_hand() -> None:
+    net = Toy(lambda x: x.mean((2, 3)), nn.Sequential(nn.LayerNorm(6, eps=0.1), nn.Linear(6, 4)))
+    norm, linear = net.head[0], net.head[1]  # type: ignore[index]
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([1.0, 2, -1, 0.5, 3, 1]))
+        norm.bias.copy_(torch.tensor([0.1, -0.2, 0.3, 0, 1, -1]))
+    images = torch.randn(2, 3, 5, 7)
+    reading = read_linear(net, images)
+    pooled = net.conv(images).mean((2, 3)).detach().double()
+    spread = (((pooled - pooled.mean(1, keepdim=True)) ** 2).mean(1) + 0.1).sqrt()
+    assert reading.scale is not None
+    torch.testing.assert_close(reading.scale.double(), 1 / spread)
+    weighted = linear.weight.detach() * norm.weight.detach()
+    torch.testing.assert_close(reading.weight, weighted - weighted.mean(1, keepdim=True))
+    torch.testing.assert_close(reading.constant, (linear.bias + linear.weight @ norm.bias).detach())
+
+
+def test_normalisation_over_more_than_the_channels_is_refused() -> None:
+    net = Toy(lambda x: x.mean((2, 3)), nn.Sequential(nn.LayerNorm(6), nn.Tanh(), nn.Linear(6, 4)))
+    with pytest.raises(ValueError, match=r"'head.2' is not linear .*: layer_norm, tanh"):
+        read_linear(net, torch.randn(2, 3, 5, 7))
+
+
+class TwoHeads(nn.Module):
+    """Two linear layers on the same pooled features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.species, self.family = nn.Conv2d(3, 6, 3), nn.Linear(6, 4), nn.Linear(6, 2)
+        self.idle = nn.Linear(6, 3)
+        self.eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        pooled = self.conv(images).mean((2, 3))
+        return self.species(pooled), self.family(pooled)
+
+
+def test_of_two_heads_one_must_be_named() -> None:
+    net, images = TwoHeads(), torch.randn(2, 3, 5, 8)
+    with pytest.raises(
+        ValueError, match=r"linear layers read the pooled features \('species', 'family'\).*returns a tup"
+    ):
+        read_linear(net, images)
+    assert read_linear(net, images, "family").outputs.shape == (2, 2)
+    assert torch.equal(read_linear(net, images, "species").weight, net.species.weight)
+    with pytest.raises(ValueError, match="no layer 'specie'; close: species"):
+        read_linear(net, images, "specie")
+    with pytest.raises(ValueError, match="head 'conv' did not read one vector per image"):
+        read_linear(net, images, "conv")
+    with pytest.raises(ValueError, match="head 'idle' did not read"):
+        read_linear(net, images, "idle")
+
+
+def test_an_output_that_is_not_the_heads_own_needs_the_heads_name() -> None:
+    net, images = Toy(lambda x: x.mean((2, 3)), nn.Sequential(nn.Linear(6, 4), nn.Softmax(1))), torch.randn(1, 3, 5, 7)
+    with pytest.raises(ValueError, match=r"a linear layer reads .*\('head.0'\), and the model changes what they give"):
+        read_linear(net, images)
+    torch.testing.assert_close(read_linear(net, images, "head.0").outputs.softmax(1), net(images))
+    with pytest.raises(ValueError, match=r"the head 'head\.1' is no linear layer but Softmax"):
+        read_linear(net, images, "head.1")
+
+
+def test_a_single_cell_is_nothing_to_localize_in() -> None:
+    with pytest.raises(ValueError, match="pools a single cell"):
+        read_linear(Toy(lambda x: x.mean((2, 3))), torch.randn(1, 3, 1, 1))
+
+
+def test_numbers_that_are_none_are_named() -> None:
+    images = torch.randn(3, 3, 5, 8)
+    images[1, 0, 2, 2] = torch.nan
+    with pytest.raises(ValueError, match="image 1 in this batch holds NaN"):
+        read_linear(Toy(lambda x: x.mean((2, 3))), images)
+
+
+@pytest.mark.parametrize("pool", [ThresholdedAveragePooling(0.1), GlobalMaxPooling()])
+def test_the_packages_own_classifier_may_pool_as_it_likes(pool: nn.Module) -> None:
+    net, images = classifier("tiny", 5, pool=pool).eval(), torch.rand(2, 3, 32, 48)
+    reading = read_linear(net, images)
+    torch.testing.assert_close(reading.features, net.features(images).detach())
+    torch.testing.assert_close(reading.outputs, net(images).detach())
+    with pytest.raises(ValueError, match="has one head, 'head', and no 'fc'"):
+        read_linear(net, images, "fc")

@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import protocol_oracle as oracle
+import pytest
+import torch
+import typer
+from PIL import Image
+from safetensors.torch import save_file
+from torch.nn import functional
+from typer.testing import CliRunner
+
+from wsolnb.cli.evaluate import eval_command
+from wsolnb.data.readers.protocol import ProtocolSplit, read_split, scaled_boxes, write_split
+from wsolnb.localization.saved_maps import evaluate_maps
+from wsolnb.metrics import PxAP
+
+app = typer.Typer()
+app.command()(eval_command)
+
+
+def smooth(images, size, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    maps = functional.interpolate(torch.rand(images, 1, 4, 5, generator=generator), size, mode="bicubic")[:, 0].double()
+    maps = maps - maps.amin(dim=(1, 2), keepdim=True)
+    return maps / maps.amax(dim=(1, 2), keepdim=True)
+
+
+def save(maps, ids, folder, name="{}.npy"):
+    for image, each in zip(ids, maps, strict=True):
+        path = folder / name.format(image)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, each.numpy())
+
+
+@pytest.fixture
+def boxed(tmp_path):
+    """Six images of two sizes, with their maps, as a split on disk."""
+    ids = tuple(f"{i % 2}/{i}.jpg" for i in range(6))
+    generator = torch.Generator().manual_seed(1)
+    corner = torch.randint(20, (6, 2), generator=generator)
+    boxes = tuple(torch.cat([near, near + torch.randint(60, (2,), generator=generator)])[None] for near in corner)
+    boxes = (torch.cat([boxes[0], boxes[1]]), *boxes[1:])
+    split = ProtocolSplit(ids, torch.arange(6) % 2, torch.tensor([[80, 120]] * 6), boxes)
+    write_split(split, tmp_path / "split")
+    maps = [*smooth(4, (28, 40)), *smooth(2, (30, 30), seed=1)]
+    save(maps, ids, tmp_path / "maps")
+    return tmp_path, split, maps
+
+
+def by_protocol(split, maps, *, every, ious, thresholds):
+    truths = [scaled_boxes(b, (80, 120), tuple(m.shape)).numpy() for b, m in zip(split.boxes, maps, strict=True)]
+    grid = np.arange(0, 1, 1 / thresholds)
+    return oracle.max_box_acc([m.numpy() for m in maps], truths, every=every, ious=ious, thresholds=grid)
+
+
+def test_boxes_equal_the_protocol(boxed):
+    folder, split, maps = boxed
+    for protocol, every, ious in (("maxboxacc", False, (0.5,)), ("maxboxaccv2", True, (0.3, 0.5, 0.7))):
+        result, curve = evaluate_maps(folder / "maps", folder / "split", protocol, thresholds=100)
+        assert result["value"] == by_protocol(split, maps, every=every, ious=ious, thresholds=100)
+        assert result["images"] == 6
+        assert len(curve) == 100
+        assert curve.filter(like="accuracy").max().mean() == pytest.approx(result["value"])
+
+
+def test_fixed_thresholds_are_labelled(boxed):
+    folder, _, _ = boxed
+    result, curve = evaluate_maps(folder / "maps", folder / "split", "maxboxacc", thresholds=10, threshold=0.3)
+    names = {row["chosen"]: row for row in result["numbers"]}
+    assert names["oracle: best on these images"]["value"] == result["value"]
+    assert names["fixed: chosen elsewhere"] == {
+        "name": "MaxBoxAcc",
+        "value": curve["accuracy@0.5"][3],
+        "threshold": 0.3,
+        "chosen": "fixed: chosen elsewhere",
+    }
+    with pytest.raises(ValueError, match=r"threshold 0\.35 is not among"):
+        evaluate_maps(folder / "maps", folder / "split", thresholds=10, threshold=0.35)
+
+
+def test_other_ways_to_save_maps(boxed):
+    folder, split, maps = boxed
+    expected, _ = evaluate_maps(folder / "maps", folder / "split", thresholds=50)
+    save_file(dict(zip(split.image_ids, maps, strict=True)), folder / "maps.safetensors")
+    tensors, _ = evaluate_maps(folder / "maps.safetensors", folder / "split", thresholds=50)
+    save(maps, [image[:-4] for image in split.image_ids], folder / "short")
+    short, _ = evaluate_maps(folder / "short", folder / "split", thresholds=50)
+    assert tensors["numbers"] == short["numbers"] == expected["numbers"]
+
+
+@pytest.fixture
+def masked(tmp_path):
+    ids = ("a.jpg", "b.jpg", "c.jpg")
+    masks = (("a0.png", "a1.png"), ("b0.png",), ("c0.png",))
+    split = ProtocolSplit(ids, torch.arange(3), masks=masks, ignore=("ai.png", "", ""))
+    write_split(split, tmp_path / "split")
+    rng = np.random.default_rng(0)
+    for name in ("a0.png", "a1.png", "b0.png", "c0.png", "ai.png"):
+        Image.fromarray((rng.random((30, 44)) > 0.7).astype(np.uint8) * 255).save(tmp_path / name)
+    maps = smooth(3, (30, 44))
+    save(maps, ids, tmp_path / "maps")
+    return tmp_path, maps
+
+
+def test_masks_equal_the_metric(masked):
+    folder, maps = masked
+    read = lambda name: np.asarray(Image.open(folder / f"{name}.png")) > 0  # noqa: E731
+    truth = np.stack([read("a0") | read("a1"), read("b0"), read("c0")])
+    ignore = np.stack([read("ai"), *np.zeros((2, 30, 44), bool)])
+    metric = PxAP()
+    metric.update(maps, torch.from_numpy(truth), torch.from_numpy(ignore))
+    result, curve = evaluate_maps(folder / "maps", folder / "split", "pxap", masks=folder, threshold=0.5)
+    assert result["value"] == metric.compute().item()
+    assert [row["name"] for row in result["numbers"]] == [
+        "PxAP",
+        "IoU of pixels",
+        "IoU of pixels",
+        "precision",
+        "recall",
+    ]
+    assert list(curve) == ["threshold", "precision", "recall", "iou"]
+    assert result["numbers"][3]["value"] == metric.at(0.5)["precision"].item()
+
+
+def test_the_command_writes_json_and_csv(boxed, monkeypatch):
+    folder, _, _ = boxed
+    arguments = [str(folder / "maps"), "--metadata", str(folder / "split"), "--protocol", "maxboxaccv2"]
+    result = CliRunner().invoke(
+        app, [*arguments, "--thresholds", "20", "--threshold", "0.25", "--out", str(folder / "o")]
+    )
+    assert result.exit_code == 0, result.output
+    written = json.loads((folder / "o" / "eval.json").read_text())
+    assert written["value"] == evaluate_maps(folder / "maps", folder / "split", thresholds=20)[0]["value"]
+    assert f"{100 * written['value']:.2f} %" in result.output
+    assert "oracle" in result.output
+    table = pd.read_csv(folder / "o" / "eval.csv")
+    assert list(table) == ["threshold", "accuracy@0.3", "accuracy@0.5", "accuracy@0.7"]
+    assert len(table) == 20
+    monkeypatch.chdir(folder)
+    assert CliRunner().invoke(app, [*arguments, "--thresholds", "5"]).exit_code == 0
+    assert (folder / "runs" / "eval" / "maps" / "eval.json").is_file()
+
+
+def test_real_metadata(shared_data, tmp_path):
+    split = read_split(shared_data / "wsol_metadata" / "CUB" / "val")
+    few = ProtocolSplit(split.image_ids[:5], split.labels[:5], split.sizes[:5], split.boxes[:5])
+    write_split(few, tmp_path / "split")
+    maps = smooth(5, (224, 224))
+    save(maps, few.image_ids, tmp_path / "maps")
+    result, _ = evaluate_maps(tmp_path / "maps", tmp_path / "split", thresholds=50)
+    truths = [scaled_boxes(b, tuple(s.tolist()), (224, 224)).numpy() for b, s in zip(few.boxes, few.sizes, strict=True)]
+    grid = np.arange(0, 1, 0.02)
+    settings = {"every": True, "ious": (0.3, 0.5, 0.7), "thresholds": grid}
+    assert result["value"] == oracle.max_box_acc([m.numpy() for m in maps], truths, **settings)
+
+
+def spoil(folder, case):
+    maps = folder / "maps"
+    if case == "missing":
+        (maps / "0/2.jpg.npy").unlink()
+    elif case == "extra":
+        np.save(maps / "new.npy", np.zeros((3, 4)))
+    elif case == "text":
+        (maps / "0/2.jpg.npy").write_text("no map")
+    else:
+        values = np.load(maps / "0/2.jpg.npy")
+        values[3, 4] = {"nan": np.nan, "large": 255}.get(case, 0.5)
+        changed = {"flat": values[None], "int": np.ones((28, 40), np.int64), "pickle": np.array([None])}.get(
+            case, values
+        )
+        np.save(maps / "0/2.jpg.npy", changed)
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("missing", r"5 maps in .* for 6 images; 1 images have no map, the first is '0/2.jpg'"),
+        ("extra", r"7 maps in .* for 6 images; 1 maps belong to no image, the first is 'new.npy'"),
+        ("text", r"map .*0/2.jpg.npy does not load"),
+        ("nan", r"map .*0/2.jpg.npy holds NaN or infinite values"),
+        ("large", r"map .*0/2.jpg.npy has values from 0 to 255, outside of \[0, 1\]"),
+        ("flat", r"0/2.jpg.npy must have shape \(height, width\), got \(1, 28, 40\)"),
+        ("int", r"0/2.jpg.npy must be floating point in \[0, 1\], not torch.int64"),
+        ("pickle", r"map .*0/2.jpg.npy does not load"),
+    ],
+)
+def test_bad_maps(case, message, boxed):
+    folder, _, _ = boxed
+    spoil(folder, case)
+    with pytest.raises(ValueError, match=message):
+        evaluate_maps(folder / "maps", folder / "split", thresholds=5)
+
+
+def test_bad_calls(boxed, tmp_path):
+    folder, split, maps = boxed
+    metadata = folder / "split"
+    with pytest.raises(ValueError, match="unknown protocol 'iou': choose one of maxboxacc, maxboxaccv2, pxap"):
+        evaluate_maps(folder / "maps", metadata, "iou")
+    with pytest.raises(ValueError, match="pxap needs masks"):
+        evaluate_maps(folder / "maps", metadata, "pxap")
+    with pytest.raises(FileNotFoundError, match="no maps at"):
+        evaluate_maps(folder / "nowhere", metadata)
+    (folder / "bad.safetensors").write_text("x" * 100)
+    with pytest.raises(ValueError, match="is no safetensors file"):
+        evaluate_maps(folder / "bad.safetensors", metadata)
+    write_split(ProtocolSplit(split.image_ids, split.labels), folder / "bare")
+    with pytest.raises(ValueError, match="needs boxes and image sizes"):
+        evaluate_maps(folder / "maps", folder / "bare")
+    same = ProtocolSplit(("a.jpg", "a.png"), torch.tensor([0, 0]), split.sizes[:2], split.boxes[:2])
+    write_split(same, folder / "same")
+    save(maps[:1], ["a"], folder / "one")
+    with pytest.raises(ValueError, match="1 images share a map with another"):
+        evaluate_maps(folder / "one", folder / "same")
+
+
+def test_pxap_needs_the_mask_folder(masked):
+    folder, _ = masked
+    with pytest.raises(ValueError, match="give masks"):
+        evaluate_maps(folder / "maps", folder / "split", "pxap")

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import math
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from wsolnb.metrics.bootstrap import Interval
+from wsolnb.runs import paper as papers
+from wsolnb.runs.paper import Claim, Paper, paper_keys, suite_folder
+
+
+@pytest.fixture
+def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A suite of one made-up paper, found from a folder inside it."""
+    (tmp_path / "notebooks").mkdir()
+    folder = tmp_path / "papers" / "doe2000"
+    folder.mkdir(parents=True)
+    about = {"title": "T", "authors": ["D"], "year": 2000, "notebook": "1_t.ipynb", "methods": {}, "metrics": {}}
+    (folder / "paper.yaml").write_text(yaml.safe_dump(about))
+    (folder / "claims.yaml").write_text("[]")
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "deep" / "er")
+    return tmp_path
+
+
+def test_suite_is_found_above_the_working_directory(suite: Path) -> None:
+    assert suite_folder() == suite
+    assert paper_keys() == ["doe2000"]
+    assert Paper("doe2000").notebook == suite / "notebooks" / "1_t.ipynb"
+
+
+def test_suite_is_found_beside_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repo: Path) -> None:
+    (tmp_path / "papers").mkdir()  # somebody else's folders of these names are not taken for the suite
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert suite_folder() == repo
+
+
+def test_suite_is_found_inside_an_installed_package(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = suite / "site-packages" / "wsolnb"
+    package.mkdir(parents=True)
+    for name in ("papers", "notebooks"):
+        (package / "suite").mkdir(exist_ok=True)
+        (suite / name).rename(package / "suite" / name)
+    monkeypatch.setattr(papers, "__file__", str(package / "papers.py"))
+    monkeypatch.chdir(suite.anchor)
+    assert suite_folder() == package / "suite"
+
+
+def test_missing_suite_says_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path.anchor)
+    monkeypatch.setattr(papers, "__file__", str(tmp_path / "lib" / "wsolnb" / "papers.py"))
+    with pytest.raises(FileNotFoundError, match="lib/wsolnb/suite"):
+        suite_folder()
+
+
+def test_unknown_key_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"no paper 'barz2021' .*barz2022"):
+        Paper("barz2021")
+
+
+@pytest.mark.parametrize("key", paper_keys())
+def test_every_paper_is_complete(key: str) -> None:
+    paper = Paper(key)
+    assert paper.title
+    assert paper.authors
+    assert paper.card.read_text(encoding="utf-8").startswith(f"# {key}")
+    assert "smoke" in paper.recipes()
+    claims = paper.claims()
+    assert len({claim.id for claim in claims}) == len(claims) > 0
+    for claim in claims:
+        assert claim.metric in paper.metrics
+        assert {claim.first, claim.second} <= set(paper.methods)
+    reported = paper.reported()
+    assert list(reported) == ["table", "row", "method", "dataset", "metric", "value", "unit", "note"]
+    assert reported.value.notna().all()
+    assert set(reported.method) - {""} <= set(paper.methods)
+
+
+@pytest.mark.parametrize("key", paper_keys())
+def test_cards_name_code_that_exists(key: str) -> None:
+    names = re.findall(r"`(wsolnb\.[\w.]+)[`(]", Paper(key).card.read_text(encoding="utf-8"))
+    assert names
+    for name in names:
+        assert pkgutil.resolve_name(name) is not None
+
+
+def test_claims_quote_numbers_that_the_paper_reports() -> None:
+    paper = Paper("barz2022")
+    reported = paper.reported().set_index(["method", "metric"]).value
+    for claim in paper.claims():
+        assert reported[claim.first, claim.metric].item() == claim.reported[0]
+        assert reported[claim.second, claim.metric].item() == claim.reported[1]
+
+
+def test_reported_gains_follow_from_reported_scores() -> None:
+    reported = Paper("barz2022").reported()
+    value = reported[reported.dataset == "COCO"].set_index(["method", "metric"]).value
+    assert round(100 * (value["dcm-onehot", "ap25"] / value["cam", "ap25"] - 1)) == value["dcm-onehot", "ap25_gain"]
+    assert round(100 * (value["dcm-semantic", "ap25"] / value["cam", "ap25"] - 1)) == value["dcm-semantic", "ap25_gain"]
+    epochs = reported.set_index("metric").value
+    assert epochs["epochs"] == sum(epochs["cycle"] * 2**cycle for cycle in range(int(epochs["cycles"])))
+
+
+def test_paper_scale_recipes_have_the_papers_schedule() -> None:
+    paper = Paper("barz2022")
+    reported = paper.reported().set_index("metric").value
+    for name in ("imagenet-resnet50", "coco-resnet50"):
+        recipe = paper.recipe(name)
+        assert recipe["backbone"] == "resnet50"
+        assert [recipe[key] for key in ("epochs", "cycle", "lr_cosine", "image_size", "test_size")] == [
+            reported[key] for key in ("epochs", "cycle", "lr", "image_size", "test_size")
+        ]
+
+
+def test_unknown_recipe_lists_the_known_ones() -> None:
+    known = ", ".join(Paper("barz2022").recipes())
+    with pytest.raises(ValueError, match=rf"no recipe 'coco': known are {known}"):
+        Paper("barz2022").recipe("coco")
+
+
+GOOD = {
+    "id": "c",
+    "says": "s",
+    "where": "w",
+    "kind": "less",
+    "metric": "m",
+    "first": "a",
+    "second": "b",
+    "reported": [1, 2],
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"kind": "better"}, "kind is 'better'"),
+        ({"reported": [1]}, "two numbers"),
+        ({"unit": "points"}, "unit is 'points'"),
+        ({"kind": "equal"}, "margin"),
+        ({"margin": 2}, "margin"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_claims_that_do_not_fit_are_refused_by_name(suite: Path, change: dict[str, object], said: str) -> None:
+    path = suite / "papers" / "doe2000" / "claims.yaml"
+    path.write_text(yaml.safe_dump([GOOD]))
+    assert Paper("doe2000").claims() == [Claim("c", "s", "w", "less", "m", "a", "b", (1, 2))]
+    path.write_text(yaml.safe_dump([GOOD | change]))
+    with pytest.raises(ValueError, match=said) as caught:
+        Paper("doe2000").claims()
+    assert "claims.yaml: claim 'c'" in str(caught.value)
+
+
+def test_reported_beside_measured() -> None:
+    measured = {"cam": {"ap25": Interval(0.3, 0.2, 0.4), "ap50": 0.1}, "cosine-cam": {"ap25": 0.5, "ap50": 0.2}}
+    table = Paper("barz2022").beside(measured, "COCO")
+    assert list(table.columns) == [(m, s) for m in ("ap25", "ap50") for s in ("reported", "measured")]
+    assert table.loc["cross-entropy + CAM"].tolist()[:2] == [17.0, 30.0]
+    assert math.isnan(table.loc["cross-entropy + CAM", ("ap50", "reported")])
+    assert table.iloc[1, 1] == 50.0
+    with pytest.raises(ValueError, match=r"'MNIST': known are COCO, ImageNet-1k"):
+        Paper("barz2022").beside(measured, "MNIST")

@@ -1,0 +1,332 @@
+"""Sweeps over a notebook of a second, really executed: here, in processes, and on a cluster of Dask on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+from filelock import FileLock
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from rich.console import Console
+from typer.testing import CliRunner
+
+from wsolnb.cli.app import app
+from wsolnb.cli.sweep import table
+from wsolnb.runs import sweep as sweeps
+from wsolnb.runs import workers as pools
+from wsolnb.runs.sweep import Outcome, Sweep, attempt, read_grid
+from wsolnb.runs.workers import gpus, one_gpu
+
+PARAMETERS = """\
+n: int = 1  # a number
+word: str = "fine"  # fine; bad: fails; once: fails the first time; kill: its worker, then; wait: until a file is there
+sides: list[int] = [1, 2]
+out: str = ""
+"""
+WORK = """\
+import json, os, pathlib, signal, time
+here = pathlib.Path(out).parents[1]  # the sweep
+with (here / "ledger").open("a") as ledger:
+    ledger.write(f"{n} {os.getppid()} {os.environ['OMP_NUM_THREADS']}\\n")
+before = (here / "ledger").read_text().split("\\n")
+first = sum(line.startswith(f"{n} ") for line in before) < 2
+assert word != "bad" and not (word == "once" and first), word
+if word == "kill" and first:
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+while word == "wait" and not (here / "go").exists():
+    time.sleep(0.05)
+"""
+RECORD = """\
+numbers = {"parameters": {"n": n, "word": word}, "metrics": {"m": {"double": {"value": 2.0 * n}}}}
+rest = {"wall_time": 1, "device": "cpu", "revision": None, "finished": "now"}
+_ = pathlib.Path(out, "metrics.json").write_text(json.dumps(numbers | rest))
+"""
+
+
+@pytest.fixture
+def notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    cells = [new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}), new_markdown_cell("## Work")]
+    nbformat.write(new_notebook(cells=[*cells, new_code_cell(WORK), new_code_cell(RECORD)]), tmp_path / "tiny.ipynb")
+    return tmp_path / "tiny.ipynb"
+
+
+def grid(folder: Path, text: str) -> Path:
+    (folder / "grid.yaml").write_text(text)
+    return folder / "grid.yaml"
+
+
+def ledger(sweep: Path) -> list[list[str]]:
+    return [line.split() for line in (sweep / "ledger").read_text().splitlines()]
+
+
+def test_a_grid_is_the_product_of_its_lists(notebook: Path, tmp_path: Path) -> None:
+    points = read_grid(str(notebook), grid(tmp_path, "n: [1, 2]\nword: [a/b, c]\nsides: [8, 9]\n"))
+    assert [point.varied for point in points] == [{"n": n, "word": w} for n in (1, 2) for w in ("a/b", "c")]
+    assert all(point.wanted.resolved["sides"] == [8, 9] for point in points)
+    assert points[0].name.startswith("n-1_word-a-b-")
+    assert len({point.name for point in points}) == 4
+    points = read_grid(str(notebook), grid(tmp_path, "sides: [[], [3]]\n"), given={"n": "7"})
+    assert [point.wanted.resolved["sides"] for point in points] == [[], [3]]
+    assert {point.wanted.resolved["n"] for point in points} == {7}
+
+
+def test_the_name_of_a_point_follows_from_all_its_parameters(notebook: Path, tmp_path: Path) -> None:
+    def digest(text: str) -> str:
+        (point,) = read_grid(str(notebook), grid(tmp_path, text))
+        return point.name.rpartition("-")[2]
+
+    assert digest("n: [1]\n") == digest("word: [fine]\n")  # the notebook's own values, said or not
+    assert digest("n: [2]\n") != digest("n: [1]\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("wrd: [1, 2]\n", r"no parameter 'wrd' \(did you mean 'word'"),
+        ("n: [1, many]\n", "parameter n wants int, which 'many' is not"),
+        ("n: []\n", "n has no values to vary"),
+        ("n: [1, 1]\n", "a value stands twice"),
+        ("word: [a, b]\nn: [1, '1']\n", "a value stands twice"),
+        ("out: [a]\n", "out is set by the run itself"),
+        ("n 1\n", "holds no parameters"),
+    ],
+)
+def test_a_grid_is_checked_before_anything_runs(notebook: Path, tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        read_grid(str(notebook), grid(tmp_path, text))
+
+
+def test_what_varies_is_not_given_besides(notebook: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"n varies in .*grid\.yaml"):
+        read_grid(str(notebook), grid(tmp_path, "n: [1, 2]\n"), given={"n": "3"})
+
+
+def test_failed_runs_are_tried_again_and_finished_ones_never(notebook: Path, tmp_path: Path) -> None:
+    points = read_grid(str(notebook), grid(tmp_path, "n: [1]\nword: [fine]\n"))
+    points += read_grid(str(notebook), grid(tmp_path, "n: [2]\nword: [once]\n"))
+    points += read_grid(str(notebook), grid(tmp_path, "n: [3]\nword: [bad]\n"))
+    sweep = Sweep(points, tmp_path / "sweep")
+    outcomes = sweep.run(jobs=2)
+    assert [outcomes[point.name].state for point in points] == ["done", "done", "failed"]
+    assert "AssertionError: bad" in outcomes[points[2].name].error
+    assert Counter(line[0] for line in ledger(sweep.folder)) == {"1": 1, "2": 2, "3": 2}
+    assert {line[2] for line in ledger(sweep.folder)} == {pools.thread_caps(2)["OMP_NUM_THREADS"]}
+    results = pd.read_csv(sweep.folder / "results.csv")
+    assert sorted(zip(results["parameter.n"], results.value, strict=True)) == [(1, 2.0), (2, 4.0)]
+    assert (sweep.folder / points[2].name / "notebook.ipynb").exists()
+    assert not (sweep.folder / sweeps.ATTEMPTS).exists()
+
+    again = Sweep(points[:2] + read_grid(str(notebook), grid(tmp_path, "n: [4]\n")), sweep.folder)
+    assert {outcome.state for outcome in again.run(jobs=1).values()} == {"done"}
+    assert Counter(line[0] for line in ledger(sweep.folder)) == {"1": 1, "2": 2, "3": 2, "4": 1}
+    assert sorted(pd.read_csv(sweep.folder / "results.csv")["parameter.n"]) == [1, 2, 4]
+
+
+def test_a_worker_that_dies_costs_its_run_one_try(notebook: Path, tmp_path: Path) -> None:
+    points = read_grid(str(notebook), grid(tmp_path, "n: [1]\nword: [kill]\n"))
+    points += read_grid(str(notebook), grid(tmp_path, "n: [2]\nword: [fine]\n"))
+    sweep = Sweep(points, tmp_path / "sweep")
+    assert {outcome.state for outcome in sweep.run(jobs=2).values()} == {"done"}
+    begun = Counter(line[0] for line in ledger(sweep.folder))
+    assert begun["1"] == 2
+    assert begun["2"] <= 2
+    assert sorted(pd.read_csv(sweep.folder / "results.csv")["parameter.n"]) == [1, 2]
+
+
+def test_a_run_done_twice_is_kept_once(notebook: Path, tmp_path: Path) -> None:
+    (point,) = read_grid(str(notebook), grid(tmp_path, "n: [1]\n"))
+    sweep = Sweep([point], tmp_path / "sweep")
+    place = sweep.folder / point.name
+    place.mkdir(parents=True)
+    (place / sweeps.STATUS).write_text('{"state": "failed", "seconds": 1, "error": "before"}')
+    attempt(point, sweep.folder, place, 1, tmp_path)  # makes room for itself
+    kept = (place / sweeps.STATUS).stat().st_ino
+    assert sweep.outcomes()[point.name].state == "done"
+    attempt(point, sweep.folder, place, 1, tmp_path)
+    assert (place / sweeps.STATUS).stat().st_ino == kept
+    assert list((sweep.folder / sweeps.ATTEMPTS).iterdir()) == []
+    assert "[3/4] Work" in (place / sweeps.LOG).read_text()
+
+
+def test_two_sweeps_do_not_share_a_folder(notebook: Path, tmp_path: Path) -> None:
+    sweep = Sweep(read_grid(str(notebook), grid(tmp_path, "n: [1]\n")), tmp_path / "sweep")
+    sweep.folder.mkdir()
+    with FileLock(sweep.folder / ".lock"), pytest.raises(BlockingIOError, match="another sweep works in"):
+        sweep.run()
+    assert not (sweep.folder / "points.yaml").exists()
+
+
+def test_the_table_shows_what_runs_first(notebook: Path, tmp_path: Path) -> None:
+    sweep = Sweep(read_grid(str(notebook), grid(tmp_path, "n: [1, 2, 3]\n")), tmp_path / "sweep")
+    first, second, third = (point.name for point in sweep.points)
+    (sweep.folder / first).mkdir(parents=True)
+    (sweep.folder / first / sweeps.STATUS).write_text('{"state": "done", "seconds": 61.0, "error": ""}')
+    running = sweep.folder / sweeps.ATTEMPTS / f"{third}@1"
+    running.mkdir(parents=True)
+    (running / "parameters.yaml").write_text("")
+    (running / sweeps.LOG).write_text("[1/4]\n[2/4] Data\nloss 3\n")
+    outcomes = sweep.outcomes()
+    assert outcomes[first] == Outcome("done", 61.0)
+    assert outcomes[second] == Outcome()
+    assert (outcomes[third].state, outcomes[third].progress) == ("running", "[2/4] Data")
+    console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    with console.file:
+        console.print(table(sweep, outcomes, rows=2))
+        shown = console.export_text()
+    assert "running │ [2/4] Data" in shown
+    assert "waiting" in shown
+    assert "61 s" not in shown  # what is done gives way
+    assert "1 done, 1 waiting, 1 running" in shown
+
+
+def test_every_run_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, GPU-7")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert gpus() == ["4", "GPU-7"]
+    got: list[str] = []
+
+    def third() -> None:
+        with one_gpu({}) as variables:
+            got.append(variables["CUDA_VISIBLE_DEVICES"])
+
+    with one_gpu({"device": "auto"}) as one:
+        with one_gpu({"device": "cuda"}) as two, one_gpu({"device": "cpu"}) as none:
+            assert (one, two, none) == ({"CUDA_VISIBLE_DEVICES": "4"}, {"CUDA_VISIBLE_DEVICES": "GPU-7"}, {})
+            waits = threading.Thread(target=third)
+            waits.start()
+            time.sleep(0.2)
+            assert got == []
+        waits.join(timeout=20)
+        assert got == ["GPU-7"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert gpus() == []
+
+
+def test_gpus_are_counted_without_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'GPU 0: A (UUID: GPU-1)'\necho '  MIG 1g Device 0:'\necho 'GPU 1: A'")
+    program.chmod(0o755)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpus() == ["0", "1"]
+    program.unlink()
+    assert gpus() == []
+
+
+def test_backends_say_what_they_need(notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = Sweep(read_grid(str(notebook), grid(tmp_path, "n: [1]\n")), tmp_path / "sweep")
+    with pytest.raises(ValueError, match="loky works on this machine: --address here:1 goes with dask or ray"):
+        sweep.run(address="here:1")
+    with pytest.raises(ValueError, match="backend is 'slurm', not loky, dask or ray"):
+        sweep.run(backend="slurm")  # type: ignore[arg-type]
+    for name, package in (("ray", "pip install ray"), ("dask", r"wsolnb\[cluster\]")):
+        monkeypatch.setitem(sys.modules, {"ray": "ray.util.joblib", "dask": "distributed"}[name], None)
+        with pytest.raises(ModuleNotFoundError, match=package):
+            sweep.run(backend=name)  # type: ignore[arg-type]
+
+
+def test_the_command_line_brings_no_engine_with_it() -> None:
+    heavy = "{'torch', 'joblib', 'dask', 'distributed', 'pandas'}"
+    code = f"import sys, wsolnb.cli.app, wsolnb.cli.sweep; print(*{heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
+    shown = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}).invoke(app, ["sweep", "--help"]).output
+    assert all(option in shown for option in ("--grid", "--jobs", "--backend", "--address", "loky|dask|ray"))
+
+
+def test_parquet_is_asked_for_before_anything_runs(
+    notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    given = ["sweep", "tiny.ipynb", "--grid", str(grid(tmp_path, "n: [1]\n")), "--parquet"]
+    result = CliRunner().invoke(app, given)
+    assert (result.exit_code, result.output) == (2, "error: --parquet needs the package pyarrow: pip install pyarrow\n")
+    assert not (tmp_path / "runs").exists()
+
+
+def sweeping(*options: str) -> list[str]:
+    return [str(Path(sys.executable).with_name("wsolnb")), "sweep", "tiny.ipynb", "--grid", "grid.yaml", *options]
+
+
+def until(found: object, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not found():  # type: ignore[operator]
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on_where_it_stopped(notebook: Path, tmp_path: Path) -> None:
+    grid(tmp_path, "n: [1, 2]\nword: wait\n")
+    sweep = tmp_path / "runs" / "tiny" / "grid"
+    sweep.mkdir(parents=True)
+    (sweep / "go").touch()
+    first = subprocess.Popen(sweeping("--jobs", "1"), cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    with first:
+        until(lambda: list(sweep.glob("n-1*/status.json")))
+        (sweep / "go").unlink()
+        until(lambda: [line[0] for line in ledger(sweep)] == ["1", "2"])
+        first.send_signal(signal.SIGKILL)
+    (sweep / "go").touch()
+    done = subprocess.run(sweeping("--jobs", "1"), cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1 of 2 runs are done already" in done.stdout
+    assert "2 of 2 runs done" in done.stdout
+    assert sorted(pd.read_csv(sweep / "results.csv")["parameter.n"]) == [1, 2]
+    assert [line[0] for line in ledger(sweep)].count("1") == 1
+
+
+@pytest.mark.slow
+def test_a_worker_of_dask_that_is_killed_loses_and_doubles_nothing(notebook: Path, tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="install the extra 'cluster'")
+    grid(tmp_path, "n: [1, 2, 3, 4]\nword: wait\n")
+    sweep, scheduler = tmp_path / "runs" / "tiny" / "grid", tmp_path / "scheduler.json"
+    sweep.mkdir(parents=True)
+    dask = [sys.executable, "-m", "dask"]
+    local = ["--scheduler-file", str(scheduler), "--no-dashboard"]
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*command: str) -> subprocess.Popen[bytes]:
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        started.append(subprocess.Popen(command, cwd=tmp_path, **quiet))  # type: ignore[call-overload]
+        return started[-1]
+
+    try:
+        start(*dask, "scheduler", "--host", "127.0.0.1", "--port", "0", *local)
+        until(scheduler.exists)
+        workers = [
+            start(*dask, "worker", "--no-nanny", "--nthreads", "1", "--local-directory", str(tmp_path / name), *local)
+            for name in ("first", "second")
+        ]
+        address = json.loads(scheduler.read_text())["address"].removeprefix("tcp://")
+        command = sweeping("--backend", "dask", "--address", address)
+        with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+            until(lambda: (sweep / "ledger").exists() and len({line[1] for line in ledger(sweep)}) == 2)
+            struck, pid = next((line[0], line[1]) for line in ledger(sweep))
+            next(worker for worker in workers if str(worker.pid) == pid).send_signal(signal.SIGKILL)
+            (sweep / "go").touch()
+            shown, errors = run.communicate(timeout=120)
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    assert run.returncode == 0, shown + errors
+    assert "4 of 4 runs done" in shown
+    results = pd.read_csv(sweep / "results.csv")
+    assert sorted(results["parameter.n"]) == [1, 2, 3, 4]
+    assert len(list(sweep.glob("n-*/status.json"))) == 4
+    begun = Counter(line[0] for line in ledger(sweep))
+    assert begun == {n: 2 if n == struck else 1 for n in "1234"}

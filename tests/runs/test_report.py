@@ -1,0 +1,218 @@
+"""Reports: which runs they find, the table, the index, and pages that fetch nothing; see also tests/browser."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas as pd
+import pytest
+import torch
+from nbformat import v4
+from PIL import Image
+from typer.testing import CliRunner
+
+from wsolnb.cli.app import app
+from wsolnb.metrics.bootstrap import Interval
+from wsolnb.runs.paper import Paper
+from wsolnb.runs.record import record
+from wsolnb.runs.report.pages import STATE, VIEW, formula, page, take_states
+from wsolnb.runs.report.report import find_runs, report
+from wsolnb.runs.run import NOTEBOOK
+from wsolnb.runs.verdicts import board, verdicts
+
+FETCHES = re.compile(
+    r"""(?:src|href)\s*=\s*["'](?!data:|#|index\.html|results\.csv|verdicts\.md|[\w.+-]+\.html)|@import|url\((?!data:)"""
+)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Two runs of one paper, one of which did not reach its end."""
+    for name, ended in (("default", True), ("broken", False)):
+        folder = tmp_path / "runs" / "barz2022" / name
+        folder.mkdir(parents=True)
+        cells = [v4.new_markdown_cell("# Maps\n\n$W\\psi$"), v4.new_code_cell("print('<b>&')")]
+        nbformat.write(v4.new_notebook(cells=cells), folder / NOTEBOOK)
+        if ended:
+            (folder / "figures").mkdir()
+            Image.new("RGB", (600, 400), "red").save(folder / "figures" / "detections.png")
+            metrics = {"cam": {"ap25": Interval(value=0.25, low=0.2, high=0.3)}, "dcm": {"ap25": 0.5, "ap50": 0.125}}
+            tested = verdicts(Paper("barz2022"), {}, n=4)
+            record(folder, {"seed": 3, "note": "<script>"}, metrics, tested)
+    return tmp_path / "runs"
+
+
+def test_writes_an_index_a_page_per_run_and_one_table(runs: Path, tmp_path: Path) -> None:
+    index = report([runs], tmp_path / "out" / "deep")
+    assert index == tmp_path / "out" / "deep" / "index.html"
+    assert sorted(path.name for path in index.parent.iterdir()) == [
+        "barz2022-broken.html", "barz2022-default.html", "index.html", "results.csv", "verdicts.md",
+    ]  # fmt: skip
+    text = index.read_text(encoding="utf-8")
+    assert "0.250<small> [0.200, 0.300]</small>" in text
+    assert "This run did not reach its end." in text
+    assert "&lt;script&gt;" in text
+    assert text.count("not tested") >= len(Paper("barz2022").claims())
+    assert text.count("data:image/jpeg") == 2  # the figure and, without an explorer, the contact sheet
+    for path in index.parent.glob("*.html"):
+        assert not FETCHES.search(path.read_text(encoding="utf-8")), path.name
+
+
+def test_table_has_every_number_with_its_parameters(runs: Path, tmp_path: Path) -> None:
+    report([runs], tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "results.csv")
+    numbers = table[table.kind == "metric"]
+    assert numbers[["run", "method", "metric", "value"]].to_numpy().tolist() == [
+        ["barz2022-default", "cam", "ap25", 0.25],
+        ["barz2022-default", "dcm", "ap25", 0.5],
+        ["barz2022-default", "dcm", "ap50", 0.125],
+    ]
+    assert numbers["parameter.seed"].tolist() == [3, 3, 3]
+    claims = table[table.kind == "verdict"]
+    assert claims.claim.tolist() == [claim.id for claim in Paper("barz2022").claims()]
+    assert set(claims.verdict) == {"not tested"}
+
+
+def test_runs_may_be_given_in_any_way(runs: Path, tmp_path: Path) -> None:
+    one = runs / "barz2022" / "default"
+    assert [run.name for run in find_runs([one, runs, one / NOTEBOOK])] == ["barz2022-default", "barz2022-broken"]
+    other = tmp_path / "elsewhere" / "barz2022" / "default"
+    other.mkdir(parents=True)
+    (other / NOTEBOOK).write_bytes((one / NOTEBOOK).read_bytes())
+    (tmp_path / "my notes.ipynb").write_bytes((one / NOTEBOOK).read_bytes())
+    names = [run.name for run in find_runs([one, other, tmp_path / "my notes.ipynb"])]
+    assert names == ["barz2022-default", "barz2022-default-2", "my_notes"]
+
+
+def test_nothing_to_report_is_an_error_that_helps(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no run .*nowhere"):
+        report([tmp_path / "nowhere"], tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no notebook.ipynb below .*empty: make a run first"):
+        report([tmp_path / "empty"], tmp_path / "out")
+    with pytest.raises(ValueError, match="theme 'blue' is neither light nor dark"):
+        report([tmp_path / "empty"], tmp_path / "out", theme="blue")
+
+
+def test_a_file_that_is_no_notebook_spoils_only_its_own_page(runs: Path, tmp_path: Path) -> None:
+    (runs / "barz2022" / "broken" / NOTEBOOK).write_text("<not json>")
+    (runs / "barz2022" / "default" / "metrics.json").write_text("{")
+    report([runs], tmp_path / "out")
+    assert "notebook.ipynb cannot be read" in (tmp_path / "out" / "barz2022-broken.html").read_text()
+    text = (tmp_path / "out" / "index.html").read_text()
+    assert "metrics.json cannot be read" in text
+    with (tmp_path / "out" / "results.csv").open() as file:
+        assert len(list(csv.reader(file))) == 1
+
+
+def test_command(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # its default is the folder runs
+    done = CliRunner().invoke(app, ["report", "-o", "pages"])
+    assert done.exit_code == 0, done.output
+    assert "pages/index.html" in done.output
+    assert (tmp_path / "pages" / "barz2022-default.html").exists()
+    failed = CliRunner().invoke(app, ["report", "nowhere"])
+    assert failed.exit_code == 2
+    assert "no run nowhere" in failed.output
+
+
+def shown(module: str, **data: str) -> nbformat.NotebookNode:
+    """A notebook with one widget, whose text would end a script early."""
+    output = v4.new_output("display_data", data={VIEW: {"model_id": "m1"}, "text/plain": "a widget", **data})
+    notebook = v4.new_notebook(cells=[v4.new_code_cell("w", outputs=[output])])
+    state: dict[str, Any] = {"model_module": module, "state": {"_esm": "</script><b>", "n": 1}, "buffers": []}
+    notebook.metadata.widgets = {STATE: {"state": {"m1": state, "unused": state}, "version_major": 2}}
+    return notebook
+
+
+def test_a_widget_gets_a_place_and_its_state() -> None:
+    notebook = shown("anywidget", **{"image/png": "iVBORw0KGgo="})
+    text = page(notebook, title="<demo>")
+    assert "<title>&lt;demo&gt;</title>" in text
+    assert 'data-afm="m1"' in text
+    assert text.count('type="application/json"') == 1
+    assert "\\u003c/script>" in text
+    assert "</script><b>" not in text
+    assert "widgets" in notebook.metadata  # as it was
+    states = take_states(notebook)
+    assert list(states) == ["m1"]
+    assert "widgets" not in notebook.metadata
+    assert 'src="data:image/png;base64,iVBORw0KGgo="' in notebook.cells[0].outputs[0].data["text/html"]
+
+
+@pytest.mark.parametrize(("data", "said"), [({}, "needs a running kernel"), ({"image/png": "AAAA"}, "base64,AAAA")])
+def test_other_widgets_leave_a_picture_or_a_note(data: dict[str, str], said: str) -> None:
+    text = page(shown("@jupyter-widgets/controls", **data))
+    assert said in text
+    assert "data-afm" not in text.replace("[data-afm]", "")
+    assert not FETCHES.search(text)
+
+
+@pytest.mark.parametrize(
+    ("latex", "part"),
+    [
+        (r"W\psi", "<mi>W</mi><mi>&#x003C8;</mi>"),
+        (r"\mathcal{L}", "<mi>&#x02112;</mi>"),
+        (r"\mathcal L_c", "<mi>&#x02112;</mi>"),
+        (r"\mathbb R", "<mi>&#x0211D;</mi>"),
+        (r"\left( a < b", r"<code>\left( a &lt; b</code>"),
+    ],
+)
+def test_formulas(latex: str, part: str) -> None:
+    assert part in formula(latex)
+
+
+def test_formulas_and_links_in_text() -> None:
+    source = "Let $a<b$.\n\n$$\nx^2\n$$\n\n\\begin{align}y &= 1\\end{align}\n\n"
+    source += "[far](https://example.org) [near](../card.md#x) [here](#a)"
+    text = page(v4.new_notebook(cells=[v4.new_markdown_cell(source)]))
+    assert text.count("<math") == 3
+    assert len(re.findall(r'<math [^>]*display="block"', text)) == 2
+    assert 'href="https://example.org"' in text
+    assert '<span title="../card.md#x">near</span>' in text
+    assert 'href="#a"' in text
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_themes(theme: str) -> None:
+    text = page(v4.new_notebook(), theme=theme)
+    assert f'data-jp-theme-light="{"true" if theme == "light" else "false"}"' in text
+
+
+def test_every_formula_of_the_suite_can_be_read(repo: Path) -> None:
+    texts = [cell.source for path in (repo / "notebooks").glob("*.ipynb")
+             for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]  # fmt: skip
+    text = page(v4.new_notebook(cells=[v4.new_markdown_cell(source) for source in texts]))
+    assert text.count("<math") > 20
+    assert re.findall(r"<code>[^<]*\\[a-zA-Z]+[^<]*</code>", text) == []
+
+
+def test_the_board_has_every_claim_with_its_numbers(tmp_path: Path) -> None:
+    paper = Paper("barz2022")
+    first, second = (
+        Interval(value=v, low=v - 0.1, high=v + 0.1, draws=torch.full((9,), v).double()) for v in (0.75, 0.5)
+    )
+    claim = paper.claims()[0]
+    measured = {claim.first: {claim.metric: first}, claim.second: {claim.metric: second}}
+    written = record(tmp_path, {}, {}, verdicts(paper, measured))["verdicts"]
+    lines = board({"barz2022-default": written, "unfinished": []}).splitlines()
+    assert lines[0].split("|")[1:-1] == [
+        " run ",
+        " reproduced ",
+        " same direction ",
+        " not reproduced ",
+        " not tested ",
+    ]
+    assert lines[2] == f"| barz2022-default | 1 | 0 | 0 | {len(paper.claims()) - 1} |"
+    rows = [line for line in lines[3:] if line.startswith("|")][2:]
+    assert len(rows) == len(paper.claims())
+    assert "| 75.0 : 50.0 % | +25.0 [+25.0, +25.0] | reproduced |" in rows[0]
+    assert all("unfinished" not in line for line in lines)
+
+
+def test_no_verdicts_no_board() -> None:
+    assert board({"unfinished": []}) == ""

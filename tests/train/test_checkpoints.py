@@ -1,0 +1,212 @@
+"""Checkpoints: whole or not there, verified when loaded, refused if they are of something else."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+import wsolnb.train.loop
+from wsolnb._utils.files import write_whole
+from wsolnb.losses import CrossEntropy
+from wsolnb.train import AdamPlan, Plan, train
+from wsolnb.train.checkpoint import (
+    Checkpoint,
+    optimizer_parts,
+    random_states,
+    restore_module,
+    restore_optimizer,
+    restore_random_states,
+)
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Checkpoint:
+    checkpoint = Checkpoint(tmp_path / "net.checkpoint", "a1", "wsolnb 1")
+    checkpoint.save({"w": torch.arange(6.0).reshape(2, 3)}, {"epoch": 4, "rate": 0.1})
+    return checkpoint
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_last_one_is_kept(kept: Checkpoint) -> None:
+    kept.save({"w": torch.zeros(2)}, {"epoch": 5})
+    assert len(files(kept.folder)) == 2
+    loaded = kept.load()
+    assert loaded is not None
+    assert torch.equal(loaded[0]["w"], torch.zeros(2))
+    assert loaded[1] == {"epoch": 5}
+    kept.remove()
+    assert kept.load() is None
+    assert not kept.folder.exists()
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda f: _flip(next(f.glob("*.safetensors"))), r"\.safetensors is missing or damaged \(its SHA-256 is"),
+        (lambda f: os.truncate(next(f.glob("*.safetensors")), 20), r"\.safetensors is missing or damaged"),
+        (lambda f: next(f.glob("*.safetensors")).unlink(), r"\.safetensors is missing or damaged \(.*No such file"),
+        (lambda f: os.truncate(f / "manifest.json", 50), r"manifest\.json is damaged \(JSONDecodeError"),
+        (lambda f: (f / "manifest.json").write_text("[]"), r"manifest\.json is damaged"),
+        (
+            lambda f: (f / "manifest.json").write_text((f / "manifest.json").read_text().replace("0.1", "0.2")),
+            "does not have the digest it names",
+        ),
+    ],
+)
+def test_a_damaged_one_is_refused_and_left_as_it_is(kept: Checkpoint, damage: Any, says: str) -> None:
+    damage(kept.folder)
+    before = files(kept.folder)
+    with pytest.raises(ValueError, match=says) as refused:
+        kept.load()
+    assert f"delete {kept.folder} to train from the start" in str(refused.value)
+    assert files(kept.folder) == before
+
+
+def test_one_of_another_model_or_version_is_refused(kept: Checkpoint) -> None:
+    with pytest.raises(ValueError, match=r"belongs to another training \(key a1, this one has b2\): another model"):
+        Checkpoint(kept.folder, "b2", "wsolnb 1").load()
+    with pytest.raises(ValueError, match="was saved by wsolnb 1, this is wsolnb 2: delete"):
+        Checkpoint(kept.folder, "a1", "wsolnb 2").load()
+    with pytest.raises(ValueError, match=r"here holds the weights of another model: (.|\n)*size mismatch for weight"):
+        restore_module(nn.Linear(2, 2), {"weight": torch.zeros(3, 3), "bias": torch.zeros(2)}, Path("here"))
+
+
+def test_a_full_disk_leaves_what_is_there(kept: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = files(kept.folder)
+
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"no room for .*safetensors: it takes 0\.0 MB, .* MB are free; what was saved"):
+        kept.save({"w": torch.zeros(9)}, {})
+    assert files(kept.folder) == before
+    with pytest.raises(FileNotFoundError):
+        write_whole(kept.folder / "no" / "such", b"")
+
+
+@pytest.mark.parametrize("plan", [Plan(1, lr=0.1), AdamPlan(1)], ids=["sgd", "adam"])
+def test_an_optimizer_goes_on_bit_for_bit(plan: Plan) -> None:
+    def net() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+
+    def step(model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
+        images = torch.rand(2, 3, 5, 7, generator=torch.Generator().manual_seed(number))
+        optimizer.zero_grad()
+        model(images).square().mean().backward()
+        optimizer.step()
+
+    whole, resumed = net(), net()
+    a, b = plan.optimizer([{"params": whole.parameters()}]), plan.optimizer([{"params": resumed.parameters()}])
+    step(whole, a, 0)
+    tensors, values = optimizer_parts(a)
+    resumed.load_state_dict(whole.state_dict())
+    restore_optimizer(b, tensors, json.loads(json.dumps(values)))
+    entry = next(t for t in b.state[next(resumed.parameters())].values() if t.ndim == 4)
+    assert entry.is_contiguous(memory_format=torch.channels_last)
+    for number in (1, 2):
+        step(whole, a, number)
+        step(resumed, b, number)
+    for p, q in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_random_numbers_go_on() -> None:
+    torch.rand(3), np.random.rand(), random.gauss(0, 1)
+    states = json.loads(json.dumps(random_states()))
+    first = [torch.rand(2).tolist(), np.random.randn(3).tolist(), random.gauss(0, 1), random.random()]
+    restore_random_states(states)
+    assert [torch.rand(2).tolist(), np.random.randn(3).tolist(), random.gauss(0, 1), random.random()] == first
+
+
+class _Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(images.mean((2, 3)))
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TensorDataset:
+    monkeypatch.setenv("WSOLNB_CACHE", str(tmp_path / "cache"))
+    return TensorDataset(torch.rand(12, 3, 5, 7), torch.arange(12) % 2)
+
+
+def test_damaged_weights_in_the_cache_are_refused(data: TensorDataset) -> None:
+    done = train(_Net(), data, CrossEntropy(), Plan(1, 6), device="cpu")
+    assert done.weights is not None
+    _flip(done.weights)
+    with pytest.raises(ValueError, match=r"is missing or damaged .*train again with retrain=True"):
+        train(_Net(), data, CrossEntropy(), Plan(1, 6), device="cpu")
+    assert not train(_Net(), data, CrossEntropy(), Plan(1, 6), device="cpu", retrain=True).cached
+    assert train(_Net(), data, CrossEntropy(), Plan(1, 6), device="cpu").cached
+
+
+def test_weights_cached_before_there_were_hashes_are_found(data: TensorDataset) -> None:
+    done = train(_Net(), data, CrossEntropy(), Plan(1, 6), device="cpu")
+    assert done.weights is not None
+    record = json.loads(done.weights.with_suffix(".json").read_text())
+    del record["sha256"]
+    done.weights.with_suffix(".json").write_text(json.dumps(record))
+    assert train(_Net(), data, CrossEntropy(), Plan(1, 6), device="cpu").cached
+
+
+def test_accumulated_batches_give_the_step_of_a_larger_one(data: TensorDataset) -> None:
+    images, labels = data.tensors
+    some = TensorDataset(images[:11], labels[:11])  # the last step of an epoch has 3 images: 2 and 1
+    one, many = _Net(), _Net()
+    a = train(one, some, CrossEntropy(), Plan(3, 4, lr=0.5), device="cpu", precision="32-true")
+    b = train(many, some, CrossEntropy(), Plan(3, 2, lr=0.5), device="cpu", precision="32-true", accumulate=2)
+    assert torch.allclose(one.head.weight, many.head.weight, atol=1e-6)
+    assert [r["loss"] for r in a.history] == pytest.approx([r["loss"] for r in b.history], abs=1e-6)
+    assert not torch.allclose(one.head.weight, _Net().head.weight, atol=1e-3)
+    with pytest.raises(ValueError, match="accumulate=0: must be at least 1"):
+        train(_Net(), some, CrossEntropy(), Plan(1), accumulate=0)
+
+
+def test_a_compiled_model_trains_the_same_weights(data: TensorDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled, compiler = [], torch.compile
+
+    def eager(model: nn.Module, **how: Any) -> Any:
+        compiled.append(model)
+        return compiler(model, **(how | {"backend": "eager"}))
+
+    plain, other = _Net(), _Net()
+    a = train(plain, data, CrossEntropy(), Plan(2, 6, lr=0.5), device="cpu", precision="32-true")
+    monkeypatch.setattr(wsolnb.train.loop.torch, "compile", eager)
+    b = train(other, data, CrossEntropy(), Plan(2, 6, lr=0.5), device="cpu", precision="32-true", compile=True)
+    assert set(compiled) == {other}
+    assert a.weights != b.weights
+    assert torch.allclose(plain.head.weight, other.head.weight, atol=1e-6)
+    assert [*other.state_dict()] == ["head.weight", "head.bias"]
+
+
+def test_workers_do_not_change_what_is_seen(data: TensorDataset) -> None:
+    here, apart = _Net(), _Net()
+    train(here, data, CrossEntropy(), Plan(2, 5, lr=0.5), device="cpu", precision="32-true")
+    how = {"device": "cpu", "precision": "32-true", "retrain": True}
+    train(apart, data, CrossEntropy(), Plan(2, 5, lr=0.5), workers=1, **how)  # type: ignore[arg-type]
+    assert torch.equal(here.head.weight, apart.head.weight)

@@ -1,0 +1,126 @@
+"""Two processes train like one with the double batch; what they report is of both."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trained_together
+
+from wsolnb.losses import CrossEntropy
+from wsolnb.papers.kou2021.sampler import ClassBalanced
+from wsolnb.train import Plan, train
+from wsolnb.train.batches import Rest, Seeded, Shuffled
+
+TOGETHER = {
+    "plain": {"batch_size": 2},
+    "accumulated": {"batch_size": 1, "accumulate": 2},
+    "balanced": {"batch_size": 1, "balanced": True},
+    "again": {"batch_size": 2},
+    "torn": {"batch_size": 2, "torn": True},
+    "sharded": {"batch_size": 2, "strategy": "fsdp"},
+    "sharded, stopped": {"batch_size": 1, "accumulate": 2, "strategy": "fsdp", "stop": True},
+}
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+    """What each of two processes under torchrun got."""
+    out = tmp_path_factory.mktemp("together")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*command, trained_together.__file__, str(out), json.dumps(TOGETHER)],
+        env={**os.environ, "WSOLNB_CACHE": str(out), "OMP_NUM_THREADS": "1", "WSOLNB_HEADLESS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch   3/3") == 6  # the first process alone speaks; one training was cached
+    return {name: [json.loads((out / f"{name}-{rank}.json").read_text()) for rank in (0, 1)] for name in TOGETHER}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "alone"),
+    [
+        ("plain", {"batch_size": 4}),
+        ("plain", {"batch_size": 2, "accumulate": 2}),
+        ("accumulated", {"batch_size": 4}),
+        ("balanced", {"batch_size": 1, "accumulate": 2, "balanced": True}),
+        ("sharded", {"batch_size": 4}),
+        ("sharded, stopped", {"batch_size": 4}),
+    ],
+)
+def test_two_processes_follow_one_with_the_double_batch(
+    together: dict[str, list[dict[str, Any]]],
+    name: str,
+    alone: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WSOLNB_CACHE", str(tmp_path))
+    one, two = trained_together.run(**alone), together[name]
+    assert two[0]["weights"] == two[1]["weights"]
+    assert two[0]["weights"] == pytest.approx(one["weights"], abs=2e-6)
+    for mine, other in zip(two[0]["history"], two[1]["history"], strict=True):
+        assert {k: v for k, v in mine.items() if k != "images_per_second"} == {
+            k: v for k, v in other.items() if k != "images_per_second"
+        }
+    for key in ("loss", "accuracy", "lr"):
+        values = [row[key] for row in one["history"]]
+        assert [row[key] for row in two[0]["history"]] == pytest.approx(values, abs=2e-6)
+    assert len({row["loss"] for row in one["history"]}) == 3
+    assert two[0]["key"] != one["key"]
+
+
+@pytest.mark.slow
+def test_both_processes_take_cached_weights(together: dict[str, list[dict[str, Any]]]) -> None:
+    assert [run["cached"] for run in together["again"]] == [True, True]
+    assert [run["cached"] for run in together["plain"]] == [False, False]
+    assert together["again"][0]["weights"] == together["again"][1]["weights"] == together["plain"][0]["weights"]
+
+
+@pytest.mark.slow
+def test_images_found_unreadable_are_counted_over_both_processes(together: dict[str, list[dict[str, Any]]]) -> None:
+    assert [[row["unreadable"] for row in run["history"]] for run in together["torn"]] == [[2, 2, 2], [2, 2, 2]]
+
+
+def test_no_other_strategy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WSOLNB_CACHE", str(tmp_path))
+    with pytest.raises(ValueError, match="strategy='zero': must be ddp or fsdp"):
+        train(trained_together.Net(), trained_together.Noise(), CrossEntropy(), Plan(1), device="cpu", strategy="zero")
+
+
+def test_processes_share_the_batches_of_one() -> None:
+    whole = [sorted(batch) for batch in Shuffled(11, 4)]
+    shares = [list(Shuffled(11, 2, rank=rank, replicas=2)) for rank in (0, 1)]
+    assert [sorted(a + b) for a, b in zip(*shares, strict=True)] == whole
+    assert [Shuffled(9, 2, rank=1, replicas=2).images(n) for n in range(3)] == [(2, 4), (2, 4), (0, 1)]
+    assert [len(batch) for batch in Shuffled(9, 2, rank=1, replicas=2)] == [2, 2, 1]
+    other = Shuffled(11, 4)
+    other.seed = 1
+    assert [sorted(batch) for batch in other] != whole
+
+
+def test_the_rest_of_an_epoch_names_its_images() -> None:
+    rest = Rest(Shuffled(5, 2), seeded=True)
+    rest.start, rest.seed = 1, 7
+    assert list(rest) == [[(7, index) for index in batch] for batch in list(Shuffled(5, 2))[1:]]
+    assert len(Seeded(trained_together.Noise())) == trained_together.IMAGES
+
+
+def test_a_sampler_that_all_processes_would_repeat_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WSOLNB_CACHE", str(tmp_path))
+    monkeypatch.setattr(
+        "wsolnb.train.training._fabric", lambda *_: type("Two", (), {"world_size": 2, "device": "cpu"})()
+    )
+    batches = ClassBalanced(trained_together.Noise.labels, 3, 3)
+    with pytest.raises(ValueError, match=r"ClassBalanced.* does not share its batches out to 2 processes"):
+        train(trained_together.Net(), trained_together.Noise(), CrossEntropy(), Plan(1), batches=batches, device="cpu")

@@ -1,0 +1,167 @@
+"""The command line: ``wsolnb run``, ``wsolnb papers``, ``wsolnb lab`` and what else the package registers here."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from wsolnb import __version__
+from wsolnb.cli.data import data_app
+from wsolnb.cli.sweep import sweep_command
+
+_RUN_OPTIONS = ("-p", "--parameter")
+_ELSEWHERE = {
+    "eval": "wsolnb.cli.evaluate:eval_command",
+    "report": "wsolnb.runs.report.report:report_command",
+    "localize": "wsolnb.cli.localize:localize_command",
+}
+"""Subcommands that live beside their subject; imported when asked for, because they bring torch with them."""
+
+
+class _Group(TyperGroup):
+    """Shows what went wrong as one line: errors that name a value or a file are meant for the person who typed it."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*super().list_commands(ctx), *_ELSEWHERE]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in _ELSEWHERE:
+            return super().get_command(ctx, cmd_name)
+        module, _, function = _ELSEWHERE[cmd_name].partition(":")
+        lone = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
+        lone.command(cmd_name)(getattr(importlib.import_module(module), function))
+        return typer.main.get_command(lone)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (ValueError, OSError) as error:
+            typer.secho(f"error: {error}", fg="red", err=True)
+            raise typer.Exit(2) from None
+
+
+class _PairsCommand(TyperCommand):
+    """Joins ``-p NAME VALUE`` to ``-p NAME=VALUE``, because typer takes no repeated option with two values."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        joined: list[str] = []
+        rest = iter(args)
+        for arg in rest:
+            joined.append(arg)
+            if arg in _RUN_OPTIONS:
+                name, value = next(rest, None), next(rest, None)
+                if name is None or value is None:
+                    raise typer.BadParameter(f"{arg} needs a NAME and a VALUE, not {name!r} alone", ctx)
+                joined.append(f"{name}={value}")
+        return super().parse_args(ctx, joined)
+
+
+app = typer.Typer(
+    cls=_Group,
+    help="Weakly supervised object localization: five papers as notebooks that run.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+
+
+app.add_typer(data_app, name="data")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and stop.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command("run", cls=_PairsCommand)
+def run_command(
+    source: Annotated[str, typer.Argument(metavar="KEY", help="A paper (see `wsolnb papers`) or an .ipynb file.")],
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option(*_RUN_OPTIONS, metavar="NAME VALUE", help="Set a parameter of the notebook. Repeatable."),
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="A recipe of the paper, or a YAML file of parameters.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run's folder. Default: the recipe's, or 'default'.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what it would train, with memory and time from a measured step.")
+    ] = False,
+) -> None:
+    """Run a paper's notebook; keep notebook, figures and metrics in runs/KEY/NAME/."""
+    from wsolnb.runs.run import NOTEBOOK, RunFailed, Stopped, run
+
+    started = time.monotonic()
+    given = dict(pair.split("=", 1) for pair in parameters or [])
+    if dry_run:
+        from wsolnb.runs.dry_run import budget, describe
+
+        for line in describe(budget(source, given, recipe=recipe)):
+            typer.echo(line)
+        return
+    try:
+        folder = run(source, given, recipe=recipe, name=name, root=out)
+    except RunFailed as failure:
+        typer.secho(f"error: {failure}", fg="red", err=True)
+        typer.secho(f"the notebook with the error: {failure.notebook}", err=True)
+        raise typer.Exit(1) from None
+    except Stopped as stop:
+        typer.secho(str(stop), fg="red", err=True)
+        typer.secho(f"the notebook so far: {stop.notebook}", err=True)
+        raise typer.Exit(128 + stop.number) from None
+    except KeyboardInterrupt:
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it would report the kernel that we just killed
+        typer.secho("killed; run the same again to go on from the last checkpoint", fg="red", err=True)
+        raise typer.Exit(130) from None
+    typer.secho(f"done in {time.monotonic() - started:.0f} s", fg="green")
+    for label, path in (
+        ("notebook", folder / NOTEBOOK),
+        ("figures", folder / "figures"),
+        ("metrics", folder / "metrics.json"),
+        ("parameters", folder / "parameters.yaml"),
+    ):
+        if path.exists():
+            typer.echo(f"{label:<10}  {path}")
+
+
+app.command("sweep", cls=_PairsCommand)(sweep_command)
+
+
+@app.command("papers")
+def papers_command() -> None:
+    """List the papers of the suite with their recipes."""
+    from wsolnb.runs.paper import Paper, paper_keys
+
+    for key in paper_keys():
+        paper = Paper(key)
+        typer.secho(key, bold=True)
+        typer.echo(f"  {', '.join(paper.authors)} ({paper.year}): {paper.title}")
+        typer.echo(f"  notebook  {paper.notebook}\n  recipes   {', '.join(paper.recipes())}")
+
+
+@app.command("lab")
+def lab_command() -> None:
+    """Open the notebooks in JupyterLab."""
+    from wsolnb.runs.paper import suite_folder
+
+    notebooks = suite_folder() / "notebooks"
+    raise typer.Exit(subprocess.run([sys.executable, "-m", "jupyterlab", str(notebooks)]).returncode)

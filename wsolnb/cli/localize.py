@@ -1,0 +1,114 @@
+"""``wsolnb localize``: photos and a trained classifier in, overlays and COCO files out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Method(StrEnum):
+    """How the network is read."""
+
+    CAM = "cam"
+    NWC = "nwc"
+    PAS = "pas"
+    BOTH = "nwc+pas"
+    DCM = "dcm"
+
+
+def localize_command(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Photos.")],
+    model: Annotated[str, typer.Option(help="A classifier of torchvision or timm (timm/NAME if both have one).")],
+    weights: Annotated[str, typer.Option(help="DEFAULT, another name of weights, or a .safetensors or .pth file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A new folder for overlays and COCO files.")],
+    method: Annotated[Method, typer.Option(help="How the network is read.")] = Method.CAM,
+    classes: Annotated[
+        str, typer.Option(help="How many of the best; 'all'; or names or numbers with commas: 'tabby,' or '281,282'.")
+    ] = "1",
+    rule: Annotated[str | None, typer.Option(help="Box rule: a preset such as cam, dcm or rethinking.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Threshold of the box rule.")] = None,
+    head: Annotated[str | None, typer.Option(help="Name of the linear layer, where there are several.")] = None,
+    names: Annotated[Path | None, typer.Option(help="Text file with the name of a class in each line.")] = None,
+    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda; by default a GPU if there is one.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Photos in one pass.")] = 8,
+) -> None:
+    """Localize classes in photos with a trained classifier; write overlays and COCO-format JSON into a new folder."""
+    from dataclasses import replace
+
+    import torch
+
+    from wsolnb.boxes import BoxRule
+    from wsolnb.inference.localize import RULES
+    from wsolnb.inference.photos import localize_photos
+    from wsolnb.models.pretrained import ready
+
+    cut = RULES[method] if rule is None else BoxRule.preset(rule)
+    cut = cut if threshold is None else replace(cut, threshold=threshold)
+    lines = None if names is None else names.read_text(encoding="utf-8").splitlines()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):  # before weights are fetched
+        raise FileExistsError(f"{out} is there already and holds something: nothing is overwritten, give a new folder")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"no device {device!r} here: {str(error).splitlines()[0]}") from None
+    net = ready(model, weights)
+    done = localize_photos(
+        images,
+        out,
+        net,
+        method=method,
+        classes=choice(classes, net.names if lines is None else lines),
+        rule=cut,
+        head=head,
+        names=lines,
+        device=device,
+        batch_size=batch_size,
+    )
+    typer.echo(f"{done.boxes} boxes in {done.photos} photos, {done.empty} classes without a box")
+    typer.echo(f"overlays   {done.folder / 'overlays'}")
+    typer.echo(f"boxes      {done.folder / 'results.json'} (COCO.loadRes), of {done.folder / 'images.json'} (COCO)")
+    for path, why in done.unread.items():
+        typer.secho(f"not read: {path}: {why}", fg="red", err=True)
+    if done.unread:
+        raise typer.Exit(1)
+
+
+def choice(text: str, names: Sequence[str] | None) -> str | int | list[int]:
+    """What is meant by the text of `--classes`.
+
+    Args:
+        text: A number; `all`; or classes by name or number, with a comma after each, the last one's may be left out
+            if there are two.
+        names: Of the classes, where they are known.
+
+    Raises:
+        ValueError: A name that is not known, or that several classes have.
+
+    Example:
+        >>> choice("5", None), choice("all", None), choice("dog, 0", ["cat", "dog"])
+        (5, 'all', [1, 0])
+    """
+    if text == "all":
+        return text
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if "," not in text and text.strip().lstrip("+-").isdigit():
+        return int(text)
+    chosen = []
+    for part in parts:
+        known = [index for index, name in enumerate(names or ()) if name.casefold() == part.casefold()]
+        if len(known) > 1:
+            raise ValueError(f"classes {', '.join(map(str, known))} are all named {part!r}: give the number")
+        if not known and not part.lstrip("+-").isdigit():
+            hint = (
+                "the weights come without names; give numbers, or names with --names"
+                if names is None
+                else "no such name"
+            )
+            raise ValueError(f"class {part!r}: {hint}")
+        chosen.append(known[0] if known else int(part))
+    return chosen

@@ -1,0 +1,170 @@
+"""``wsolnb sweep``: a run for every combination of parameters, with a table of how they stand."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from wsolnb.runs.sweep import Outcome, Sweep
+
+
+class Backend(StrEnum):
+    """Where the runs are computed."""
+
+    LOKY = "loky"
+    DASK = "dask"
+    RAY = "ray"
+
+
+def sweep_command(
+    source: Annotated[str, typer.Argument(metavar="KEY", help="A paper (see `wsolnb papers`) or an .ipynb file.")],
+    grid: Annotated[Path, typer.Option(metavar="FILE.yaml", help="Parameters; those with a list of values vary.")],
+    jobs: Annotated[
+        int, typer.Option(min=0, help="Runs at a time. 0: one per GPU, or without one, one per two cores.")
+    ] = 0,
+    backend: Annotated[Backend, typer.Option(help="Processes of this machine, or a cluster.")] = Backend.LOKY,
+    address: Annotated[str, typer.Option(metavar="HOST:PORT", help="Scheduler of Dask or Ray.")] = "",
+    recipe: Annotated[str | None, typer.Option(help="A recipe of the paper, or a YAML file, under the grid.")] = None,
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option("-p", "--parameter", metavar="NAME VALUE", help="Set a parameter of all runs. Repeatable."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the sweep. Default: that of the grid's file.")] = None,
+    out: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
+    parquet: Annotated[bool, typer.Option("--parquet", help="Write results.parquet too (needs pyarrow).")] = False,
+) -> None:
+    """Run a notebook for every combination of parameters, in runs/KEY/NAME/. Given again, it goes on."""
+    from wsolnb.runs.sweep import Sweep, read_grid
+
+    if parquet:
+        _need_parquet()
+    points = read_grid(source, grid, recipe=recipe, given=dict(pair.split("=", 1) for pair in parameters or []))
+    sweep = Sweep(points, out / points[0].wanted.key / (name or grid.stem))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with Watch(sweep):
+            outcomes = sweep.run(jobs=jobs, backend=backend.value, address=address)
+    except KeyboardInterrupt:
+        done = sum(outcome.state == "done" for outcome in sweep.outcomes().values())
+        said = f"stopped; {done} of {len(points)} runs are done: give the same command again to go on"
+        typer.secho(said, fg="red", err=True)
+        raise typer.Exit(130) from None
+    except ImportError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise typer.Exit(2) from None
+    if parquet:
+        sweep.collect().to_parquet(sweep.folder / "results.parquet", index=False)
+    failed = {label: outcome for label, outcome in outcomes.items() if outcome.state != "done"}
+    typer.secho(f"{len(points) - len(failed)} of {len(points)} runs done", fg=None if failed else "green")
+    typer.echo(f"results     {sweep.folder / 'results.csv'}")
+    for label, outcome in failed.items():
+        why = outcome.error or "its worker died, twice"
+        typer.secho(f"failed: {label}: {why}", fg="red", err=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _need_parquet() -> None:
+    from importlib.util import find_spec
+
+    if not (find_spec("pyarrow") or find_spec("fastparquet")):
+        raise ValueError("--parquet needs the package pyarrow: pip install pyarrow")
+
+
+class Watch:
+    """Shows how the runs of a sweep stand: a table on a terminal, a line for every change elsewhere.
+
+    Args:
+        sweep: The sweep; its folder is read twice a second.
+    """
+
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep = sweep
+        self._live: Any = None
+        self._seen: dict[str, str] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        if sys.stdout.isatty():
+            from rich.live import Live
+
+            self._live = Live(transient=False, auto_refresh=False)
+
+    def __enter__(self) -> Self:
+        self._seen = {name: outcome.state for name, outcome in self.sweep.outcomes().items()}
+        if already := sum(state == "done" for state in self._seen.values()):
+            typer.echo(f"{already} of {len(self._seen)} runs are done already")
+        if self._live:
+            self._live.start()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.show(self.sweep.outcomes())
+        if self._live:
+            self._live.stop()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.5):
+            self.show(self.sweep.outcomes())
+
+    def show(self, outcomes: Mapping[str, Outcome]) -> None:
+        """Show how the runs stand now."""
+        if self._live:
+            self._live.update(table(self.sweep, outcomes, self._live.console.height - 6), refresh=True)
+            return
+        for name, outcome in outcomes.items():
+            if outcome.state != self._seen[name] and outcome.state != "waiting":
+                done = sum(each.state == "done" for each in outcomes.values())
+                typer.echo(f"[{done}/{len(outcomes)}] {outcome.state:<8} {name} {_took(outcome)}".rstrip())
+            self._seen[name] = outcome.state
+
+
+def table(sweep: Sweep, outcomes: Mapping[str, Outcome], rows: int) -> Table:
+    """A table of the runs, those that run or failed first.
+
+    Args:
+        sweep: The sweep.
+        outcomes: How its points stand.
+        rows: How many rows fit; what does not is counted in the caption.
+    """
+    from rich.table import Table
+
+    order = ["running", "failed", "waiting", "done"]
+    first = sorted(sweep.points, key=lambda point: order.index(outcomes[point.name].state))
+    shown = {point.name for point in first[: max(1, rows)]}
+    counts: Counter[str] = Counter(outcome.state for outcome in outcomes.values())
+    caption = ", ".join(f"{counts[state]} {state}" for state in reversed(order) if counts[state])
+    drawn = Table(title=sweep.folder.name, caption=caption)
+    varied = list(sweep.points[0].varied)
+    for heading in (*varied, "state", "cell", "time"):
+        drawn.add_column(heading, no_wrap=True)
+    colours = {"running": "yellow", "failed": "red", "done": "green", "waiting": "dim"}
+    for point in sweep.points:
+        if point.name in shown:
+            outcome = outcomes[point.name]
+            values = [str(point.varied[name]) for name in varied]
+            note = outcome.progress or outcome.error.partition("\n")[0]
+            drawn.add_row(*values, outcome.state, note, _took(outcome), style=colours[outcome.state])
+    return drawn
+
+
+def _took(outcome: Outcome) -> str:
+    seconds = time.time() - outcome.since if outcome.state == "running" else outcome.seconds
+    return f"{seconds:.0f} s" if outcome.state != "waiting" else ""

@@ -1,0 +1,120 @@
+"""Decoded and resized photos, kept on disk from epoch to epoch and from run to run, up to a limit."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import PIL
+import torch
+import torchvision
+from torch import Tensor
+
+from wsolnb._utils.cache import cache_folder, fingerprint
+from wsolnb.data.readers.images import file_of
+
+_TAG = 4  # bytes before the pixels of an image: a checksum of them and of what the photo's file looked like
+
+
+class PixelCache:
+    """Photos of one size, uint8, in one file, each at a place of its own: whoever is first puts it there.
+
+    An image is taken from the file only if the checksum in front of it fits its pixels and the size and time of its
+    photo; else it is made anew. So any number of processes may use the file at the same time, none waits for another,
+    and a photo that was changed, a write that was cut short or a damaged file costs time, never a wrong image. Photos
+    for which there is no room (the last ones of the data set, or all after the disk was full) are made anew each time.
+
+    Args:
+        photos: What tells the data set from others: its folder and the names of its photos, say.
+        side: Height and width of the images.
+        limit: Bytes that this file and those of other data sets beside it may take together.
+        folder: Where the files are; None: `images` in the folder of the cached weights (`WSOLNB_CACHE`).
+
+    Raises:
+        ValueError: If the limit is below 0.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     photo = Path(folder, "a.jpg")
+        ...     _ = photo.write_bytes(b"stands for a photo")
+        ...     cache = PixelCache("one photo", 2, 10**6, Path(folder))
+        ...     first = cache.get(0, photo, lambda: torch.full((3, 2, 2), 7, dtype=torch.uint8))
+        ...     again = cache.get(0, photo, lambda: torch.zeros(3, 2, 2, dtype=torch.uint8))
+        ...     int(again.sum()), cache.room
+        (84, 62500)
+    """
+
+    def __init__(self, photos: str, side: int, limit: int, folder: Path | None = None) -> None:
+        if limit < 0:
+            raise ValueError(f"a cache of {limit} bytes: give 0 or more")
+        self.side = side
+        folder = cache_folder() / "images" if folder is None else folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file = folder / f"{fingerprint(photos, side, torchvision.__version__, PIL.__version__)}.pixels"
+        self.file.touch()
+        others = sum(path.stat().st_blocks * 512 for path in folder.glob("*.pixels") if path != self.file)
+        self._record = _TAG + 3 * side * side
+        self.room = max(0, limit - others) // self._record
+        """Number of images that may be kept: the first ones of the data set."""
+
+    def get(self, index: int, photo: Path, make: Callable[[], Tensor]) -> Tensor:
+        """An image from the file, or else from `make`, whose result is then kept.
+
+        Args:
+            index: The photo's number in its data set.
+            photo: Its file.
+            make: Decodes and resizes it: uint8 `(3, side, side)`.
+        """
+        if index >= self.room or (stamp := _stamp(photo)) is None:
+            return make()
+        found = bytearray(self._record)
+        with self.file.open("rb", buffering=0) as file:
+            file.seek(index * self._record)
+            file.readinto(found)
+        pixels = memoryview(found)[_TAG:]
+        if _tag(pixels, stamp) == found[:_TAG]:
+            return torch.frombuffer(pixels, dtype=torch.uint8).view(self.side, self.side, 3).permute(2, 0, 1)
+        image = make()
+        data = image.as_subclass(Tensor).permute(1, 2, 0).contiguous().numpy().tobytes()
+        try:
+            with self.file.open("r+b", buffering=0) as file:
+                file.seek(index * self._record)
+                file.write(_tag(data, stamp) + data)
+        except OSError:  # a full disk, say: nothing more is kept
+            self.room = 0
+        return image
+
+
+def pixel_cache(photos: Any, side: int, gigabytes: float) -> PixelCache | None:
+    """The cache of a data set of photos, told from others by their files; None for none.
+
+    Args:
+        photos: A data set for `wsolnb.data.readers.images.file_of`, or a subset of one.
+        side: Height and width of the images.
+        gigabytes: The limit, in 1e9 bytes; 0: no cache.
+
+    Example:
+        >>> pixel_cache([], 224, 0.0) is None
+        True
+    """
+    if not gigabytes:
+        return None
+    names = (str(file_of(photos, index)) for index in range(len(photos)))
+    return PixelCache("\n".join(names), side, round(gigabytes * 1e9))
+
+
+def _stamp(photo: Path) -> int | None:
+    """What changes when the photo does; None if it is not there, which whoever decodes it says better."""
+    try:
+        about = os.stat(photo)
+    except OSError:
+        return None
+    return zlib.crc32(f"{photo} {about.st_size} {about.st_mtime_ns}".encode())
+
+
+def _tag(pixels: bytes | memoryview, stamp: int) -> bytes:
+    return zlib.crc32(pixels, stamp).to_bytes(_TAG, "little")

@@ -1,0 +1,1 @@
+"""Data sets from their official sources, checked."""

@@ -1,0 +1,116 @@
+"""Extract archives from the internet: nothing leaves the folder, and a damaged archive is named."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import stat
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path
+
+from tqdm import tqdm
+
+from wsolnb._utils.progress import headless
+
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
+_DAMAGED = (tarfile.ReadError, zipfile.BadZipFile, EOFError, zlib.error)
+
+
+def is_archive(path: str | Path) -> bool:
+    """Whether a name ends as those of the archives that `extract` knows.
+
+    Example:
+        >>> is_archive("a.tar.gz"), is_archive("a.txt")
+        (True, False)
+    """
+    return str(path).endswith(SUFFIXES)
+
+
+def extract(archive: str | Path, into: str | Path, *, nested: bool = False) -> int:
+    """Extract an archive into a folder.
+
+    Absolute names, names with `..`, links that point out of the folder, links in zip files, devices and encrypted
+    members are refused, none of them silently renamed. For tar files, Python's `data` filter looks at every member too.
+
+    Args:
+        archive: A .zip, .tar, .tar.gz or .tgz file.
+        into: Folder; it is made if it is not there.
+        nested: Extract the tar files in the archive, each into a folder of its name (ImageNet's training images).
+
+    Returns:
+        Number of files written.
+
+    Raises:
+        ValueError: If a member is refused, the archive is damaged or cut short, or is of another kind.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "a.zip"
+        ...     with zipfile.ZipFile(path, "w") as made:
+        ...         made.writestr("photos/1.txt", "one")
+        ...     extract(path, Path(folder) / "out"), (Path(folder) / "out" / "photos" / "1.txt").read_text()
+        (1, 'one')
+    """
+    archive, into = Path(archive), Path(into)
+    into.mkdir(parents=True, exist_ok=True)
+    bar = tqdm(desc=f"extracting {archive.name}", unit=" files", disable=headless(), leave=False)
+    try:
+        with bar:
+            if archive.name.endswith(".zip"):
+                return _unzip(archive, into, bar)
+            if is_archive(archive):
+                with tarfile.open(archive) as tar:
+                    return _untar(tar, archive, into, bar, nested=nested)
+    except _DAMAGED as error:
+        raise ValueError(f"{archive} is damaged or cut short: {error or type(error).__name__}") from None
+    raise ValueError(f"{archive} is no archive that can be extracted; known: {', '.join(SUFFIXES)}")
+
+
+def _untar(tar: tarfile.TarFile, archive: Path, into: Path, bar: tqdm, *, nested: bool = False) -> int:
+    if not hasattr(tarfile, "data_filter"):
+        raise ValueError("this Python cannot extract tar files safely: take 3.11.4 or later")
+    count = 0
+    for member in tar:
+        _check_name(member.name, archive)
+        if member.issym() or member.islnk():
+            base = posixpath.dirname(member.name) if member.issym() else ""
+            target = posixpath.normpath(posixpath.join(base, member.linkname))
+            if posixpath.isabs(member.linkname) or target.split("/")[0] == "..":
+                raise ValueError(
+                    f"{archive}: refused the link {member.name!r}, which points out, to {member.linkname!r}"
+                )
+        if nested and member.isfile() and member.name.endswith(".tar"):
+            with tar.extractfile(member) as file, tarfile.open(fileobj=file) as inner:  # type: ignore[union-attr]
+                count += _untar(inner, archive / member.name, into / Path(member.name).stem, bar)
+            continue
+        try:
+            tar.extract(member, into, filter="data")
+        except tarfile.FilterError as error:
+            raise ValueError(f"{archive}: refused {member.name!r}: {error}") from None
+        count += not member.isdir()
+        bar.update(not member.isdir())
+    return count
+
+
+def _unzip(archive: Path, into: Path, bar: tqdm) -> int:
+    count = 0
+    with zipfile.ZipFile(archive) as packed:
+        for info in packed.infolist():
+            _check_name(info.filename, archive)
+            if stat.S_ISLNK(info.external_attr >> 16):
+                raise ValueError(f"{archive}: refused the link {info.filename!r}")
+            if info.flag_bits & 1:
+                raise ValueError(f"{archive}: {info.filename!r} is encrypted")
+            packed.extract(info, into)
+            count += not info.is_dir()
+            bar.update(not info.is_dir())
+    return count
+
+
+def _check_name(name: str, archive: Path) -> None:
+    parts = name.replace("\\", "/").split("/")
+    if name.startswith(("/", "\\")) or ".." in parts or re.match(r"[A-Za-z]:", name) or "\0" in name:
+        raise ValueError(f"{archive}: refused {name!r}, which would be written outside of the folder")

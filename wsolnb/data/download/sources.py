@@ -1,0 +1,150 @@
+"""The table of official sources: addresses, sizes, checksums, licences, and what must be there afterwards."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+TABLE = Path(__file__).parent / "sources.yaml"
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file at its source.
+
+    Args:
+        url: Address.
+        name: Name on disk.
+        size: Bytes, or None if nobody recorded them.
+        checksum: `sha256:...` or `md5:...`, or "" if nobody published one.
+        into: Folder below the data root in which its content belongs, or the file itself if it is no archive.
+        nested: Whether it is an archive of one archive per class.
+    """
+
+    url: str
+    name: str
+    size: int | None = None
+    checksum: str = ""
+    into: str = ""
+    nested: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set at its source.
+
+    Args:
+        key: Short name.
+        title: Full name.
+        homepage: Where people read about it.
+        licence: What may be done with it, in one line.
+        files: What it consists of.
+        by_hand: How to get the files where they cannot be downloaded without a person; "" if they can.
+        reader: Name for `wsolnb.data.readers.open.open_split`, or "".
+        classes: Number of classes that its reader finds, or 0.
+        splits: Number of images in each split.
+    """
+
+    key: str
+    title: str
+    homepage: str
+    licence: str
+    files: tuple[Remote, ...]
+    by_hand: str = ""
+    reader: str = ""
+    classes: int = 0
+    splits: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files whose size is known."""
+        return sum(file.size or 0 for file in self.files)
+
+
+def read_sources(path: str | Path = TABLE) -> dict[str, Source]:
+    """Read a table of sources.
+
+    Args:
+        path: YAML file such as the package's own; another one may name mirrors.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it does not parse or an entry lacks a part.
+
+    Example:
+        >>> source = read_sources()["voc2012"]
+        >>> source.title, source.size
+        ('PASCAL VOC 2012, trainval', 1999639040)
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no table of sources {path}")
+    try:
+        table = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return {key: _source(key, entry) for key, entry in table.items()}
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no table of sources: {type(error).__name__} {error}") from None
+
+
+def find(name: str, sources: dict[str, Source]) -> Source:
+    """A source by its name.
+
+    Raises:
+        ValueError: If there is none; the names there are, and the closest, are listed.
+
+    Example:
+        >>> find("coco2017", read_sources()).classes
+        80
+    """
+    if name not in sources:
+        close = difflib.get_close_matches(name.lower(), sources, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise ValueError(f"unknown data set {name!r}{hint}; known: {', '.join(sources)}")
+    return sources[name]
+
+
+def human(size: int | None) -> str:
+    """Bytes for people.
+
+    Example:
+        >>> human(1150585339), human(None)
+        ('1.2 GB', 'size unknown')
+    """
+    if size is None:
+        return "size unknown"
+    value, unit = float(size), "B"
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            break
+        value /= 1000
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def _source(key: str, entry: dict[str, Any]) -> Source:
+    files = tuple(
+        Remote(
+            url=row["url"],
+            name=row.get("name") or PurePosixPath(urlsplit(row["url"]).path).name,
+            size=row.get("size"),
+            checksum=row.get("checksum") or "",
+            into=row.get("into") or "",
+            nested=bool(row.get("nested")),
+        )
+        for row in entry["files"]
+    )
+    return Source(
+        key=key,
+        title=entry["title"],
+        homepage=entry["homepage"],
+        licence=entry["licence"],
+        files=files,
+        by_hand=entry.get("by_hand") or "",
+        reader=entry.get("reader") or "",
+        classes=entry.get("classes") or 0,
+        splits=dict(entry.get("splits") or {}),
+    )

@@ -1,0 +1,88 @@
+"""Read FGVC-Aircraft with torchvision's reader, and its boxes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.datasets import FGVCAircraft
+from torchvision.tv_tensors import Image
+
+from wsolnb.data.readers.layouts import not_here
+from wsolnb.data.readers.photos import Photos, all_there, read_rows
+from wsolnb.data.readers.scenes import Transform
+
+BANNER = 20  # rows at the bottom of every image that name its photographer
+
+
+class Aircraft(Photos):
+    """FGVC-Aircraft 2013b: 100 variants of airplanes, one box each.
+
+    The bottom 20 rows of every image are a banner with the photographer's name, which the data set's authors ask to be
+    removed; they are cut off here, and boxes end above them. `images_box.txt` counts pixels from 1 and names the last
+    one: 1 is subtracted from the near corner.
+
+    Args:
+        root: Folder with `fgvc-aircraft-2013b/`.
+        split: `train`, `val`, `trainval` or `test` (3,334, 3,333, 6,667 and 3,333 images).
+        level: `variant`, `family` or `manufacturer`.
+        transform: Called as `transform(image, target)`.
+
+    Raises:
+        FileNotFoundError: If a file of the layout or an image is missing; it says what the folder looks like instead.
+        ValueError: If split or level are unknown, or an image has no box or two.
+
+    >>> Aircraft("data/aircraft", "test")  # doctest: +SKIP
+    Aircraft(3333 images, 100 classes)
+    """
+
+    def __init__(
+        self, root: str | Path, split: str, *, level: str = "variant", transform: Transform | None = None
+    ) -> None:
+        data = Path(root) / "fgvc-aircraft-2013b" / "data"
+        if not (data / "variants.txt").is_file():
+            raise not_here(root, "aircraft", "fgvc-aircraft-2013b/data/variants.txt")
+        listing = data / f"images_{level}_{split}.txt"
+        try:
+            reader = FGVCAircraft(str(root), split, level)
+        except KeyError as error:
+            raise ValueError(f"{listing} has the class {error}, which the list of classes lacks") from None
+        rows = read_rows(listing, 2)
+        numbers = [number for number, _ in rows]
+        boxes: dict[str, Tensor] = {}
+        for number, *texts in read_rows(data / "images_box.txt", 5):
+            try:
+                left, top, right, bottom = (float(text) for text in texts)
+            except ValueError:
+                raise ValueError(
+                    f"{data / 'images_box.txt'}: {number} has the box {texts}, expected 4 numbers"
+                ) from None
+            boxes[number] = torch.tensor([[left - 1, top - 1, right, bottom]])
+        if lacking := [number for number in numbers if number not in boxes]:
+            raise ValueError(
+                f"{data / 'images_box.txt'} has no box of {len(lacking)} images, the first is {lacking[0]}"
+            )
+        names = [f"{number}.jpg" for number in numbers]
+        all_there(data / "images", names, listing)
+        super().__init__(
+            data / "images",
+            names,
+            [reader.class_to_idx[name] for _, name in rows],
+            classes=reader.classes,
+            boxes=[boxes[number] for number in numbers],
+            transform=transform,
+        )
+
+    def image(self, index: int) -> Image:
+        """Decode an image, without its banner."""
+        image = super().image(index)
+        return Image(image[:, : image.shape[1] - BANNER])
+
+    def _size(self, index: int) -> tuple[int, int]:
+        height, width = super()._size(index)
+        return height - BANNER, width
+
+    def _boxes(self, index: int, size: tuple[int, int]) -> Tensor | None:
+        boxes = super()._boxes(index, size)
+        return None if boxes is None else boxes.clamp(max=torch.tensor([size[1], size[0]] * 2))

@@ -1,0 +1,176 @@
+"""One way to open any data set in its official layout: by its name, its root and a split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from wsolnb.data.readers.aircraft import Aircraft
+from wsolnb.data.readers.coco import CocoScenes
+from wsolnb.data.readers.cub import CubBirds
+from wsolnb.data.readers.dogs import StanfordDogs
+from wsolnb.data.readers.imagenet import ImageNet
+from wsolnb.data.readers.layouts import TITLES, layouts_in, not_here, voc_folder
+from wsolnb.data.readers.openimages import OpenImages30k
+from wsolnb.data.readers.photos import Photos
+from wsolnb.data.readers.protocol import load_masks, read_split
+from wsolnb.data.readers.scenes import Transform
+from wsolnb.data.readers.voc import VocScenes
+
+PHOTOS: dict[str, Callable[..., Photos]] = {
+    "cub": CubBirds,
+    "imagenet": ImageNet,
+    "openimages": OpenImages30k,
+    "dogs": StanfordDogs,
+    "aircraft": Aircraft,
+}
+"""Readers of data sets with one class per image, called as `reader(root, split)`."""
+
+_PROTOCOL_SPLITS = {
+    "cub": {"train": "train", "val": "", "test": "test"},
+    "imagenet": {"train": "train", "val": "", "test": "val"},
+    "openimages": {"train": "train", "val": "val", "test": "test"},
+}
+
+
+class ProtocolImages(Photos):
+    """Photos with the field's metadata files (`wsolnb.data.readers.protocol`): CUB-200-2011, ImageNet, OpenImages30k, others.
+
+    Far corners, which the files mean inclusively, become exclusive, and end at the image's border. Where the files have
+    masks, the target has "masks" (the union of all instances, bool `(1, H, W)`) and "ignore", and its box is the extent
+    of the mask. Splits without annotations have neither.
+
+    Args:
+        metadata: Folder of one split.
+        root: Folder from which image and mask paths start.
+        transform: Called as `transform(image, target)`.
+
+    Raises:
+        FileNotFoundError: If the metadata are missing, or an image when it is asked for.
+        ValueError: If the metadata or an image do not parse.
+    """
+
+    def __init__(self, metadata: str | Path, root: str | Path, *, transform: Transform | None = None) -> None:
+        self.split = read_split(metadata)
+        classes = [str(k) for k in range(int(self.split.labels.max()) + 1)]
+        super().__init__(Path(root), self.split.image_ids, self.split.labels, classes=classes, transform=transform)
+
+    def has_boxes(self, index: int) -> bool:
+        """Whether the metadata have boxes or masks."""
+        return self.split.boxes is not None or self.split.masks is not None
+
+    def _boxes(self, index: int, size: tuple[int, int]) -> Tensor | None:
+        if self.split.boxes is None:
+            return None
+        border = torch.tensor([size[1], size[0]] * 2, dtype=torch.float32)
+        boxes = self.split.boxes[index].float() + torch.tensor([0.0, 0.0, 1.0, 1.0])
+        return torch.cat([boxes[:, :2], boxes[:, 2:].minimum(border[2:])], dim=1)
+
+    def _masks(self, index: int, size: tuple[int, int]) -> tuple[Tensor, Tensor] | None:
+        return None if self.split.masks is None else load_masks(self.split, index, self.root, size)
+
+
+def open_scenes(
+    dataset: str, root: str | Path, split: str, *, classes: Sequence[str] | None = None, year: str = ""
+) -> CocoScenes | VocScenes:
+    """Open a split of photos with several objects.
+
+    Args:
+        dataset: `coco` (folders of photos beside `annotations/instances_<split>.json`) or `voc` (a folder per split
+            with an XML file beside each photo, or `Annotations`, `JPEGImages` and `ImageSets/Main/<split>.txt`, or the
+            folder with `VOCdevkit/` that holds them).
+        root: The data set's folder.
+        split: Name of the split.
+        classes: Names, in the order of the labels: all that may occur (`voc`), or those to keep (`coco`).
+        year: Of VOC or COCO; "": any.
+
+    Raises:
+        ValueError: If annotations are wrong.
+        FileNotFoundError: If files are missing; the message says what the folder looks like instead.
+
+    >>> open_scenes("coco", "data/coco2017", "val2017")  # doctest: +SKIP
+    CocoScenes(5000 images, 36781 boxes, 80 classes)
+    """
+    root = Path(root)
+    if dataset == "coco":
+        annotations = root / "annotations" / f"instances_{split}.json"
+        if not annotations.is_file():
+            raise not_here(root, f"coco{year or 2017}", f"{split}/ and annotations/instances_{split}.json")
+        return CocoScenes(root / split, annotations, classes=classes)
+    if not year and (root / split).is_dir():
+        return VocScenes(root / split, classes=classes)
+    folder = voc_folder(root, year)
+    image_set = folder / "ImageSets" / "Main" / f"{split}.txt"
+    return VocScenes(folder / "Annotations", folder / "JPEGImages", classes=classes, image_set=image_set)
+
+
+def open_split(name: str, root: str | Path, split: str) -> Dataset[Any]:
+    """Open a split of a data set in its official layout.
+
+    Args:
+        name: A key of `wsolnb.data.readers.layouts.TITLES`.
+        root: The data set's folder, as `wsolnb data get` makes it.
+        split: As the data set calls it: `train2017` for COCO, `trainval` for VOC, a folder of metadata files.
+
+    Returns:
+        Items `(image, target)`.
+
+    Raises:
+        ValueError: If the data set or the split is unknown, or the files are wrong.
+        FileNotFoundError: If files are missing; the message says what the folder looks like instead.
+
+    >>> open_split("voc2007", "data/voc2007", "test")  # doctest: +SKIP
+    VocScenes(4952 images, 14976 boxes, 20 classes)
+    """
+    root = Path(root)
+    if name in PHOTOS:
+        return PHOTOS[name](root, split)
+    if name in ("voc2007", "voc2012", "coco2014", "coco2017"):
+        return open_scenes(name[:-4], root, split, year=name[-4:])
+    if name == "protocol":
+        if not (root / split / "image_ids.txt").is_file():
+            raise not_here(root, name, f"{split}/image_ids.txt")
+        return ProtocolImages(root / split, root)
+    raise ValueError(f"unknown data set {name!r}; known: {', '.join(TITLES)}")
+
+
+def without_metadata(root: str | Path, splits: tuple[str, str, str]) -> tuple[str, tuple[str, str, str]]:
+    """Which official layout can stand in for the field's metadata files, and what it calls their splits.
+
+    The images of `val` for CUB and ImageNet (CUBV2, ImageNetV2) belong to the metadata alone: "" asks for held-out
+    training images instead.
+
+    Args:
+        root: The data set's folder.
+        splits: Training, held-out and test split, in the words of the metadata (`train`, `val`, `test`).
+
+    Raises:
+        ValueError: If the folder is none of these data sets.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     (Path(folder) / "train" / "n01440764").mkdir(parents=True)
+        ...     without_metadata(folder, ("train", "val", "test"))
+        ('imagenet', ('train', '', 'val'))
+    """
+    there = layouts_in(root)
+    fitting = [each for each in there if each in _PROTOCOL_SPLITS]
+    if len(fitting) != 1:
+        known = ", ".join(TITLES[each] for each in _PROTOCOL_SPLITS)
+        found = (
+            f"{root} looks like {' and '.join(TITLES[each] for each in there)}" if there else f"{root} is none of them"
+        )
+        raise ValueError(
+            f"data set 'protocol' needs a folder: give metadata, or as data_root the official layout of one of "
+            f"{known}; {found}"
+        )
+    name = fitting[0]
+    words = _PROTOCOL_SPLITS[name]
+    train, held, test = (words.get(split, split) for split in splits)
+    return name, (train, held, test)

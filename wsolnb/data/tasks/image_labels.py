@@ -1,0 +1,182 @@
+"""Several classes per image, told by labels of the whole image: views of any scenes, and copies for rare classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Subset, get_worker_info
+from torchvision.transforms import InterpolationMode, v2
+
+from wsolnb._utils.progress import track
+from wsolnb.data.disk_cache import pixel_cache
+from wsolnb.data.readers.images import file_of
+
+_MEMORY = 2**30  # bytes of images that are kept in memory
+
+
+def multi_hot(target: dict[str, Any], classes: int) -> Tensor:
+    """Which classes an image shows, from its boxes: float32 `(classes,)`.
+
+    1: the class is there; 0: it is not; NaN: it is there as crowd only (VOC: difficult), which VOC's own lists of
+    images leave undecided.
+
+    Example:
+        >>> multi_hot({"labels": torch.tensor([2, 0, 2]), "crowd": torch.tensor([False, True, False])}, 4)
+        tensor([nan, 0., 1., 0.])
+    """
+    labels = target["labels"]
+    crowd = target.get("crowd", torch.zeros(len(labels), dtype=torch.bool))
+    present = torch.zeros(classes)
+    present[labels[crowd]] = torch.nan
+    present[labels[~crowd]] = 1
+    return present
+
+
+def all_labels(scenes: Dataset[Any], classes: int) -> Tensor:
+    """Which classes each image of a data set shows, `(N, classes)`, as `multi_hot`.
+
+    Photos are not decoded where the data set, or the one it is a subset of, gives the truth without them.
+
+    Example:
+        >>> from wsolnb.data.critters import World
+        >>> all_labels(World(families=2, species=2, size=32).singles(3), 4)
+        tensor([[1., 0., 0., 0.],
+                [0., 1., 0., 0.],
+                [0., 0., 1., 0.]])
+    """
+    count: int = len(scenes)  # type: ignore[arg-type]
+    rows = [multi_hot(_truth(scenes, index), classes) for index in track(range(count), "labels")]
+    return torch.stack(rows) if rows else torch.zeros(0, classes)
+
+
+def _truth(scenes: Dataset[Any], index: int) -> dict[str, Any]:
+    if isinstance(scenes, Subset):
+        return _truth(scenes.dataset, scenes.indices[index])
+    truth: dict[str, Any] = scenes.target(index) if hasattr(scenes, "target") else scenes[index][1]
+    return truth
+
+
+def copies(present: Tensor, most: int) -> list[int]:
+    """Over-sample rare classes (bency2016 Sec. 4.1): how often every image shall stand in the training set.
+
+    A class with `n` images needs `N / n` copies of each to come up to the `N` images of the most frequent class. An
+    image stands as often as its rarest class needs, rounded, but at most `most` times.
+
+    Args:
+        present: `(N, K)` as from `all_labels`.
+        most: The largest number; 1 leaves the data set as it is.
+
+    Returns:
+        A number for every image, at least 1.
+
+    Raises:
+        ValueError: If `most` is below 1.
+
+    Example:
+        >>> copies(torch.tensor([[1, 0], [1, 0], [1, 0], [1, 1]]), most=3)
+        [1, 1, 1, 3]
+    """
+    if most < 1:
+        raise ValueError(f"most={most}: every image stands in the training set at least once")
+    there = present.nan_to_num() > 0
+    counts = there.sum(dim=0)
+    needed = counts.max() / counts.clamp(min=1) * there
+    return [int(k) for k in needed.amax(dim=1).round().clamp(1, most)]
+
+
+def unseen(present: Tensor, classes: Sequence[str]) -> list[str]:
+    """Names of the classes that no training image shows: a network cannot know them.
+
+    Example:
+        >>> unseen(torch.tensor([[1.0, 0.0], [1.0, torch.nan]]), ["cat", "dog"])
+        ['dog']
+    """
+    return [name for name, column in zip(classes, present.T, strict=True) if not bool((column == 1).any())]
+
+
+class MultiLabelImages(Dataset[tuple[Tensor, Tensor]]):
+    """Whole images brought to one size, with the classes they show; rare classes come again, changed.
+
+    The copies carry white Gaussian noise and are turned by up to 30 degrees, the first of each does not (bency2016
+    Sec. 4.1). Images that were asked for once are kept in memory at their size, up to 1 GiB in all workers together.
+
+    Args:
+        scenes: Items `(image, target)` with "labels", without a transform.
+        classes: Number of classes.
+        side: Side of the square to which images are brought, in pixels.
+        most: Largest number of copies, see `copies`.
+        noise: Standard deviation of the noise, in units of the grey range 0 to 1.
+        turn: Largest angle in degrees.
+        flip: Mirror half of all images.
+        cache_gb: Photos at their size are kept on disk, up to so many GB (1e9 bytes); for scenes from files only.
+
+    Raises:
+        ValueError: If there is no image, or a number is out of range.
+
+    Example:
+        >>> from wsolnb.data.critters import World
+        >>> data = MultiLabelImages(World(size=32).scenes(4, size=(48, 64)), classes=12, side=40)
+        >>> data[0][0].shape, data[0][1].shape
+        (torch.Size([3, 40, 40]), torch.Size([12]))
+    """
+
+    def __init__(
+        self,
+        scenes: Dataset[Any],
+        classes: int,
+        side: int,
+        *,
+        most: int = 1,
+        noise: float = 0.05,
+        turn: float = 30.0,
+        flip: bool = False,
+        cache_gb: float = 0.0,
+    ) -> None:
+        if not len(scenes):  # type: ignore[arg-type]
+            raise ValueError("there is no image to train on")
+        if noise < 0 or not 0 <= turn <= 180:
+            raise ValueError(f"noise={noise} must be at least 0, turn={turn} between 0 and 180 degrees")
+        self.scenes, self.side = scenes, side
+        self.present = all_labels(scenes, classes)
+        self.copies = copies(self.present, most)
+        self.rows = [index for index, count in enumerate(self.copies) for _ in range(count)]
+        self.first = [k == 0 or index != self.rows[k - 1] for k, index in enumerate(self.rows)]
+        self.transform = f"side={side}, most={most}, noise={noise}, turn={turn}, flip={flip}"  # for the cache's key
+        self._resize = v2.Resize([side, side], antialias=True)
+        self._flip = v2.RandomHorizontalFlip(0.5 if flip else 0.0)
+        self._change = v2.Compose(
+            [
+                v2.RandomRotation(turn, interpolation=InterpolationMode.BILINEAR, fill=127),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.GaussianNoise(sigma=noise, clip=True),
+                v2.ToDtype(torch.uint8, scale=True),
+            ]
+        )
+        self._kept: dict[int, Tensor] = {}
+        self._cache = pixel_cache(scenes, side, cache_gb)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        row = self.rows[index]
+        image = self._flip(self._kept[row] if row in self._kept else self._load(row))
+        return (image if self.first[index] else self._change(image)), self.present[row]
+
+    def file(self, index: int) -> Path:
+        """Path of a photo."""
+        return file_of(self.scenes, self.rows[index])
+
+    def _load(self, row: int) -> Tensor:
+        def resized() -> Tensor:
+            return self._resize(self.scenes[row][0]).as_subclass(Tensor)
+
+        image = resized() if self._cache is None else self._cache.get(row, file_of(self.scenes, row), resized)
+        info = get_worker_info()
+        if image.nbytes * (1 + len(self._kept)) * (info.num_workers if info else 1) <= _MEMORY:
+            self._kept[row] = image
+        return image

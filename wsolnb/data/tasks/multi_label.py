@@ -1,0 +1,162 @@
+"""Several classes per image, boxes for the test only: the setting of localization by beam search, on any data set.
+
+A network learns which classes an image shows from `train`; thresholds and weights are chosen on `held`, which it has
+not seen; results are taken on `test`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
+
+from wsolnb._utils.cache import remembered
+from wsolnb.data.critters import World
+from wsolnb.data.in_memory import Kept
+from wsolnb.data.readers.open import open_scenes
+from wsolnb.data.tasks.image_labels import all_labels, unseen
+
+DATASETS = ("critters", "voc", "coco")
+_SPLITS = {"coco": ("train2017", "", "val2017"), "voc": ("train", "", "test")}
+
+
+@dataclass(frozen=True)
+class SeveralClasses:
+    """A data set in three parts.
+
+    Args:
+        classes: Names; label k is `classes[k]`.
+        train: Scenes whose boxes nobody looks at: their labels are those of the whole image.
+        held: Scenes with boxes, to choose thresholds on.
+        test: Scenes with boxes.
+        unseen: Names of the classes that no image of `train` shows: their average precision is not defined.
+    """
+
+    classes: list[str]
+    train: Dataset[Any]
+    held: Dataset[Any]
+    test: Dataset[Any]
+    unseen: list[str] = field(default_factory=list)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of classes, and of images in each part."""
+        return {"classes": len(self.classes)} | {name: len(getattr(self, name)) for name in ("train", "held", "test")}
+
+    @property
+    def unseen_labels(self) -> list[int]:
+        """Labels of the unseen classes."""
+        return [self.classes.index(name) for name in self.unseen]
+
+
+def drawn_scenes(
+    world: World, *, train_images: int, held_images: int, test_images: int, scene_size: tuple[int, int], seed: int = 0
+) -> SeveralClasses:
+    """Critters, several in an image, drawn once and kept.
+
+    Which animals the training scenes show is remembered on disk (`wsolnb._utils.cache`), so that they are drawn only if a
+    network learns from them.
+
+    Example:
+        >>> sizes = dict(train_images=24, held_images=4, test_images=6, scene_size=(96, 128))
+        >>> drawn_scenes(World(size=64), **sizes).sizes
+        {'classes': 12, 'train': 24, 'held': 4, 'test': 6}
+    """
+    counts = (train_images, held_images, test_images)
+    train, held, test = (
+        Kept(world.scenes(count, seed=3 * seed + part, size=scene_size)) for part, count in enumerate(counts)
+    )
+    parts = ["drawn scenes", repr(world), 3 * seed, train_images, scene_size]
+    present = remembered("labels", parts, lambda: {"present": all_labels(train, len(world.classes))})["present"]
+    return SeveralClasses(world.classes, _Told(train, present), held, test, unseen(present, world.classes))
+
+
+class _Told(Kept):
+    """Samples kept in memory whose labels are known without drawing them."""
+
+    def __init__(self, dataset: Dataset[Any], present: Tensor) -> None:
+        super().__init__(dataset)
+        self.present = present
+
+    def target(self, index: int) -> dict[str, Tensor]:
+        """The classes of an image, without their boxes."""
+        return {"labels": self.present[index].nonzero()[:, 0]}
+
+
+def photographed_scenes(
+    dataset: str,
+    root: str | Path,
+    *,
+    splits: tuple[str, str, str] | None = None,
+    min_images: int = 1,
+    held_share: float = 0.2,
+    train_images: int = 0,
+    held_images: int = 0,
+    test_images: int = 0,
+    seed: int = 0,
+) -> SeveralClasses:
+    """Photos with boxes, VOC (2007, 2012, or XML beside the photos) or COCO.
+
+    Args:
+        dataset: `voc` (Annotations, JPEGImages and ImageSets/Main/<split>.txt, or a folder per split with an XML file
+            beside each photo) or `coco` (folders of photos beside `annotations/instances_<split>.json`).
+        root: The data set's folder.
+        splits: Names of the training, the held-out and the test split; None: train and test, or train2017 and val2017.
+            Without a held-out split, a share of the training images is held out.
+        min_images: Classes that fewer training images show are left out everywhere; 0 keeps classes that none shows.
+        held_share: That share, drawn by the seed.
+        train_images: Number of training images, drawn by the seed; 0: all.
+        held_images: Number of held-out images; 0: all.
+        test_images: Number of test images, the first ones; 0: all.
+        seed: Of the draws.
+
+    Raises:
+        ValueError: If the data set is unknown, no folder is given, no image would be held out, or no class is left.
+        FileNotFoundError: If a folder or file is missing.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> corners = "<xmin>5</xmin><ymin>5</ymin><xmax>30</xmax><ymax>20</ymax>"
+        >>> xml = f"<annotation><object><name>cat</name><bndbox>{corners}</bndbox></object></annotation>"
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for split in ("train", "test"):
+        ...         Path(folder, split).mkdir()
+        ...         for k in range(5):
+        ...             Image.new("RGB", (48, 32)).save(Path(folder, split, f"{k}.jpg"))
+        ...             _ = Path(folder, split, f"{k}.xml").write_text(xml)
+        ...     photographed_scenes("voc", folder).sizes
+        {'classes': 1, 'train': 4, 'held': 1, 'test': 5}
+    """
+    if dataset not in _SPLITS:
+        raise ValueError(f"unknown data set {dataset!r}; known: {', '.join(DATASETS)}")
+    if not str(root):
+        raise ValueError(f"data set {dataset!r} needs a folder: give data_root")
+    names = splits or _SPLITS[dataset]
+    train = open_scenes(dataset, root, names[0])
+    counts = (all_labels(train, len(train.classes)) == 1).sum(dim=0).tolist()
+    classes = [name for name, count in zip(train.classes, counts, strict=True) if count >= min_images]
+    if not classes:
+        raise ValueError(f"no class is in {min_images} training images: the most frequent one is in {max(counts)}")
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed)).tolist()
+    if names[1]:
+        others = open_scenes(dataset, root, names[1], classes=train.classes)
+        held: Dataset[Any] = Subset(others.only(classes), range(min(held_images or len(others), len(others))))
+    else:
+        aside = round(held_share * len(order))
+        held, order = Subset(train.only(classes), order[:aside][: held_images or None]), order[aside:]
+    test = open_scenes(dataset, root, names[2], classes=train.classes).only(classes)
+    chosen = Subset(train.only(classes), order[: train_images or None])
+    if not len(held) or not len(chosen):  # type: ignore[arg-type]
+        raise ValueError(f"{len(train)} training images are too few to hold some out: give more, or a held-out split")
+    return SeveralClasses(
+        classes,
+        chosen,
+        held,
+        Subset(test, range(min(test_images or len(test), len(test)))),
+        unseen(all_labels(chosen, len(classes)), classes),
+    )

@@ -1,0 +1,1 @@
+"""One's own classifier: its head found, its maps and boxes read."""

@@ -1,0 +1,46 @@
+"""Maps that look at no image: what every table should carry beside its methods, and the ceiling above them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from wsolnb.localization.maps import ObjectMaps
+
+
+def centred_gaussian(size: tuple[int, int]) -> Tensor:
+    """A Gaussian in the middle of the image, stretched to [0, 1].
+
+    Its level sets are ellipses with the image's own aspect, so that every box has it too. The width of the Gaussian
+    changes only which threshold gives which box; here the edge of the image is two standard deviations out.
+
+    Args:
+        size: Height and width.
+
+    Returns:
+        float32 ``(H, W)``.
+
+    Example:
+        >>> centred_gaussian((3, 5)).argmax().item()
+        7
+    """
+    axes = [torch.exp(-0.5 * ((torch.arange(n) + 0.5) / n * 4 - 2) ** 2) for n in size]
+    field = axes[0].unsqueeze(1) * axes[1]
+    spread = field.max() - field.min()
+    return (field - field.min()) / spread if spread > 0 else torch.ones_like(field)
+
+
+def baselines(found: ObjectMaps) -> dict[str, ObjectMaps]:
+    """Maps that look at no image, in place of those found: a Gaussian in the `centre`, and the `whole` image.
+
+    Example:
+        >>> truth = (torch.zeros(1, 3), torch.tensor([2]), [torch.tensor([[2.0, 2.0, 6.0, 6.0]])], (8, 12))
+        >>> flat = baselines(ObjectMaps(torch.rand(1, 4, 6), *truth))
+        >>> {name: each.cut(BoxRule(0.5))[0].tolist() for name, each in flat.items()}
+        {'centre': [3.0, 2.0, 9.0, 6.0], 'whole': [0.0, 0.0, 12.0, 8.0]}
+    """
+    shape = (len(found), *found.frame)
+    flat = {"centre": centred_gaussian(found.frame), "whole": torch.ones(found.frame)}
+    return {name: replace(found, maps=values.expand(shape)) for name, values in flat.items()}

@@ -1,0 +1,104 @@
+"""What is wrong with a map, in numbers: the three analyses on which bae2020 rests its argument, and covered parts.
+
+Regions and masks are bool `(N, H, W)`. Shares are NaN where they are undefined (an empty region, an empty mask), so
+average them with `nanmean`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from wsolnb.boxes.quantise import percentile
+
+
+def activated_area(features: Tensor, share: float = 0.0) -> Tensor:
+    """Activated area of every channel: the share of cells above `share` of its maximum (bae2020 P1, Fig. 2).
+
+    It counts the cells that thresholded average pooling keeps.
+
+    Args:
+        features: `(B, D, h, w)`.
+        share: Of the channel's maximum in the image; strict.
+
+    Returns:
+        `(B, D)` in [0, 1].
+
+    Example:
+        >>> activated_area(torch.tensor([[[[0.0, 1.0, 2.0, 4.0]]]]), share=0.25)
+        tensor([[0.5000]])
+    """
+    return (features > share * features.amax(dim=(2, 3), keepdim=True)).float().mean(dim=(2, 3))
+
+
+def activated(maps: Tensor, share: float = 0.2) -> Tensor:
+    """Activated region of every map: the pixels above `share` of its maximum; none where that is not positive.
+
+    Args:
+        maps: `(N, H, W)`.
+        share: Of the map's maximum; strict.
+
+    Example:
+        >>> activated(torch.tensor([[[0.0, 1.0, 4.0]], [[-1.0, -3.0, -2.0]]]), share=0.2)
+        tensor([[[False,  True,  True]],
+        <BLANKLINE>
+                [[False, False, False]]])
+    """
+    highest = maps.amax(dim=(1, 2), keepdim=True)
+    return (maps > share * highest) & (highest > 0)
+
+
+def inside(regions: Tensor, masks: Tensor) -> Tensor:
+    """Intersection over area: the share of each region that lies in its mask, `(N,)` (bae2020 P2, Fig. 3b).
+
+    Example:
+        >>> inside(torch.tensor([[[True, True, False]]]), torch.tensor([[[False, True, True]]]))
+        tensor([0.5000])
+    """
+    return _share(regions, masks, of=regions)
+
+
+def covered(regions: Tensor, masks: Tensor) -> Tensor:
+    """The share of each mask (an object, or a part of it) that its region covers, `(N,)`.
+
+    Example:
+        >>> covered(torch.tensor([[[True, True, False]]]), torch.tensor([[[True, True, True]]]))
+        tensor([0.6667])
+    """
+    return _share(regions, masks, of=masks)
+
+
+def sorted_activations(maps: Tensor, percent: float = 100.0) -> Tensor:
+    """Values of each map from the largest to the smallest, in units of its maximum or of a percentile (bae2020 Fig. 4).
+
+    A threshold `θ` is a horizontal line in this picture; where it meets the curve is the share of pixels kept.
+
+    Args:
+        maps: `(N, H, W)`, 0 or more.
+        percent: Which percentile is the unit; 100 is the maximum.
+
+    Returns:
+        `(N, H·W)`; NaN or infinite where the unit is 0.
+
+    Raises:
+        ValueError: If the percentile is outside of (0, 100].
+
+    Example:
+        >>> sorted_activations(torch.tensor([[[1.0, 4.0, 2.0]]]))
+        tensor([[1.0000, 0.5000, 0.2500]])
+        >>> sorted_activations(torch.tensor([[[1.0, 4.0, 2.0]]]), percent=50)
+        tensor([[2.0000, 1.0000, 0.5000]])
+    """
+    if not 0 < percent <= 100:
+        raise ValueError(f"a percentile lies in (0, 100], got {percent}")
+    unit = percentile(maps, percent).to(maps)
+    return maps.flatten(1).sort(dim=1, descending=True).values / unit[:, None]
+
+
+def _share(regions: Tensor, masks: Tensor, *, of: Tensor) -> Tensor:
+    if regions.shape != masks.shape or regions.dtype != torch.bool or masks.dtype != torch.bool:
+        raise ValueError(
+            f"regions {regions.dtype} {tuple(regions.shape)} and masks {masks.dtype} {tuple(masks.shape)} must both be "
+            "bool (N, H, W)"
+        )
+    return (regions & masks).sum(dim=(1, 2)) / of.sum(dim=(1, 2))

@@ -1,0 +1,233 @@
+"""From features and a linear head to maps: class activation maps, dense class embeddings, dense class maps.
+
+Every function takes a whole batch and all classes in one tensor expression. `B` images, `D` channels, `E` embedding
+dimensions, `C` classes, `h x w` cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wsolnb.localization.maps import SceneMaps
+from wsolnb.localization.read import Readout
+from wsolnb.losses import Objective
+from wsolnb.metrics.bootstrap import Statistic
+from wsolnb.metrics.detection import DetectionAP
+from wsolnb.metrics.ilsvrc import GuessLocalizationError
+from wsolnb.models.cam import Classifier, class_activation_maps
+from wsolnb.papers.barz2022.losses import CosineLoss
+
+
+def dense_class_embeddings(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Dense class embeddings: the head at every cell, then L2-normalised there (barz2022 Eq. 6).
+
+    `DCE_ij = (W·ψ_ij + b) / ‖W·ψ_ij + b‖`. Unlike a class activation map, its mean is not the network's output.
+
+    Args:
+        features: `ψ(x)`, float `(B, D, h, w)`.
+        weight: `W`, `(E, D)`.
+        bias: `b`, `(E,)`.
+
+    Returns:
+        Unit vectors `(B, E, h, w)`; zero where the head gives exactly zero.
+
+    Example:
+        >>> dense_class_embeddings(torch.tensor([[[[3.0]], [[4.0]]]]), torch.eye(2)).flatten()
+        tensor([0.6000, 0.8000])
+    """
+    return F.normalize(class_activation_maps(features, weight, bias), dim=1)
+
+
+def similarity_maps(dce: Tensor, embeddings: Tensor) -> Tensor:
+    """Cosine similarity of every cell to every class, `sim_ijc = <DCE_ij, φ(c)>` (barz2022 Eq. 7a).
+
+    Args:
+        dce: Unit vectors `(B, E, h, w)`.
+        embeddings: Class embeddings `φ`, unit rows, `(C, E)`.
+
+    Returns:
+        Maps `(B, C, h, w)` in [-1, 1].
+
+    Example:
+        >>> similarity_maps(torch.tensor([[[[0.6]], [[0.8]]]]), torch.tensor([[1.0, 0.0], [-1.0, 0.0]])).flatten()
+        tensor([ 0.6000, -0.6000])
+    """
+    return class_activation_maps(dce, embeddings)
+
+
+def assigned_classes(sim: Tensor) -> Tensor:
+    """The most similar class of every cell, `class_ij = argmax_c sim_ijc` (barz2022 Eq. 7b).
+
+    Args:
+        sim: `(B, C, h, w)`.
+
+    Returns:
+        int64 `(B, h, w)` in `0 .. C-1`; the lowest index where classes tie.
+
+    Example:
+        >>> assigned_classes(torch.tensor([[[[0.9, 0.1]], [[0.8, 0.2]]]]))
+        tensor([[[0, 1]]])
+    """
+    return sim.argmax(dim=1)
+
+
+def class_scores(sim: Tensor) -> Tensor:
+    """Score of a class: its largest similarity over the cells assigned to it (barz2022 Eq. 8).
+
+    `score(x, c) = max_ij 1{class_ij = c} · sim_ijc`. A class without a cell scores 0. Of two related classes that
+    are similar to the same cells only the more similar one scores: that is what suppresses doubles.
+
+    Args:
+        sim: `(B, C, h, w)`.
+
+    Returns:
+        `(B, C)`, at most 1.
+
+    Example:
+        >>> sim = torch.tensor([[[[0.9, 0.1]], [[0.8, 0.2]], [[0.7, 0.1]]]])  # 1 image, 3 classes, 1 x 2 cells
+        >>> class_scores(sim)
+        tensor([[0.9000, 0.2000, 0.0000]])
+    """
+    classes = torch.arange(sim.shape[1], device=sim.device)[None, :, None, None]
+    mine = assigned_classes(sim)[:, None] == classes
+    return torch.where(mine, sim, 0).amax(dim=(2, 3))
+
+
+def dense_class_map(sim: Tensor, score_threshold: float, sim_threshold: float) -> Tensor:
+    """Dense class map: a class number per cell, 0 for background (barz2022 Eq. 9).
+
+    A cell keeps its class if that class is present in the image (`score > ϑ_score`) and the cell is similar enough to
+    it (`sim > ϑ_sim`); both comparisons are strict.
+
+    Args:
+        sim: `(B, C, h, w)`.
+        score_threshold: `ϑ_score`.
+        sim_threshold: `ϑ_sim`.
+
+    Returns:
+        int64 `(B, h, w)`: 0 or the class index plus one.
+
+    Example:
+        >>> sim = torch.tensor([[[[0.9, 0.4]], [[0.1, 0.6]]]])
+        >>> dense_class_map(sim, score_threshold=0.5, sim_threshold=0.5)
+        tensor([[[1, 2]]])
+        >>> dense_class_map(sim, score_threshold=0.7, sim_threshold=0.5)
+        tensor([[[1, 0]]])
+    """
+    best, assigned = sim.max(dim=1)
+    present = class_scores(sim) > score_threshold
+    kept = present.gather(1, assigned.flatten(1)).view_as(assigned) & (best > sim_threshold)
+    return torch.where(kept, assigned + 1, 0)
+
+
+def dcm_readout(model: Classifier, objective: CosineLoss) -> Readout:
+    """Similarity maps of dense class embeddings (barz2022 Eqs. 6 and 7a), scored per class by Eq. 8.
+
+    Example:
+        >>> from wsolnb.models.cam import classifier
+        >>> net = classifier("tiny", 5).eval()
+        >>> sim, scores = dcm_readout(net, CosineLoss(torch.eye(5)))(net.features(torch.rand(2, 3, 64, 96)))
+        >>> sim.shape, scores.shape
+        (torch.Size([2, 5, 8, 12]), torch.Size([2, 5]))
+    """
+
+    def read(features: Tensor) -> tuple[Tensor, Tensor]:
+        dce = dense_class_embeddings(features, model.head.weight, model.head.bias)
+        sim = similarity_maps(dce, objective.embeddings)
+        return sim, class_scores(sim)
+
+    return read
+
+
+def detection_evidence(
+    judged: DetectionAP, single: GuessLocalizationError, *, recall: float = 0.3
+) -> dict[str, Statistic]:
+    """What a claim about detections is tested on: statistics by the names that `papers/barz2022` gives them.
+
+    Args:
+        judged: Detections on scenes, at IoU 0, 0.25 and 0.5.
+        single: Guesses on images with one object.
+        recall: Where precision is read, all classes pooled, at IoU 0.25.
+
+    Returns:
+        `ap0`, `ap25`, `ap50`, `p_at_r30` over the scenes, `top5_loc_error` over the single-object images.
+
+    Example:
+        >>> truth = {"boxes": torch.tensor([[10.0, 0.0, 20.0, 10.0]]), "labels": torch.tensor([0])}
+        >>> guess = {"boxes": truth["boxes"], "labels": truth["labels"], "scores": torch.tensor([0.7])}
+        >>> judged, single = DetectionAP(classes=1, iou_thresholds=(0, 0.25, 0.5)), GuessLocalizationError(classes=1)
+        >>> judged.update([guess], [truth])
+        >>> single.update([guess], [truth])
+        >>> evidence = detection_evidence(judged, single)
+        >>> float(evidence["ap50"](torch.ones(1, 1))), float(evidence["top5_loc_error"](torch.ones(1, 1)))
+        (1.0, 0.0)
+    """
+    pooled, at = judged.ranking(0.25).pooled(), torch.tensor([recall])
+    return {
+        "ap0": judged.statistic(0),
+        "ap25": judged.statistic(0.25),
+        "ap50": judged.statistic(0.5),
+        "p_at_r30": lambda weights: pooled.precision(at, weights)[:, 0, 0],
+        "top5_loc_error": single.statistic(),
+    }
+
+
+def background_similarity(raw: SceneMaps, counts: Sequence[int]) -> dict[int, float]:
+    """How near background comes to the nearest class, if the network had fewer outputs.
+
+    The outputs of a one-hot cosine network before normalisation are cut to the first `C` classes, normalised in every
+    cell, and the largest entry is taken where no object is.
+
+    Args:
+        raw: Maps `W·ψ + b` of a one-hot network, from `cam_readout`.
+        counts: Numbers of classes `C`.
+
+    Returns:
+        Number of classes to the median of the largest similarity over all background cells.
+
+    Example:
+        >>> truth = {"boxes": torch.tensor([[10.0, 0.0, 20.0, 10.0]]), "labels": torch.tensor([0])}
+        >>> outputs = torch.tensor([[[3.0, 1.0]], [[4.0, 0.0]]])  # two classes, 1 x 2 cells
+        >>> raw = SceneMaps([outputs], torch.zeros(1, 2), torch.tensor([[10, 20]]), [truth])
+        >>> {c: round(s, 2) for c, s in background_similarity(raw, [1, 2]).items()}
+        {1: 1.0, 2: 0.8}
+    """
+    cells = []
+    for maps, size, target in zip(raw.maps, raw.sizes, raw.targets, strict=True):
+        (h, w), (height, width) = maps.shape[1:], size.tolist()
+        y, x = (torch.arange(h) + 0.5) * height / h, (torch.arange(w) + 0.5) * width / w
+        x0, y0, x1, y1 = target["boxes"].as_subclass(Tensor)[:, :, None].unbind(1)
+        inside = ((y >= y0) & (y < y1))[:, :, None] & ((x >= x0) & (x < x1))[:, None, :]
+        cells.append(maps[:, ~inside.any(dim=0).to(maps.device)])
+    outputs = torch.cat(cells, dim=1).float()
+    return {c: float(F.normalize(outputs[:c], dim=0).amax(dim=0).median()) for c in counts}
+
+
+def cam_readout(model: Classifier, objective: Objective) -> Readout:
+    """Class activation maps, scored by the classifier's own output for the whole image.
+
+    Maps are Eq. 4 of barz2022. For a network trained with the cosine loss on embeddings `φ` the map of class c is
+    `<W·ψ_ij + b, φ(c)>`, without normalisation in the cell. Scores are those of the pooled output: softmax
+    probabilities, or cosine similarities.
+
+    Example:
+        >>> from wsolnb.losses import CrossEntropy
+        >>> from wsolnb.models.cam import classifier
+        >>> net = classifier("tiny", 5).eval()
+        >>> maps, scores = cam_readout(net, CrossEntropy())(net.features(torch.rand(2, 3, 64, 96)))
+        >>> maps.shape, scores.shape
+        (torch.Size([2, 5, 8, 12]), torch.Size([2, 5]))
+    """
+
+    def read(features: Tensor) -> tuple[Tensor, Tensor]:
+        maps = class_activation_maps(features, model.head.weight, model.head.bias)
+        scores = objective.scores(model.classify(features))
+        if isinstance(objective, CosineLoss):
+            maps = similarity_maps(maps, objective.embeddings)
+        return maps, scores
+
+    return read

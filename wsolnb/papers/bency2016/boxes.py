@@ -1,0 +1,160 @@
+"""Several classes per image: where does each class point, and what boxes does its map give?
+
+    maps and class scores -> points (average precision without a box threshold)
+                          -> boxes of all blobs (one threshold per class) -> average precision
+
+Any reader's maps are judged by the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from wsolnb._utils.progress import track
+from wsolnb.boxes import BoxRule
+from wsolnb.localization.detect import Prediction
+from wsolnb.localization.maps import SceneMaps
+from wsolnb.localization.points import Rank, judge_points
+from wsolnb.metrics import VOCAP
+from wsolnb.metrics.bootstrap import Statistic
+
+THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+def blob_boxes(found: SceneMaps, thresholds: Tensor, *, rank: Rank = "heat") -> list[Prediction]:
+    """Boxes around all blobs of all maps (bency2016 Sec. 3.4): several instances of one class are possible.
+
+    Args:
+        found: Maps, scores and truth. Maps without a positive value give no box.
+        thresholds: One per class, as a share of the map's maximum, `(K,)`.
+        rank: Score of a box: `heat`, the mean of the map inside it, or `class`, the score of its class in the image.
+
+    Returns:
+        Per image `boxes` (xyxy in original pixels), `scores`, `labels`.
+
+    Raises:
+        ValueError: If there is not one threshold per class, or one is outside of [0, 1).
+
+    Example:
+        >>> heat = torch.zeros(1, 30, 40)
+        >>> heat[0, 5:15, 5:15], heat[0, 20:28, 30:38] = 1.0, 0.8
+        >>> found = SceneMaps([heat], torch.tensor([[0.9]]), torch.tensor([[30, 40]]), [{}])
+        >>> blob_boxes(found, torch.tensor([0.5]))[0]["boxes"].tolist()
+        [[5.0, 5.0, 15.0, 15.0], [30.0, 20.0, 38.0, 28.0]]
+    """
+    maps = torch.stack(list(found.maps))
+    if thresholds.shape != maps.shape[1:2] or not bool(((thresholds >= 0) & (thresholds < 1)).all()):
+        raise ValueError(f"expected {maps.shape[1]} thresholds in [0, 1), got {thresholds.tolist()}")
+    cut = maps.amax(dim=(2, 3), keepdim=True) * thresholds[:, None, None]
+    shifted = torch.where(maps.amax(dim=(2, 3), keepdim=True) > 0, maps - cut, -1.0)
+    rule = BoxRule(0.0, reference="absolute", resize="bilinear", component="all", empty="none")
+    boxes, image, klass = rule.every(shifted, found.sizes)
+    if rank == "class":
+        scores = found.scores[image, klass]
+    else:
+        scores = _means(maps[image, klass], boxes / found.sizes[image].flip(1).repeat(1, 2))
+    result = []
+    for row in range(len(maps)):
+        mine = image == row
+        result.append({"boxes": boxes[mine], "scores": scores[mine], "labels": klass[mine]})
+    return result
+
+
+def tune_thresholds(found: SceneMaps, *, candidates: Sequence[float] = THRESHOLDS, rank: Rank = "heat") -> Tensor:
+    """The threshold of every class that gives the best average precision at IoU 0.5 (bency2016 Sec. 3.4).
+
+    Where thresholds tie, the nearest to the one that is best for all classes together wins; classes without an object
+    here take that one.
+
+    Args:
+        found: Maps, scores and truth of held-out images.
+        candidates: Shares of the map's maximum to try.
+        rank: As for `blob_boxes`.
+
+    Returns:
+        float32 `(K,)`.
+
+    Example:
+        >>> heat = torch.zeros(2, 30, 40)
+        >>> heat[0, 5:25, 5:35], heat[0, 10:20, 10:20] = 0.35, 1.0
+        >>> truth = {"boxes": torch.tensor([[10.0, 10.0, 20.0, 20.0]]), "labels": torch.tensor([0])}
+        >>> tune_thresholds(SceneMaps([heat], torch.tensor([[0.9, 0.1]]), torch.tensor([[30, 40]]), [truth]))
+        tensor([0.4000, 0.4000])
+    """
+    classes = found.scores.shape[1]
+    rows = []
+    for candidate in track(candidates, "thresholds"):
+        judged = judge_boxes(found, blob_boxes(found, torch.full((classes,), candidate), rank=rank)).compute()
+        rows.append(judged["AP"].reshape(classes))  # torchmetrics makes a scalar of the only class
+    table = torch.stack(rows)
+    shared = int(table.nanmean(dim=1).nan_to_num().argmax())
+    near = -(torch.arange(len(table)) - shared).abs() * 1e-9
+    best = (table.nan_to_num() + near[:, None]).argmax(dim=0)
+    return torch.tensor(list(candidates))[best]
+
+
+def judge_boxes(found: SceneMaps, predictions: Sequence[Prediction], *, iou: float = 0.5) -> VOCAP:
+    """Detection average precision as Pascal VOC computes it (Tables 3 and 4).
+
+    Example:
+        >>> truth = {"boxes": torch.tensor([[5.0, 5.0, 15.0, 15.0]]), "labels": torch.tensor([0])}
+        >>> found = SceneMaps([torch.zeros(1, 3, 4)], torch.tensor([[0.9]]), torch.tensor([[30, 40]]), [truth])
+        >>> float(judge_boxes(found, [truth | {"scores": torch.tensor([0.8])}]).compute()["mAP"])
+        1.0
+    """
+    metric = VOCAP(found.scores.shape[1], iou)
+    metric.update(predictions, found.targets)
+    return metric
+
+
+def evidence(found: SceneMaps, boxes: Sequence[Prediction] | None = None) -> dict[str, Statistic]:
+    """The numbers of bency2016's tables as functions of image weights: `loc_map`, `loc_map_heat` and `ap50`.
+
+    Args:
+        found: Maps, scores and truth.
+        boxes: Boxes in the same images; without them there is no `ap50`.
+
+    Example:
+        >>> heat = torch.zeros(1, 30, 40)
+        >>> heat[0, 5:15, 5:15] = 1.0
+        >>> truth = {"boxes": torch.tensor([[5.0, 5.0, 15.0, 15.0]]), "labels": torch.tensor([0])}
+        >>> found = SceneMaps([heat], torch.tensor([[0.9]]), torch.tensor([[30, 40]]), [truth])
+        >>> said = evidence(found, blob_boxes(found, torch.tensor([0.5])))
+        >>> {name: float(number(torch.ones(1, 1))) for name, number in said.items()}
+        {'loc_map': 1.0, 'loc_map_heat': 1.0, 'ap50': 1.0}
+    """
+    numbers = {"loc_map": judge_points(found).statistic(), "loc_map_heat": judge_points(found, rank="heat").statistic()}
+    return numbers | ({} if boxes is None else {"ap50": judge_boxes(found, boxes).statistic()})
+
+
+def without(found: SceneMaps, labels: Sequence[int]) -> SceneMaps:
+    """The same without the objects of some classes, whose average precision is then undefined (NaN), not 0.
+
+    Meant for classes that no training image shows.
+
+    Example:
+        >>> truth = {"boxes": torch.rand(2, 4).sort().values, "labels": torch.tensor([0, 1])}
+        >>> found = SceneMaps([torch.zeros(2, 3, 4)], torch.zeros(1, 2), torch.tensor([[30, 40]]), [truth])
+        >>> without(found, [0]).targets[0]["labels"]
+        tensor([1])
+    """
+    gone = torch.tensor(sorted(labels), dtype=torch.int64)
+    targets = []
+    for target in found.targets:
+        keep = ~torch.isin(target["labels"], gone)
+        part = {key: value[keep] for key, value in target.items() if key in ("boxes", "labels", "crowd")}
+        targets.append({**target, **part})
+    return SceneMaps(found.maps, found.scores, found.sizes, targets)
+
+
+def _means(maps: Tensor, boxes: Tensor) -> Tensor:
+    """Mean of each map `(n, h, w)` inside its box, xyxy as fractions of the map; cells covered in part count so."""
+    shares = []
+    for cells, low, high in ((maps.shape[1], 1, 3), (maps.shape[2], 0, 2)):
+        start, edges = torch.arange(cells, dtype=torch.float32), boxes.float() * cells
+        share = (torch.minimum(edges[:, high, None], start + 1) - torch.maximum(edges[:, low, None], start)).clamp(0)
+        shares.append(share / share.sum(dim=1, keepdim=True).clamp(min=1e-9))
+    return torch.einsum("nyx,ny,nx->n", maps, *shares)

@@ -1,0 +1,254 @@
+"""A search over a whole data set, kept: heat maps of all smaller widths and depths can be read from it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from wsolnb._utils.cache import fingerprint, remembered
+from wsolnb.localization.maps import SceneMaps
+from wsolnb.localization.points import judge_points
+from wsolnb.localization.read import shown, square_batches
+from wsolnb.losses import Objective
+from wsolnb.papers.bency2016.network import GridClassifier
+from wsolnb.papers.bency2016.search import BeamSearch
+from wsolnb.papers.bency2016.windows import heat_maps
+
+
+@dataclass(frozen=True)
+class Searched:
+    """Windows that survived in all images, for several widths.
+
+    Args:
+        pairs: Image and class of every search, int64 `(P, 2)`.
+        scores: Of the whole images, float32 `(N, K)`.
+        windows: Width `M` to the kept windows of all levels, xyxy as fractions of the image, float32 `(P, H, M, 4)`.
+        values: Width to their scores for the class of the search, float32 `(P, H, M)`; 0 where there is no window.
+        counts: Width to windows scored, crops taken and seconds per image; the seconds are those of the first time.
+        sizes: Original height and width of the images, int64 `(N, 2)`.
+        targets: Truth in original pixels.
+    """
+
+    pairs: Tensor
+    scores: Tensor
+    windows: dict[int, Tensor]
+    values: dict[int, Tensor]
+    counts: dict[int, list[float]]
+    sizes: Tensor
+    targets: list[Any]
+
+    def maps(self, width: int, depth: int | None = None, cells: int = 32) -> SceneMaps:
+        """Heat maps of a width as `wsolnb.papers.bency2016.windows.Tree.heat`, with the scores of the whole images.
+
+        Args:
+            width: One of those that were searched.
+            depth: Levels to take; None: all.
+            cells: Cells of a map on a side.
+        """
+        windows, values = self.windows[width][:, :depth].flatten(1, 2), self.values[width][:, :depth].flatten(1, 2)
+        heat = heat_maps(windows, values, self.pairs, (*self.scores.shape,), cells)
+        return SceneMaps(list(heat), self.scores, self.sizes, self.targets)
+
+    def per_image(self) -> dict[str, dict[str, float]]:
+        """What an image cost: windows, crops and milliseconds by width."""
+        names = ("windows", "crops", "milliseconds")
+        return {f"M = {m}": dict(zip(names, (w, c, 1000 * s), strict=True)) for m, (w, c, s) in self.counts.items()}
+
+
+def search_scenes(
+    scenes: Dataset[Any],
+    classes: int,
+    model: GridClassifier,
+    objective: Objective,
+    search: BeamSearch,
+    widths: Sequence[int],
+    *,
+    wanted: int | Literal["present", "all"] = "all",
+    side: int,
+    device: torch.device | str = "cpu",
+    batch_size: int = 16,
+    workers: int = 0,
+    fresh: bool = False,
+) -> Searched:
+    """Search all images of a data set with several widths.
+
+    Batches that were searched before, with the same network and settings, come from the cache (`wsolnb._utils.cache`): a
+    search that was stopped goes on where it was.
+
+    Args:
+        scenes: Items `(image, target)` without a transform, of any sizes.
+        classes: Number of classes.
+        model: In evaluation mode, on the device.
+        objective: Its `scores` rank the windows.
+        search: Depth and the rest; its own width does not count.
+        widths: `M`, each at least 1.
+        wanted: Classes to search in an image: a number (the best-scored), `present` (those that are truly there), or
+            `all`.
+        side: Side of the square in pixels to which images are brought first.
+        device: Where the network is.
+        batch_size: Images at a time.
+        workers: Processes that decode.
+        fresh: Search anew even if the cache has it.
+
+    Raises:
+        ValueError: As for `BeamSearch`; if there is no image or no width.
+
+    Example:
+        >>> from wsolnb.data.critters import World
+        >>> from wsolnb.losses import MultiLabelCrossEntropy
+        >>> from wsolnb.papers.bency2016.network import grid_classifier
+        >>> net, world = grid_classifier("tiny", 12, grid=4, hidden=(8,)).eval(), World(size=32)
+        >>> found = search_scenes(
+        ...     world.scenes(2), 12, net, MultiLabelCrossEntropy(), BeamSearch(depth=2), [1, 2], side=32
+        ... )
+        >>> found.windows[2].shape, found.maps(1, cells=8).maps[0].shape
+        (torch.Size([24, 2, 2, 4]), torch.Size([12, 8, 8]))
+    """
+    key = fingerprint(model, objective, repr(search), list(widths), str(torch.device(device).type))
+    parts: list[dict[str, Tensor]] = []
+    sizes: list[list[int]] = []
+    targets: list[Any] = []
+    for images, frames, truths in square_batches(scenes, side, batch_size, workers):
+        present = shown(truths, classes)
+        which = present if wanted == "present" else None if wanted == "all" else wanted
+
+        def compute(images: Tensor = images, which: Tensor | int | None = which) -> dict[str, Tensor]:
+            return _survivors(search, model, images.to(device), objective, widths, which)
+
+        parts.append(remembered("searched", [key, images, which], compute, fresh=fresh))
+        parts[-1]["pairs"] = parts[-1]["pairs"] + torch.tensor([len(targets), 0])
+        sizes += frames
+        targets += truths
+    if not parts or not widths:
+        raise ValueError("there is no image to search, or no width to search with")
+    whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    counts = whole["counts"].view(-1, len(widths), 3).sum(dim=0) / len(targets)
+    return Searched(
+        whole["pairs"],
+        whole["scores"],
+        {m: whole[f"windows {m}"] for m in widths},
+        {m: whole[f"values {m}"] for m in widths},
+        dict(zip(widths, counts.tolist(), strict=True)),
+        torch.tensor(sizes),
+        targets,
+    )
+
+
+def _survivors(
+    search: BeamSearch,
+    model: GridClassifier,
+    images: Tensor,
+    objective: Objective,
+    widths: Sequence[int],
+    wanted: Tensor | int | None,
+) -> dict[str, Tensor]:
+    """What `Searched` keeps of a batch, as tensors on the CPU."""
+    started = time.perf_counter()
+    found: dict[str, Tensor] = {}
+    counts: list[list[float]] = []
+    for width in widths:
+        tree = replace(search, width=width)(model, images, objective.scores, wanted)
+        counts.append([sum(tree.windows), sum(tree.crops)])
+        windows = images.new_zeros(len(tree.pairs), search.depth, width, 4)
+        values = images.new_zeros(len(tree.pairs), search.depth, width)
+        for row, level in enumerate(tree.levels[1:]):
+            here = level.kept.clamp(min=0)
+            windows[:, row, : here.shape[1]] = level.windows[here].to(windows)
+            score = level.scores[here, tree.pairs[:, 1:]].masked_fill(level.kept < 0, 0)
+            values[:, row, : here.shape[1]] = score.to(values)
+        found |= {"pairs": tree.pairs, "scores": tree.scores.float()}
+        found |= {f"windows {width}": windows, f"values {width}": values}
+        counts[-1].append(time.perf_counter() - started)
+        started = time.perf_counter()
+    found = {name: tensor.cpu() for name, tensor in found.items()}
+    return found | {"counts": torch.tensor(counts, dtype=torch.float64)}
+
+
+class Loaded(NamedTuple):
+    """Some images in memory, with their truth."""
+
+    images: Tensor  # float32 (n, 3, S, S) in [0, 1]
+    present: Tensor  # bool (n, K)
+    sizes: Tensor  # int64 (n, 2), original height and width
+    targets: list[Any]
+
+
+def load_scenes(scenes: Dataset[Any], classes: int, *, side: int, device: torch.device | str = "cpu") -> Loaded:
+    """Decode all images of a data set, brought to a square of `side` pixels.
+
+    Example:
+        >>> from wsolnb.data.critters import World
+        >>> loaded = load_scenes(World(size=32).scenes(3, size=(48, 64)), 12, side=40)
+        >>> loaded.images.shape, loaded.sizes[0].tolist(), len(loaded.targets)
+        (torch.Size([3, 3, 40, 40]), [48, 64], 3)
+    """
+    batches = list(square_batches(scenes, side))
+    targets = [target for batch in batches for target in batch[2]]
+    images = torch.cat([batch[0] for batch in batches]).to(device)
+    sizes = torch.tensor([size for batch in batches for size in batch[1]])
+    return Loaded(images, shown(targets, classes).to(device), sizes, targets)
+
+
+def compare_searches(
+    model: GridClassifier, objective: Objective, loaded: Loaded, searches: Mapping[str, BeamSearch]
+) -> dict[str, tuple[float, float]]:
+    """How many windows each search scores, and how good the best one is that it finds.
+
+    Args:
+        model: In evaluation mode.
+        objective: Its `scores` rank the windows.
+        loaded: Images; the classes that are there are searched.
+        searches: By name.
+
+    Returns:
+        Windows scored per image, and the best score of a search, averaged over all searches.
+
+    Example:
+        >>> from wsolnb.data.critters import World
+        >>> from wsolnb.losses import MultiLabelCrossEntropy
+        >>> from wsolnb.papers.bency2016.network import grid_classifier
+        >>> net, world = grid_classifier("tiny", 4, grid=4, hidden=(8,)).eval(), World(families=2, species=2, size=32)
+        >>> searches = {"one grid": BeamSearch(2, 3, recrop=False), "all of it": BeamSearch(None, 3, recrop=False)}
+        >>> found = compare_searches(net, MultiLabelCrossEntropy(), load_scenes(world.scenes(2), 4, side=32), searches)
+        >>> (some, best), (every, highest) = found.values()
+        >>> some < every, best <= highest
+        (True, True)
+    """
+    found = {}
+    for name, search in searches.items():
+        tree = search(model, loaded.images, objective.scores, loaded.present)
+        found[name] = (sum(tree.windows) / len(loaded.images), float(tree.best()[1].mean()))
+    return found
+
+
+def width_and_depth(found: Searched, depths: Sequence[int]) -> dict[str, dict[int, float]]:
+    """Point localization over width and depth of a search, ranked by class scores.
+
+    Args:
+        found: All widths, the largest depth.
+        depths: `H` to read, rising.
+
+    Returns:
+        Name of the width to depth and mean average precision.
+
+    Example:
+        >>> from wsolnb.data.critters import World
+        >>> from wsolnb.losses import MultiLabelCrossEntropy
+        >>> from wsolnb.papers.bency2016.network import grid_classifier
+        >>> from wsolnb.papers.bency2016.cached_search import search_scenes
+        >>> net, world = grid_classifier("tiny", 4, grid=4, hidden=(8,)).eval(), World(families=2, species=2, size=32)
+        >>> loss, search = MultiLabelCrossEntropy(), BeamSearch(depth=2)
+        >>> curves = width_and_depth(search_scenes(world.scenes(2), 4, net, loss, search, [1, 2], side=32), [1, 2])
+        >>> {name: list(curve) for name, curve in curves.items()}
+        {'M = 1': [1, 2], 'M = 2': [1, 2]}
+    """
+    return {
+        f"M = {width}": {depth: float(judge_points(found.maps(width, depth)).compute()["mAP"]) for depth in depths}
+        for width in found.windows
+    }

@@ -1,0 +1,111 @@
+"""Ways to read a map and a score for every class from an image, all called alike: beam search, score map, CAM.
+
+images -> reader -> maps (B, K, h, w) and class scores (B, K)
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wsolnb.localization.read import Reader, _resized
+from wsolnb.losses import Objective
+from wsolnb.papers.bency2016.network import GridClassifier
+from wsolnb.papers.bency2016.search import BeamSearch
+
+
+@dataclass
+class BeamReader:
+    """Heat maps of a beam search, and the scores of the whole image.
+
+    Args:
+        model: In evaluation mode, on its device.
+        objective: Its `scores` rank the windows.
+        search: Width and depth.
+        wanted: Classes to search in an image: a number (the best-scored), `present` (those that are truly there: enough
+            for points ranked by class scores, where a class that is absent is wrong wherever it points), or `all`.
+        cells: Cells of a heat map on a side.
+        spent: Filled while reading: `images`, `windows` (scored), `crops` (through the backbone) and `seconds`.
+    """
+
+    model: GridClassifier
+    objective: Objective
+    search: BeamSearch
+    wanted: int | Literal["present", "all"] = "all"
+    cells: int = 32
+    spent: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("images", "windows", "crops", "seconds"), 0))
+
+    def __call__(self, images: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """Search a batch."""
+        which = self.wanted if isinstance(self.wanted, int) else present if self.wanted == "present" else None
+        started = time.perf_counter()
+        tree = self.search(self.model, images, self.objective.scores, which)
+        heat = tree.heat(self.cells)
+        self.spent["seconds"] += time.perf_counter() - started
+        self.spent["images"] += len(images)
+        self.spent["windows"] += sum(tree.windows)
+        self.spent["crops"] += sum(tree.crops)
+        return heat, tree.scores
+
+    def per_image(self) -> dict[str, float]:
+        """What an image cost: windows, crops and milliseconds."""
+        count = max(1, self.spent["images"])
+        cost = {name: self.spent[name] / count for name in ("windows", "crops")}
+        return cost | {"milliseconds": 1000 * self.spent["seconds"] / count}
+
+
+def score_reader(model: GridClassifier, objective: Objective) -> Reader:
+    """The scores of the whole image only; the maps are a single cell.
+
+    Example:
+        >>> from wsolnb.losses import MultiLabelCrossEntropy
+        >>> from wsolnb.papers.bency2016.network import grid_classifier
+        >>> read = score_reader(grid_classifier("tiny", 4, grid=4, hidden=(8,)).eval(), MultiLabelCrossEntropy())
+        >>> maps, scores = read(torch.rand(2, 3, 48, 48), torch.ones(2, 4, dtype=torch.bool))
+        >>> maps.shape, scores.shape
+        (torch.Size([2, 4, 1, 1]), torch.Size([2, 4]))
+    """
+
+    def read(images: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        scores = objective.scores(model(_resized(images, model.side)))
+        return torch.zeros_like(scores)[:, :, None, None], scores
+
+    return read
+
+
+def peak_reader(model: GridClassifier, objective: Objective, positions: int = 7) -> Reader:
+    """The score map of the same network run as a sliding window, as Oquab et al. (2015) do.
+
+    Class scores are those of the whole image, as for the search. The image is enlarged until `positions` x `positions`
+    windows of the network's input fit into its grid, one cell apart. The map is zero where no window has its centre.
+
+    Example:
+        >>> from wsolnb.losses import MultiLabelCrossEntropy
+        >>> from wsolnb.papers.bency2016.network import grid_classifier
+        >>> net = grid_classifier("tiny", 4, grid=4, hidden=(8,)).eval()
+        >>> read = peak_reader(net, MultiLabelCrossEntropy(), positions=3)
+        >>> maps, _ = read(torch.rand(2, 3, 48, 48), torch.ones(2, 4, dtype=torch.bool))
+        >>> maps.shape  # 3 positions and 3 cells around them, in half cells
+        torch.Size([2, 4, 12, 12])
+    """
+
+    def read(images: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        cells = model.grid
+        across = cells + positions - 1
+        grids = model.backbone(_resized(images, round(model.side * across / cells)))
+        if grids.shape[2:] != (across, across):
+            grids = F.adaptive_avg_pool2d(grids, across)
+        windows = grids.unfold(2, cells, 1).unfold(3, cells, 1).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+        found = torch.cat([objective.scores(model.classify(part)) for part in windows.split(512)])
+        scores = found.unflatten(0, (len(images), positions, positions)).permute(0, 3, 1, 2)
+        maps = scores.new_zeros(*scores.shape[:2], 2 * across, 2 * across)  # half cells: the centre of an even window
+        middle = slice(cells - 1, cells - 1 + 2 * positions)
+        maps[:, :, middle, middle] = scores.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+        return maps, objective.scores(model(_resized(images, model.side)))
+
+    return read

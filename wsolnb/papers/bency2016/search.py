@@ -1,0 +1,234 @@
+"""Beam search over windows of a feature grid (bency2016 Secs. 3.3 and 3.4).
+
+A window is a part of the image. Its children are one grid step smaller in width or in height, not in both (Eq. 6), and
+lie in it, so there are four. Level by level:
+
+    best windows of every class -> crops -> backbone (one batch) -> grids
+    -> their children, stretched to L x L (one batch) -> fully connected layers (one batch) -> scores of all classes
+    -> the M best children of every class
+
+All classes and images of a level share their windows: whoever asks for a window, it is scored once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wsolnb.papers.bency2016.network import GridClassifier
+from wsolnb.papers.bency2016.windows import CHILDREN, Level, Tree, cut_out, stretch, stretched_children
+
+Scores = Callable[[Tensor], Tensor]
+"""Outputs of the network `(n, K)` to comparable class scores `(n, K)`, such as an objective's `scores`."""
+
+
+@dataclass(frozen=True)
+class BeamSearch:
+    """How to search (bency2016 Sec. 3.4). `width=1` is the greedy search; without a width the search is exhaustive.
+
+    Args:
+        width: `M`, windows kept for every class at every level; None keeps all: their number doubles with every level.
+        depth: `H`, levels below the whole image.
+        recrop: Cut every kept window out of the image and run the backbone on it (Sec. 3.3); otherwise all windows are
+            parts of the one grid of the whole image, which fewer cells tell apart the deeper they lie.
+        batch: Largest number of crops, and of grids, in one pass. A processor is fastest while they fit into its cache.
+
+    Raises:
+        ValueError: If the width, the depth or the batch is below 1.
+
+    Example:
+        >>> from wsolnb.papers.bency2016.network import grid_classifier
+        >>> net = grid_classifier("tiny", 3, grid=4, hidden=(8,)).eval()
+        >>> tree = BeamSearch(width=2, depth=3)(net, torch.rand(2, 3, 40, 64), lambda x: x.softmax(dim=1))
+        >>> tree.windows[:2], tree.heat(16).shape
+        ([2, 8], torch.Size([2, 3, 16, 16]))
+    """
+
+    width: int | None = 8
+    depth: int = 10
+    recrop: bool = True
+    batch: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("width", "depth", "batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: must be at least 1")
+        if self.depth > 60:
+            raise ValueError(f"depth={self.depth}: more than 60 levels are not kept apart")
+
+    @torch.inference_mode()
+    def __call__(
+        self, model: GridClassifier, images: Tensor, scores: Scores, wanted: Tensor | int | None = None
+    ) -> Tree:
+        """Search every wanted class in every image.
+
+        Args:
+            model: In evaluation mode.
+            images: RGB in [0, 1], float `(B, 3, H, W)`, on the model's device.
+            scores: From outputs to class scores.
+            wanted: Which classes to search in which images, bool `(B, K)`; or the number of classes, the best-scored
+                of every image; None: all.
+
+        Raises:
+            ValueError: If the images are smaller than the network's input, or `wanted` does not fit.
+        """
+        height, width = images.shape[2:]
+        if min(height, width) < model.side:
+            raise ValueError(
+                f"images of {width} x {height} pixels are smaller than the network's input of {model.side} x "
+                f"{model.side}: enlarge them, or take a backbone or a grid with a smaller input"
+            )
+        walk = _Walk(self, model, images, scores)
+        walk.begin(_pairs(wanted, walk.scores))
+        for _ in range(self.depth):
+            if not walk.descend():
+                break
+        return Tree(walk.pairs, walk.scores, walk.levels)
+
+
+class _Walk:
+    """The state between two levels: what was found, and the codes by which equal windows are known."""
+
+    def __init__(self, search: BeamSearch, model: GridClassifier, images: Tensor, scores: Scores) -> None:
+        self.search, self.model, self.class_scores = search, model, scores
+        self.features, self.images = model.frozen_features(), model.backbone.normalise(images)
+        number = torch.arange(len(images), device=images.device)
+        whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64, device=images.device)
+        self.whole = whole.expand(len(images), 4)
+        self.grids = torch.cat([self._grids(part, self.whole[part]) for part in number.split(search.batch)])
+        self.scores = self._classify(self.grids)
+        self.levels: list[Level] = []
+
+    def begin(self, pairs: Tensor) -> None:
+        """Start at the whole images, with searches `(P, 2)`."""
+        number = torch.arange(len(self.whole), device=pairs.device)
+        kept = pairs[:, :1].clone()
+        self.pairs = pairs
+        self.levels = [Level(number, self.whole, torch.full_like(number, -1), self.scores, kept, len(number))]
+        self.codes = torch.ones(len(number), 2, dtype=torch.int64, device=pairs.device)
+
+    def descend(self) -> bool:
+        """Score the children of all kept windows and keep the best for every search; whether there were any."""
+        last, recrop, cells = self.levels[-1], self.search.recrop, self.model.grid
+        parents = last.kept[last.kept >= 0].unique()
+        image, windows = last.image[parents], last.windows[parents]
+        frame = (windows * cells).round()  # in cells of the grid
+        if recrop:
+            frame = torch.tensor([0.0, 0.0, cells, cells]).to(windows).expand(len(parents), 4)
+        unit = (windows[:, 2:] - windows[:, :2]) / (frame[:, 2:] - frame[:, :2])
+        cut = CHILDREN.to(frame)
+        sides = frame[:, 2:] - frame[:, :2]
+        valid = (sides[:, None] + cut[:, 2:] - cut[:, :2] >= 1).all(dim=2)
+        codes = _codes(self.codes[parents], recrop)
+        of, which = valid.nonzero(as_tuple=True)
+        if not len(of):
+            return False
+        child_codes = codes[valid]
+        first, place = _distinct(image[of], child_codes)
+        chosen, step = of[first], cut[which[first]]
+        if recrop:
+            found = self._children(parents, chosen, which[first])
+        else:
+            found = self._parts(image[chosen], frame[chosen] + step)
+        table = torch.full((len(parents), 4), -1, dtype=torch.int64, device=image.device)
+        table[valid] = place
+        rank = torch.full((len(last.image),), -1, dtype=torch.int64, device=image.device)
+        rank[parents] = torch.arange(len(parents), device=image.device)
+        asked = table[rank[last.kept.clamp(min=0)]].masked_fill((last.kept < 0)[..., None], -1).flatten(1)
+        kept = _best(asked, found, self.pairs[:, 1], self.search.width)
+        children = windows[chosen] + step * unit[chosen].repeat(1, 2)
+        crops = len(parents) if recrop and len(self.levels) > 1 else 0
+        self.levels.append(Level(image[chosen], children, parents[chosen], found, kept, crops))
+        self.codes = child_codes[first]
+        return True
+
+    def _children(self, parents: Tensor, of: Tensor, which: Tensor) -> Tensor:
+        """Scores of children: number of the parent among `parents`, and which of its four it is, `(n,)` each."""
+        last, step = self.levels[-1], self.search.batch
+        found = self.scores.new_empty(len(of), self.scores.shape[1])
+        for start in range(0, len(parents), step):
+            part = parents[start : start + step]
+            above = len(self.levels) > 1
+            grids = self._grids(last.image[part], last.windows[part]) if above else self.grids[part]
+            mine = ((of >= start) & (of < start + step)).nonzero()[:, 0]
+            found[mine] = self._classify(stretched_children(grids)[of[mine] - start, which[mine]])
+        return found
+
+    def _parts(self, image: Tensor, regions: Tensor) -> Tensor:
+        """Scores of parts of the grids of the whole images."""
+        pieces = zip(image.split(4 * self.search.batch), regions.split(4 * self.search.batch), strict=True)
+        grids = self.grids.contiguous()
+        return torch.cat([self._classify(stretch(grids, i, r, self.model.grid)) for i, r in pieces])
+
+    def _grids(self, image: Tensor, windows: Tensor) -> Tensor:
+        """Grids of windows of the images: cut out, brought to the network's input, through the backbone."""
+        found: Tensor = self.features(cut_out(self.images, image, windows, self.model.side))
+        return found
+
+    def _classify(self, grids: Tensor) -> Tensor:
+        return self.class_scores(self.model.classify(grids).double())
+
+
+def _codes(codes: Tensor, recrop: bool) -> Tensor:
+    """Codes of the four children: equal windows of an image get equal codes.
+
+    Along each axis, where windows are cropped again, the steps are written as bits behind a leading 1: their order
+    counts. On one grid only the numbers of steps to either side count.
+    """
+    x, y = codes.unbind(1)
+    if recrop:
+        shorter = [(2 * x, y), (2 * x + 1, y), (x, 2 * y), (x, 2 * y + 1)]
+    else:
+        shorter = [(x + 1, y), (x + 128, y), (x, y + 1), (x, y + 128)]
+    return torch.stack([torch.stack(pair, dim=1) for pair in shorter], dim=1)
+
+
+def _distinct(image: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each distinct window first stands, and for all of them which distinct one they are."""
+    numbers = [image, *(codes[:, k].unique(return_inverse=True)[1] for k in (0, 1))]
+    key = torch.zeros_like(image)
+    for number in numbers:
+        key = key * (int(number.max()) + 1) + number
+    distinct, place = key.unique(return_inverse=True)
+    first = torch.full((len(distinct),), len(key), device=key.device)
+    first.scatter_reduce_(0, place, torch.arange(len(key), device=key.device), "amin")
+    return first, place
+
+
+def _best(candidates: Tensor, scores: Tensor, klass: Tensor, width: int | None) -> Tensor:
+    """The best of the candidates of every search, each once, best first; -1 where there are fewer.
+
+    Args:
+        candidates: Places in `scores`, -1 for none, `(P, n)`.
+        scores: `(N, K)`.
+        klass: Class of every search, `(P,)`.
+        width: How many to keep; None: all.
+    """
+    ordered = candidates.sort(dim=1).values
+    again = torch.zeros_like(ordered, dtype=torch.bool)
+    again[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
+    ordered = ordered.masked_fill(again, -1)
+    value = scores[ordered.clamp(min=0), klass[:, None]].masked_fill(ordered < 0, -torch.inf)
+    best = ordered.gather(1, value.sort(dim=1, descending=True, stable=True).indices)
+    most = int((best >= 0).sum(dim=1).max()) if width is None and len(best) else width
+    return best[:, :most]
+
+
+def _pairs(wanted: Tensor | int | None, scores: Tensor) -> Tensor:
+    """Images and classes to search, `(P, 2)`."""
+    if wanted is None:
+        mask = torch.ones_like(scores, dtype=torch.bool)
+    elif isinstance(wanted, int):
+        if wanted < 1:
+            raise ValueError(f"wanted={wanted}: search at least one class of every image")
+        top = scores.topk(min(wanted, scores.shape[1]), dim=1).indices
+        mask = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, top, True)
+    else:
+        if wanted.shape != scores.shape or wanted.dtype != torch.bool:
+            raise ValueError(f"wanted must be bool {tuple(scores.shape)}, got {wanted.dtype} {tuple(wanted.shape)}")
+        mask = wanted.to(scores.device)
+    return mask.nonzero()

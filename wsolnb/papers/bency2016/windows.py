@@ -1,0 +1,218 @@
+"""What a search over windows leaves behind: the windows of every level, what was kept, and heat maps of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import roi_align
+
+
+@dataclass(frozen=True)
+class Level:
+    """The windows of one level of the tree.
+
+    Args:
+        image: Number of the image of every window, int64 `(n,)`.
+        windows: xyxy as fractions of the image, float64 `(n, 4)`.
+        parent: Place of the parent in the level before, int64 `(n,)`; where two parents share a child, the first.
+        scores: Of every window for every class, `(n, K)`.
+        kept: For every pair of image and class that is searched, the places of its best windows, best first, int64
+            `(P, m)`; -1 where there are fewer.
+        crops: Images that went through the backbone for this level.
+    """
+
+    image: Tensor
+    windows: Tensor
+    parent: Tensor
+    scores: Tensor
+    kept: Tensor
+    crops: int
+
+
+@dataclass(frozen=True)
+class Tree:
+    """What a search looked at and what it kept.
+
+    Args:
+        pairs: Image and class of every search, int64 `(P, 2)`.
+        scores: Of the whole images, `(B, K)`.
+        levels: From the whole image (level 0) down.
+    """
+
+    pairs: Tensor
+    scores: Tensor
+    levels: list[Level] = field(default_factory=list)
+
+    @property
+    def windows(self) -> list[int]:
+        """Number of windows scored at every level."""
+        return [len(level.windows) for level in self.levels]
+
+    @property
+    def crops(self) -> list[int]:
+        """Number of crops that went through the backbone for every level."""
+        return [level.crops for level in self.levels]
+
+    def survivors(self, depth: int | None = None) -> tuple[Tensor, Tensor]:
+        """The kept windows of every search, from level 1 on.
+
+        Args:
+            depth: Levels to take; None: all. A search of depth 10 contains those that stop earlier.
+
+        Returns:
+            Windows `(P, n, 4)` and their scores for the class of the search `(P, n)`; a score of 0 where there is none.
+        """
+        windows, scores = [], []
+        for level in self.levels[1 : None if depth is None else depth + 1]:
+            place = level.kept.clamp(min=0)
+            windows.append(level.windows[place])
+            found = level.scores[place, self.pairs[:, 1:]]
+            scores.append(found.masked_fill(level.kept < 0, 0))
+        if not windows:
+            return torch.zeros(len(self.pairs), 0, 4), torch.zeros(len(self.pairs), 0)
+        return torch.cat(windows, dim=1), torch.cat(scores, dim=1)
+
+    def best(self, depth: int | None = None) -> tuple[Tensor, Tensor]:
+        """The best-scored window of every search, `(P, 4)`, and its score `(P,)`; the whole image counts too."""
+        windows, scores = self.survivors(depth)
+        root = self.scores[self.pairs[:, 0], self.pairs[:, 1]]
+        whole = torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=windows.dtype, device=windows.device)
+        windows = torch.cat([whole.expand(len(windows), 1, 4), windows], dim=1)
+        scores = torch.cat([root[:, None].to(scores), scores], dim=1)
+        value, place = scores.max(dim=1)
+        return windows[torch.arange(len(windows)), place], value
+
+    def heat(self, cells: int = 32, depth: int | None = None) -> Tensor:
+        """Heat maps: the scores of the kept windows of all levels, summed where each of them lies (Sec. 3.4).
+
+        The whole image is left out, as it adds the same everywhere. A cell that a window covers in part gets that part.
+
+        Args:
+            cells: Cells of the map on a side.
+            depth: Levels to take; None: all.
+
+        Returns:
+            float32 `(B, K, cells, cells)`, 0 for classes that were not searched.
+        """
+        windows, scores = self.survivors(depth)
+        return heat_maps(windows, scores, self.pairs, (*self.scores.shape,), cells)
+
+
+def heat_maps(windows: Tensor, scores: Tensor, pairs: Tensor, shape: tuple[int, ...], cells: int = 32) -> Tensor:
+    """Scores of windows, summed where each of them lies (bency2016 Sec. 3.4).
+
+    Args:
+        windows: Of every search, xyxy as fractions of the image, `(P, n, 4)`.
+        scores: Of the windows, `(P, n)`.
+        pairs: Image and class of every search, `(P, 2)`.
+        shape: Number of images and classes.
+        cells: Cells of a map on a side; one that a window covers in part gets that part.
+
+    Returns:
+        float32 `(B, K, cells, cells)`.
+
+    Example:
+        >>> left = torch.tensor([[[0.0, 0.0, 0.5, 1.0]]])
+        >>> heat_maps(left, torch.tensor([[0.8]]), torch.tensor([[0, 0]]), (1, 1), 2)[0, 0, 0]
+        tensor([0.8000, 0.0000])
+    """
+    heat = torch.zeros(*shape, cells, cells, device=windows.device)
+    spread = torch.arange(cells, dtype=windows.dtype, device=windows.device)
+    pieces = zip(windows.split(_PIECE), scores.to(windows).split(_PIECE), pairs.split(_PIECE), strict=True)
+    for mine, score, (image, klass) in ((w, s, p.unbind(1)) for w, s, p in pieces):
+        low, high = (cells * mine[..., k : k + 2, None] for k in (0, 2))
+        covered = (torch.minimum(high, spread + 1) - torch.maximum(low, spread)).clamp(min=0)
+        across, down = covered.unbind(2)
+        heat[image, klass] = ((down * score[..., None]).transpose(1, 2) @ across).float()
+    return heat
+
+
+_PIECE = 1024  # searches whose heat is summed at once
+
+CHILDREN = torch.tensor([[0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, -1], [0, 1, 0, 0]])
+"""The four children of a window (bency2016 Eq. 6): how many steps their corners lie from its own, xyxy."""
+
+
+def cut_out(images: Tensor, image: Tensor, windows: Tensor, side: int) -> Tensor:
+    """Crops of images, brought to one size by bilinear interpolation.
+
+    Where a window has twice the pixels of the crop, each pixel of the crop is the mean of 2 x 2 places, and so on.
+
+    Args:
+        images: `(B, 3, H, W)`.
+        image: Number of the image of every window, int64 `(n,)`.
+        windows: xyxy as fractions of the image, `(n, 4)`.
+        side: Side of the crops in pixels.
+
+    Returns:
+        `(n, 3, side, side)`, laid out as `channels_last`.
+
+    Example:
+        >>> corner = torch.tensor([[0.0, 0.0, 0.5, 0.25]])
+        >>> cut_out(torch.arange(8.0).view(1, 1, 2, 4), torch.tensor([0]), corner, 1).item()
+        0.5
+    """
+    pixels = windows.new_tensor([*images.shape[:1:-1]])
+    places = ((windows[:, 2:] - windows[:, :2]) * pixels / side).amax(dim=1).round().clamp(min=1).long()
+    order = places.argsort(stable=True)
+    crops: list[Tensor] = []
+    for count, size in zip(*(x.tolist() for x in places.unique(return_counts=True)), strict=True):
+        mine = order[sum(len(crop) for crop in crops) :][:size]
+        spots = ((torch.arange(side * count, device=windows.device) + 0.5) / (side * count)).view(side, count).T
+        found = [_look_up(images, image[mine], windows[mine], x, y) for x in spots for y in spots]
+        crops.append(found[0] if count == 1 else torch.stack(found).mean(dim=0))
+    return (crops[0] if len(crops) == 1 else torch.cat(crops)[order.argsort()]).permute(0, 3, 1, 2)
+
+
+def _look_up(images: Tensor, image: Tensor, windows: Tensor, across: Tensor, down: Tensor) -> Tensor:
+    """Colours at places of windows, `(n, down, across, 3)`; the places are fractions of the window.
+
+    Windows of the same image stand below one another in one grid of places, so that no image is copied for a window.
+    """
+    numbers, own, counts = image.unique(return_inverse=True, return_counts=True)
+    order = own.argsort(stable=True)
+    row = torch.empty_like(own)
+    row[order] = torch.arange(len(own), device=own.device) - (counts.cumsum(0) - counts)[own[order]]
+    grid = images.new_zeros(len(numbers), int(counts.max()), len(down), len(across), 2)
+    for k, spots in enumerate((across, down)):
+        at = 2 * (windows[:, k, None] + (windows[:, k + 2] - windows[:, k])[:, None] * spots) - 1
+        grid[own, row, :, :, k] = at.to(images).unsqueeze(1 + k)
+    found = F.grid_sample(images[numbers], grid.flatten(1, 2), padding_mode="border", align_corners=False)
+    return found.unflatten(2, (-1, len(down))).permute(0, 2, 3, 4, 1)[own, row]
+
+
+def stretch(grids: Tensor, source: Tensor, regions: Tensor, cells: int) -> Tensor:
+    """Windows of grids, stretched to `cells` x `cells` by bilinear interpolation between the cells inside them.
+
+    The first and the last cell of a window become the first and the last of the result (align_corners=True).
+
+    Args:
+        grids: `(N, T, L, L)`.
+        source: Which of them each window lies in, `(n,)`.
+        regions: xyxy in cells, far corner exclusive, `(n, 4)`.
+        cells: `L`.
+
+    Example:
+        >>> row = torch.tensor([[[[1.0, 2.0, 9.0]] * 3]])
+        >>> stretch(row, torch.tensor([0]), torch.tensor([[0.0, 0.0, 2.0, 3.0]]), 3)[0, 0, 0]
+        tensor([1.0000, 1.5000, 2.0000])
+    """
+    step = (regions[:, 2:] - regions[:, :2] - 1) / (cells - 1)
+    corner = regions[:, :2] + 0.5 - step / 2
+    rows = torch.cat([source[:, None].to(corner), corner, corner + cells * step], dim=1).to(grids)
+    return roi_align(grids, rows, cells, sampling_ratio=1, aligned=True)
+
+
+def stretched_children(grids: Tensor) -> Tensor:
+    """The four `CHILDREN` of whole grids `(N, T, L, L)`, as `stretch` gives them: `(N, 4, T, L, L)`.
+
+    Example:
+        >>> stretched_children(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]))[0, :, 0].tolist()[1]
+        [[2.0, 2.0], [4.0, 4.0]]
+    """
+    cells = grids.shape[-1]
+    parts = [grids[:, :, y0 : cells + y1, x0 : cells + x1] for x0, y0, x1, y1 in CHILDREN.tolist()]
+    return torch.stack([F.interpolate(part, (cells, cells), mode="bilinear", align_corners=True) for part in parts], 1)

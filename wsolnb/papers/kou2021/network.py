@@ -1,0 +1,187 @@
+"""CSoA's network (kou2021): two identical fully convolutional classifiers on two stages of one backbone.
+
+    image -> ... -> inner stage -> head W_F -> maps S_F -> mean -> logits y_F
+                       -> ... -> last stage -> head W_L -> maps S_L -> mean -> logits y_L
+
+A head's maps are class maps already, as in the network of zhang2018 (ACoL) from which the paper starts. Without an
+inner stage this is that network, the paper's baseline. At test time both maps are cut at a share of their maxima and
+the two regions are merged (Eq. 13).
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wsolnb.models.backbones import Backbone
+
+
+class TwoMaps(NamedTuple):
+    """What the network gives: class maps of both heads, and the images, which one of the losses looks at again.
+
+    Attributes:
+        last: `S_L`, `(B, C, h, w)`.
+        inner: `S_F`, of the same shape; None without an inner stage.
+        images: As they came in, `(B, 3, H, W)` in [0, 1].
+    """
+
+    last: Tensor
+    inner: Tensor | None
+    images: Tensor
+
+    def maps(self) -> list[Tensor]:
+        """The class maps that are there, the last stage's first."""
+        return [self.last] if self.inner is None else [self.last, self.inner]
+
+    def logits(self) -> list[Tensor]:
+        """Class logits `(B, C)` of every head: the mean of each class's map (kou2021 Eq. 1)."""
+        return [maps.mean(dim=(2, 3)) for maps in self.maps()]
+
+    def scores(self) -> Tensor:
+        """Class probabilities `(B, C)`: softmax of each head, averaged over the heads."""
+        return torch.stack([logits.float().softmax(dim=1) for logits in self.logits()]).mean(dim=0)
+
+
+class CSoA(nn.Module):
+    """A backbone with a head on its last stage and, if asked for, an identical one on an inner stage.
+
+    The paper puts the heads behind blocks 4 and 5 of VGG16 (whose last pooling is left out: `stride=16`) and behind
+    `Mixed_6b` and `Mixed_6e` of Inception v3; stages 3 and 4 of a ResNet or 4 and 5 of MobileNetV2 at `stride=16`
+    follow the same rule. The inner loss compares both maps cell by cell, so they must have one size. Where the inner
+    stage is finer, as always in the tiny net, `pool` shrinks its features by maxima, as the pooling behind VGG16's
+    block does.
+
+    Args:
+        backbone: Its last stage is the last head's.
+        classes: Number of classes `C`.
+        inner: Name of the inner head's stage; None for the baseline with one head. The last stage is allowed.
+        pool: Side of the cells of the inner features that become one, by their maximum.
+        width: Channels of a head's two 3x3 convolutions; 1024 in the paper.
+
+    Raises:
+        ValueError: If the backbone has no such stage, or the maps would differ in size.
+
+    Example:
+        >>> from wsolnb.models.backbones import backbone
+        >>> net = CSoA(backbone("tiny"), 12, inner="block2", pool=2, width=16)
+        >>> [tuple(maps.shape) for maps in net(torch.rand(2, 3, 64, 96)).maps()]
+        [(2, 12, 8, 12), (2, 12, 8, 12)]
+    """
+
+    def __init__(
+        self, backbone: Backbone, classes: int, *, inner: str | None = None, pool: int = 1, width: int = 1024
+    ) -> None:
+        super().__init__()
+        for name, value in (("classes", classes), ("pool", pool), ("width", width)):
+            if value < 1:
+                raise ValueError(f"{name}={value}: must be at least 1")
+        self.backbone, self.inner, self.pool = backbone, inner, pool
+        self.last = list(backbone.stages)[-1]
+        if inner is not None and inner not in backbone.stages:
+            raise ValueError(f"{backbone.name} has no stage {inner!r}; its stages are {', '.join(backbone.stages)}")
+        if inner is not None and backbone.strides[inner] * pool != backbone.stride:
+            raise ValueError(self._unequal(f"{backbone.strides[inner] * pool} pixels", f"{backbone.stride} pixels"))
+        self.head = nn.ModuleDict({"last": _head(backbone.out_channels, width, classes)})
+        if inner is not None:
+            self.head["inner"] = _head(backbone.channels[inner], width, classes)
+
+    def forward(self, images: Tensor) -> TwoMaps:
+        """Class maps of RGB images in [0, 1], `(B, 3, H, W)`.
+
+        Raises:
+            ValueError: If the two maps differ in size for images of this size.
+        """
+        features = self.backbone.stage_features(images, self.last, *([] if self.inner is None else [self.inner]))
+        last = self.head["last"](features[self.last])
+        if self.inner is None:
+            return TwoMaps(last, None, images)
+        cells = (last.shape[2], last.shape[3])
+        inner = features[self.inner]
+        inner = F.adaptive_max_pool2d(inner, cells) if self.pool > 1 else inner
+        if inner.shape[2:] != cells:
+            raise ValueError(self._unequal(*("x".join(map(str, maps.shape[2:])) + " cells" for maps in (inner, last))))
+        return TwoMaps(last, self.head["inner"](inner), images)
+
+    def _unequal(self, inner: str, last: str) -> str:
+        strides = self.backbone.strides
+        equal = [name for name in strides if strides[name] == self.backbone.stride]
+        factor, rest = divmod(self.backbone.stride, strides[str(self.inner)])
+        hint = f", or pool={factor}" if not rest and factor != self.pool else ""
+        what = "maps" if "cells" in inner else "cells"
+        return (
+            f"{self.backbone.name}: behind stage {self.inner!r} with pool={self.pool} {what} have {inner}, behind "
+            f"{self.last!r} {last}, and the inner loss needs maps of one size: take one of the stages "
+            f"{', '.join(equal)}, a backbone at another stride{hint}"
+        )
+
+
+def csoa(backbone: Backbone, classes: int, *, seed: int = 0, **options: object) -> CSoA:
+    """Build `CSoA` with heads of random weights that the seed decides; the last head's do not depend on the inner one.
+
+    The global random state is left as it was.
+
+    Args:
+        backbone: Is copied and stays as it is.
+        classes: As for `CSoA`.
+        seed: Of the random weights.
+        **options: As for `CSoA`.
+
+    Example:
+        >>> from wsolnb.models.backbones import backbone
+        >>> list(csoa(backbone("resnet18", stride=16), 12, inner="layer3", width=8).head)
+        ['last', 'inner']
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return CSoA(copy.deepcopy(backbone), classes, **options)  # type: ignore[arg-type]
+
+
+def embedder(network: nn.Module) -> nn.Module:
+    """Turn a network into CoAug's embedding `W_E` (kou2021 Eq. 8): images in [0, 1] to vectors, frozen.
+
+    Args:
+        network: A `Backbone`, whose features are averaged over all cells; or any classifier of torchvision, whose last
+            linear layer is taken off (AlexNet, the paper's choice, then gives 4096 numbers). The latter is given images
+            normalised by ImageNet's mean and deviation. It is copied and stays as it is.
+
+    Raises:
+        ValueError: If the network has no linear layer to take off.
+
+    Example:
+        >>> import torchvision
+        >>> embedder(torchvision.models.alexnet())(torch.rand(2, 3, 64, 96)).shape
+        torch.Size([2, 4096])
+    """
+    if isinstance(network, Backbone):
+        whole = nn.Sequential(copy.deepcopy(network), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    else:
+        network = copy.deepcopy(network)
+        linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+        if not linear:
+            raise ValueError(f"{type(network).__name__} has no linear layer to take off: give a Backbone of it instead")
+        parent, _, child = linear[-1].rpartition(".")
+        setattr(network.get_submodule(parent), child, nn.Identity())
+        whole = nn.Sequential(_ImageNet(), network)
+    return whole.requires_grad_(False).eval()
+
+
+class _ImageNet(nn.Module):
+    """Subtract ImageNet's mean colour and divide by its deviation."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        mean, std = (images.new_tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+        return (images - mean) / std
+
+
+def _head(channels: int, width: int, classes: int) -> nn.Sequential:
+    """Two 3x3 convolutions and one of 1x1 (kou2021 Sec. 4.1)."""
+    wide = [nn.Conv2d(channels, width, 3, padding=1), nn.Conv2d(width, width, 3, padding=1)]
+    for conv in wide:
+        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+        nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+    relus = (nn.ReLU(inplace=True), nn.ReLU(inplace=True))
+    return nn.Sequential(wide[0], relus[0], wide[1], relus[1], nn.Conv2d(width, classes, 1))

@@ -1,0 +1,138 @@
+"""Batches in which every class that is there has the same number of images (kou2021 Sec. 4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from wsolnb._utils.cache import fingerprint
+
+
+def labels_of(dataset: Dataset[Any]) -> Tensor:
+    """Label of every sample, int64 `(n,)`: the data set's own `labels`, else read sample by sample.
+
+    Example:
+        >>> from wsolnb.data.critters import World
+        >>> labels_of(World(families=2, species=2).singles(6))
+        tensor([0, 1, 2, 3, 0, 1])
+    """
+    known = getattr(dataset, "labels", None)
+    if known is None:
+        targets = [dataset[index][1] for index in range(len(dataset))]  # type: ignore[arg-type]
+        known = [int(target["labels"] if isinstance(target, Mapping) else target) for target in targets]
+    return torch.as_tensor(known, dtype=torch.int64)
+
+
+class ClassBalanced(Sampler[list[int]]):
+    """Batches of a few classes with equally many images each; the paper takes 48 images of at most 12 classes.
+
+    Classes are dealt from a shuffled deck of all of them, images of a class from a shuffled deck of its own; a deck
+    that has too few left is shuffled anew. So within a batch classes differ and no image stands twice, and over an
+    epoch every class comes up equally often, give or take one. An epoch has as many batches as it takes to see as many
+    images as the data set has.
+
+    Everything follows from seed and epoch. In several processes each takes every n-th batch of the one sequence, and
+    all take equally many: a process sees no batch of another one.
+
+    Args:
+        labels: Label of every image.
+        batch_size: Images in a batch; a multiple of `classes`.
+        classes: Different classes in a batch.
+        seed: Of the decks.
+        rank: This process's number; None: of torch's process group, 0 where there is none.
+        replicas: Number of processes; None: of torch's process group, 1 where there is none.
+
+    Raises:
+        ValueError: If the data have fewer classes than asked, a class has fewer images than a batch takes of it, the
+            batch cannot be shared out equally, or the rank is out of range.
+
+    Example:
+        >>> batches = ClassBalanced([0, 0, 0, 1, 1, 1, 2, 2, 2], batch_size=4, classes=2)
+        >>> [len(batch) for batch in batches]
+        [4, 4, 4]
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[int] | Tensor,
+        batch_size: int = 48,
+        classes: int = 12,
+        *,
+        seed: int = 0,
+        rank: int | None = None,
+        replicas: int | None = None,
+    ) -> None:
+        self.labels = torch.as_tensor(labels, dtype=torch.int64)
+        if self.labels.ndim != 1 or not len(self.labels):
+            raise ValueError(f"labels must be one row with at least one label, got shape {tuple(self.labels.shape)}")
+        if classes < 1 or batch_size < classes or batch_size % classes:
+            raise ValueError(f"a batch of {batch_size} images cannot be shared out equally to {classes} classes")
+        self.members = [(self.labels == k).nonzero()[:, 0] for k in self.labels.unique().tolist()]
+        if len(self.members) < classes:
+            raise ValueError(
+                f"{classes} classes asked for in a batch, but the labels have only {len(self.members)}: lower `classes`"
+            )
+        each = batch_size // classes
+        fewest = min(self.members, key=len)
+        if len(fewest) < each:
+            raise ValueError(
+                f"class {int(self.labels[fewest[0]])} has {len(fewest)} images, but a batch takes {each} of a class: "
+                "lower the batch size or raise `classes`"
+            )
+        self.batch_size, self.classes, self.seed, self.epoch = batch_size, classes, seed, 0
+        self._rank, self._replicas = rank, replicas
+        if not 0 <= self.rank < self.replicas:
+            raise ValueError(f"rank {self.rank} is out of range for {self.replicas} processes")
+
+    @property
+    def rank(self) -> int:
+        """Number of this process."""
+        return self._rank if self._rank is not None else dist.get_rank() if _grouped() else 0
+
+    @property
+    def replicas(self) -> int:
+        """Number of processes."""
+        return self._replicas if self._replicas is not None else dist.get_world_size() if _grouped() else 1
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose batches come next; the training loop calls it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Batches of one process in an epoch."""
+        return -(-len(self.labels) // (self.batch_size * self.replicas))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(int(fingerprint("balanced", self.seed, self.epoch), 16) % 2**63)
+        deck: list[int] = []
+        decks: list[Tensor] = [members[:0] for members in self.members]
+        each = self.batch_size // self.classes
+        rank, replicas = self.rank, self.replicas
+        for number in range(len(self) * replicas):
+            if len(deck) < self.classes:
+                fresh = torch.randperm(len(self.members), generator=generator).tolist()
+                deck += sorted(fresh, key=deck.__contains__)  # what is left comes first, and not twice in one batch
+            chosen, deck = deck[: self.classes], deck[self.classes :]
+            batch: list[int] = []
+            for k in chosen:
+                if len(decks[k]) < each:
+                    decks[k] = self.members[k][torch.randperm(len(self.members[k]), generator=generator)]
+                batch += decks[k][:each].tolist()
+                decks[k] = decks[k][each:]
+            if number % replicas == rank:
+                yield batch
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(labels={fingerprint(self.labels)}, batch_size={self.batch_size}, "
+            f"classes={self.classes}, seed={self.seed}, replicas={self.replicas})"
+        )
+
+
+def _grouped() -> bool:
+    return dist.is_available() and dist.is_initialized()

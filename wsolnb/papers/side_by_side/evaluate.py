@@ -1,0 +1,209 @@
+"""The same questions to every method: one object per image, several objects per image, and what an image costs.
+
+Thresholds are chosen on held-out images, one for single objects and one for scenes, and never looked at again. Numbers
+that take the threshold which is best on the test images themselves, as the field's evaluator does, are called so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wsolnb.boxes import BoxRule
+from wsolnb.localization.detect import Prediction, detections, tune_threshold
+from wsolnb.localization.locate import Located, locate
+from wsolnb.localization.maps import ObjectMaps, SceneMaps, SoftMaps
+from wsolnb.localization.points import judge_points
+from wsolnb.localization.read import Reader, truth_of
+from wsolnb.metrics import DetectionAP, MaxBoxAccV2
+from wsolnb.metrics.bootstrap import Statistic
+from wsolnb.models.cost import multiply_adds, tensor_memory
+from wsolnb.papers.side_by_side.methods import METHODS, Method
+from wsolnb.papers.xie2021.maps import hits
+
+CANDIDATES = tuple(round(0.05 + 0.1 * k, 2) for k in range(10))
+"""Thresholds tried on held-out scenes; of a percentile, which may lie below the object's values, twice these."""
+
+SIZES = ("small", "middle", "large")
+"""Thirds of the test images by the area of their object."""
+
+
+def own_class(found: SceneMaps, side: int, method: Method) -> ObjectMaps:
+    """Of maps of all classes keep that of the true one, for images of one object class each.
+
+    Args:
+        found: Maps, scores and truth.
+        side: Side of the squares to which images were brought; boxes are brought there too.
+        method: Says whether its maps have a scale of their own.
+
+    Example:
+        >>> truth = {"boxes": torch.tensor([[16.0, 8.0, 32.0, 24.0]]), "labels": torch.tensor([1])}
+        >>> found = SceneMaps([torch.rand(3, 4, 4)], torch.rand(1, 3), torch.tensor([[32, 64]]), [truth])
+        >>> own_class(found, 16, METHODS["cam"]).boxes
+        [tensor([[ 4.,  4.,  8., 12.]])]
+    """
+    labels, boxes, masks = truth_of(found.targets)
+    scales = side / found.sizes.flip(1).float().repeat(1, 2)
+    boxes = [box * scale for box, scale in zip(boxes, scales, strict=True)]
+    masks = masks if bool((found.sizes == side).all()) else {}
+    maps = torch.stack([each[label] for each, label in zip(found.maps, labels.tolist(), strict=True)])
+    kind = SoftMaps if method.absolute else ObjectMaps
+    return kind(maps, found.scores, labels, boxes, (side, side), masks)
+
+
+def judge_single(name: str, held: SceneMaps, test: SceneMaps, side: int) -> Located:
+    """Cut a box of the true class out of every image, at the threshold that is best on the held-out images.
+
+    Args:
+        name: Of the method.
+        held: Its maps of the held-out images.
+        test: Its maps of the test images.
+        side: Side of the squares to which the images were brought.
+
+    Example:
+        >>> truth = {"boxes": torch.tensor([[16.0, 8.0, 32.0, 24.0]]), "labels": torch.tensor([0])}
+        >>> maps = torch.zeros(1, 32, 32)
+        >>> maps[0, 8:24, 16:32] = 1
+        >>> found = SceneMaps([maps], torch.tensor([[0.9]]), torch.tensor([[32, 32]]), [truth])
+        >>> judge_single("cam", found, found, 32).boxes([0])
+        tensor([[16.,  8., 32., 24.]])
+    """
+    method = METHODS[name]
+    return locate(own_class(held, side, method), own_class(test, side, method), method.rule())
+
+
+def single_evidence(located: Located, classes: Sequence[str]) -> dict[str, Statistic]:
+    """The numbers of one object per image as functions of image weights.
+
+    Args:
+        located: From `judge_single`.
+        classes: Names of the classes.
+
+    Returns:
+        `top1_cls`; `gt_known` and `top1_loc` at the chosen threshold; `max_box_acc`, `max_box_acc_v2` and, where masks
+        are known, `pxap`, over all thresholds; `gt_known` by size (`gt_known small` ...) and by class.
+
+    Example:
+        >>> truth = {"boxes": torch.tensor([[16.0, 8.0, 32.0, 24.0]]), "labels": torch.tensor([0])}
+        >>> maps = torch.zeros(1, 32, 32)
+        >>> maps[0, 8:24, 16:32] = 1
+        >>> found = SceneMaps([maps], torch.tensor([[0.9]]), torch.tensor([[32, 32]]), [truth])
+        >>> evidence = single_evidence(judge_single("cam", found, found, 32), ["fish"])
+        >>> float(evidence["gt_known fish"](torch.ones(1, 1)))
+        1.0
+    """
+    numbers = located.evidence()
+    numbers["max_box_acc"] = numbers.pop("gt_known_oracle")
+    own = located.rule
+    several = replace(BoxRule.preset("wsoleval_multi"), reference=own.reference, percentile=own.percentile)
+    second = MaxBoxAccV2(rule=several, thresholds=100, per_image=True)
+    second.update(located.found.enlarged(), located.found.boxes)
+    numbers["max_box_acc_v2"] = second.statistic()
+    right = hits(located)
+    area = torch.stack([(box[:, 2:] - box[:, :2]).prod(dim=1).amax() for box in located.found.boxes])
+    third = (3 * area.argsort().argsort()).div(len(area), rounding_mode="floor")
+    parts = {size: third == k for k, size in enumerate(SIZES)}
+    parts |= {name: located.found.labels == k for k, name in enumerate(classes)}
+    return numbers | {f"gt_known {name}": _share(right, part) for name, part in parts.items()}
+
+
+@dataclass(frozen=True)
+class Scened:
+    """What a method finds in scenes: one box per class and image, at the threshold of the held-out scenes.
+
+    Args:
+        found: Maps and truth of the test scenes.
+        rule: How a map becomes a box.
+        boxes: Boxes of all classes in every scene.
+        judged: Average precision.
+    """
+
+    found: SceneMaps
+    rule: BoxRule
+    boxes: list[Prediction]
+    judged: DetectionAP
+
+    def evidence(self) -> dict[str, Statistic]:
+        """`ap0`, `ap25`, `ap50` and `point_ap` as functions of image weights."""
+        numbers = {f"ap{round(100 * iou)}": self.judged.statistic(iou) for iou in self.judged.iou_thresholds}
+        return numbers | {"point_ap": judge_points(self.found).statistic()}
+
+    def best(self, count: int) -> list[Prediction]:
+        """The boxes of the best-scored classes of every scene, at most so many; for pictures."""
+        order = [each["scores"].argsort(descending=True)[:count] for each in self.boxes]
+        pairs = zip(self.boxes, order, strict=True)
+        return [{name: values[rows] for name, values in each.items()} for each, rows in pairs]
+
+
+def judge_scenes(name: str, held: SceneMaps, test: SceneMaps) -> Scened:
+    """Find every class in scenes, at the threshold with the best average precision (IoU 0.25) on held-out scenes.
+
+    Args:
+        name: Of the method.
+        held: Its maps of the held-out scenes.
+        test: Its maps of the test scenes.
+
+    Raises:
+        ValueError: If the method's map is the same for all classes.
+
+    Example:
+        >>> truth = {"boxes": torch.tensor([[16.0, 8.0, 32.0, 24.0]]), "labels": torch.tensor([0])}
+        >>> maps = torch.zeros(1, 32, 32)
+        >>> maps[0, 8:24, 16:32] = 1
+        >>> found = SceneMaps([maps], torch.tensor([[0.9]]), torch.tensor([[32, 32]]), [truth])
+        >>> float(judge_scenes("dcm-onehot", found, found).evidence()["ap50"](torch.ones(1, 1)))
+        1.0
+    """
+    method = METHODS[name]
+    if not method.tells_classes_apart:
+        raise ValueError(f"{name} has one map for all classes: it cannot find several classes in one image")
+    rule = method.rule(scenes=True)
+    curve = tune_threshold(held, rule, [(1 + method.percentile) * threshold for threshold in CANDIDATES])
+    rule = replace(rule, threshold=max(curve, key=lambda threshold: curve[threshold]))
+    boxes = detections(test, rule, score_threshold=-1.0)
+    judged = DetectionAP(test.scores.shape[1], (0, 0.25, 0.5))
+    judged.update(boxes, test.targets)
+    return Scened(test, rule, boxes, judged)
+
+
+def cost(
+    read: Reader, plain: Callable[[Tensor], Any], image: Tensor, present: Tensor, *, repeats: int = 0
+) -> dict[str, float]:
+    """What one image costs: its maps, its scores and nothing else.
+
+    Args:
+        read: The method.
+        plain: A classifier, whose forward pass is the unit.
+        image: `(1, 3, S, S)`.
+        present: The class that is looked for, bool `(1, K)`.
+        repeats: How often to run it against the clock; 0: not at all.
+
+    Returns:
+        `passes`, multiply-adds in units of the plain forward pass; `memory`, the most bytes of tensors that are alive
+        at once, in units of 10^6; with repeats `milliseconds`, their median.
+
+    Example:
+        >>> net = torch.nn.Conv2d(3, 8, 3)
+        >>> image = torch.rand(1, 3, 20, 30)
+        >>> cost(lambda images, present: (net(images), net(images)), net, image, torch.ones(1, 8))["passes"]
+        2.0
+    """
+    with torch.inference_mode():
+        found = {"passes": multiply_adds(read, image, present) / multiply_adds(plain, image)}
+        found["memory"] = tensor_memory(read, image, present) / 1e6
+        times = []
+        for _ in range(repeats):
+            started = time.perf_counter()
+            read(image, present)
+            times.append(1000 * (time.perf_counter() - started))
+    return found | ({"milliseconds": sorted(times)[len(times) // 2]} if times else {})
+
+
+def _share(right: Tensor, part: Tensor) -> Statistic:
+    member = part.double()
+    return lambda weights: weights.double() @ (right * member) / (weights.double() @ member)

@@ -1,0 +1,250 @@
+"""Figures of the comparison: all methods in one table, what they cost, where each is good, how each degrades."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from wsolnb.metrics.bootstrap import Measured
+
+_MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_LINES = ("-", "--", "-.", ":")
+_COLOURS = plt.get_cmap("cividis", 6)  # few colours: easier to name, and smaller pictures
+_TELLING = ("C0", "C1", "C2", "C3", "C4", "0.1", "C9", "0.55")
+
+
+def plot_standings(measured: Measured, names: Mapping[str, str], metrics: Mapping[str, str]) -> Figure:
+    """A row per method, a column per metric: percent, half the width of the interval, the best of a column framed.
+
+    Colours compare within a column, from its lowest to its highest number. A cell is empty where a method cannot do
+    what is asked.
+
+    Args:
+        measured: Intervals by method and metric.
+        names: Methods to show, with their labels.
+        metrics: Metrics to show, with their labels.
+
+    Example:
+        >>> from wsolnb.metrics.bootstrap import Interval
+        >>> measured = {"cam": {"gt_known": Interval(0.5, 0.4, 0.6)}, "tap": {"gt_known": Interval(0.6, 0.5, 0.7)}}
+        >>> fig = plot_standings(measured, {"cam": "CAM", "tap": "TAP"}, {"gt_known": "GT-known"})
+        >>> [text.get_text() for text in fig.axes[0].texts]
+        ['50.0', '± 10.0', '60.0', '± 10.0']
+    """
+    rows = [name for name in names if name in measured]
+    columns = [metric for metric in metrics if any(metric in measured[name] for name in rows)]
+    values = _table(measured, rows, columns)
+    fig, ax = plt.subplots(figsize=(0.8 * len(columns) + 2.6, 0.37 * len(rows) + 1.1))
+    _shade(ax, values)
+    for place, name in enumerate(rows):
+        for column, metric in enumerate(columns):
+            if np.isnan(values[place, column]):
+                continue
+            each = measured[name][metric]
+            half = 50 * (each.high - each.low)
+            colour = _ink(values[:, column], values[place, column])
+            ax.text(
+                column, place + 0.1, f"{100 * each.value:.1f}", ha="center", va="bottom", color=colour, fontsize=12.5
+            )
+            ax.text(column, place + 0.08, f"± {half:.1f}", ha="center", va="top", color=colour, fontsize=9)
+    _frame_best(ax, values)
+    _headings(ax, [names[name] for name in rows], [metrics[metric] for metric in columns])
+    return fig
+
+
+def plot_breakdown(means: Mapping[str, Mapping[str, float]], names: Mapping[str, str], *, gap: int = 0) -> Figure:
+    """One number by parts of the test images: a row per method, a column per part.
+
+    Args:
+        means: Fraction by method and part.
+        names: Methods to show, with their labels.
+        gap: Number of columns before a white line.
+
+    Example:
+        >>> means = {"cam": {"small": 0.25, "large": 0.5}, "tap": {"small": 0.2, "large": 0.6}}
+        >>> fig = plot_breakdown(means, {"tap": "TAP"})
+        >>> [text.get_text() for text in fig.axes[0].texts]
+        ['20', '60']
+    """
+    rows = [name for name in names if name in means]
+    parts = list(means[rows[0]])
+    values = np.array([[means[name][part] for part in parts] for name in rows])
+    fig, ax = plt.subplots(figsize=(0.5 * len(parts) + 2.9, 0.31 * len(rows) + 1.7))
+    ax.imshow(values, cmap=_COLOURS, aspect="auto", vmin=0, vmax=1)
+    for place, row in enumerate(values):
+        for column, value in enumerate(row):
+            if not np.isnan(value):
+                colour = "white" if value < 0.5 else "black"
+                ax.text(column, place, f"{100 * value:.0f}", ha="center", va="center", color=colour, fontsize=11.5)
+    if gap:
+        ax.axvline(gap - 0.5, color="white", linewidth=6)
+    _headings(ax, [names[name] for name in rows], parts, turned=True)
+    return fig
+
+
+def plot_cost(
+    measured: Measured, names: Mapping[str, str], metrics: Mapping[str, str], *, cost: str = "passes", unit: str = ""
+) -> Figure:
+    """Every method's accuracy over what it costs, a panel per metric; costs on a logarithmic axis.
+
+    Names of the cheapest methods, which often cost the same, stand on the left, the others' on the right.
+
+    Args:
+        measured: Intervals by method and metric; the cost is a number of its own among them.
+        names: Methods to show, with their labels.
+        metrics: Metrics to show, with their labels.
+        cost: Name of the cost.
+        unit: What it is called on the axis.
+
+    Example:
+        >>> from wsolnb.metrics.bootstrap import Interval
+        >>> measured = {"cam": {"ap50": Interval(0.3, 0.2, 0.4), "passes": Interval(1, 1, 1)}}
+        >>> measured["beam"] = {"ap50": Interval(0.4, 0.3, 0.5), "passes": Interval(26, 26, 26)}
+        >>> names = {"cam": "CAM", "beam": "beam search"}
+        >>> fig = plot_cost(measured, names, {"ap50": "AP at IoU 0.5"}, unit="forward passes")
+        >>> [text.get_text().strip() for text in fig.axes[0].texts]
+        ['CAM', 'beam search']
+    """
+    fig, axes = plt.subplots(1, len(metrics), figsize=(7.4 * len(metrics), 6.2), squeeze=False)
+    for ax, (metric, title) in zip(axes[0], metrics.items(), strict=True):
+        rows = [name for name in names if metric in measured.get(name, {}) and cost in measured[name]]
+        x = np.array([measured[name][cost].value for name in rows])
+        y = np.array([100 * measured[name][metric].value for name in rows])
+        ax.scatter(x, y, s=70, color="C0", edgecolor="white", linewidth=0.8, zorder=3)
+        ax.set(xscale="log", title=title, xlabel=unit or cost, ylabel="%", ylim=(min(-3, y.min() - 5), y.max() + 8))
+        ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100) if tick <= 1.2 * x.max()]
+        ax.set_xticks(ticks, [str(tick) for tick in ticks])
+        ax.minorticks_off()
+        cheap = x < 1.1 * x.min()
+        spread = np.log(1.3 * x.max() / x.min())
+        ax.set_xlim(x.min() * np.exp(-0.75 * spread), x.max() * np.exp(0.75 * spread))
+        texts = np.array([names[name] for name in rows])
+        _label_points(ax, x[cheap], y[cheap], texts[cheap], x.min() * np.exp(-0.15 * spread), "right")
+        _label_points(ax, x[~cheap], y[~cheap], texts[~cheap], x.max() * np.exp(0.12 * spread), "left")
+        ax.grid(axis="y", color="0.92")
+        ax.set_axisbelow(True)
+    sns.despine(fig)
+    return fig
+
+
+def plot_knobs(
+    rows: pd.DataFrame,
+    levels: Mapping[str, Mapping[float, str]],
+    names: Mapping[str, str],
+    shown: Mapping[str, str],
+    labels: Mapping[str, str],
+    *,
+    falling: Sequence[str] = (),
+) -> Figure:
+    """How methods degrade as the world gets harder: a column per knob, a row per metric, a line per method.
+
+    Lines are means over seeds, bands reach from the least to the greatest seed.
+
+    Args:
+        rows: As `wsolnb.papers.side_by_side.results.condensed` gives them.
+        levels: Values of every knob, with the worlds that have them.
+        names: Methods to show, with their labels.
+        shown: Metrics to show, with their labels.
+        labels: What the knobs are called on the axes.
+        falling: Knobs whose small values are the hard ones: what is harder stands on the right.
+
+    Example:
+        >>> table = pd.DataFrame({"world": ["base", "clutter 9"] * 2, "value": [0.5, 0.3, 0.7, 0.1]})
+        >>> table = table.assign(seed=[0, 0, 1, 1], method="cam", metric="ap50")
+        >>> levels = {"clutter": {3.0: "base", 9.0: "clutter 9"}}
+        >>> fig = plot_knobs(table, levels, {"cam": "CAM"}, {"ap50": "AP"}, {"clutter": "leaves"})
+        >>> fig.axes[0].lines[0].get_ydata().round(1).tolist(), fig.axes[0].get_xlabel()
+        ([60.0, 20.0], 'leaves')
+    """
+    colours = _TELLING * (1 + len(names) // len(_TELLING))
+    size = (4.5 * len(levels) + 2.6, 3.4 * len(shown) + 0.4)
+    fig, axes = plt.subplots(len(shown), len(levels), figsize=size, squeeze=False, sharey="row")
+    for line, (metric, title) in zip(axes, shown.items(), strict=True):
+        part = rows[rows.metric == metric]
+        spread = part.groupby(["world", "method"]).value.agg(["mean", "min", "max"])
+        for ax, (knob, worlds) in zip(line, levels.items(), strict=True):
+            there = {level: world for level, world in worlds.items() if world in spread.index.get_level_values(0)}
+            for k, name in enumerate(names):
+                if name not in spread.index.get_level_values(1) or len(there) < 2:
+                    continue
+                found = spread.loc[[(world, name) for world in there.values()]] * 100
+                style = {"marker": _MARKS[k % len(_MARKS)], "linestyle": _LINES[k % len(_LINES)], "color": colours[k]}
+                ax.plot(list(there), found["mean"], label=names[name], linewidth=2, markersize=8, **style)
+                ax.fill_between(list(there), found["min"], found["max"], color=colours[k], alpha=0.15, linewidth=0)
+            ax.set(xlabel=labels.get(knob, knob), xticks=list(worlds))
+            if knob in falling:
+                ax.invert_xaxis()
+            if len(there) < 2:
+                ax.text(0.5, 0.5, "this knob turns scenes only", transform=ax.transAxes, ha="center", color="0.4")
+                ax.set_axis_off()
+        line[0].set_ylabel(f"{title} (%)")
+    handles, texts = axes[0, 0].get_legend_handles_labels()
+    if handles:
+        fig.legend(handles, texts, loc="outside right center", frameon=False, fontsize=12)
+    sns.despine(fig)
+    return fig
+
+
+def _table(measured: Measured, rows: Sequence[str], columns: Sequence[str]) -> np.ndarray:
+    return np.array([[getattr(measured[name].get(metric), "value", np.nan) for metric in columns] for name in rows])
+
+
+def _shade(ax: Axes, values: np.ndarray) -> None:
+    low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+    ax.imshow((values - low) / np.where(high > low, high - low, 1), cmap=_COLOURS, aspect="auto", vmin=0, vmax=1)
+
+
+def _ink(column: np.ndarray, value: float) -> str:
+    low, high = np.nanmin(column), np.nanmax(column)
+    return "white" if (value - low) < 0.5 * (high - low) else "black"
+
+
+def _frame_best(ax: Axes, values: np.ndarray) -> None:
+    for column, place in enumerate(np.nanargmax(values, axis=0)):
+        ax.add_patch(plt.Rectangle((column - 0.48, place - 0.47), 0.96, 0.94, fill=False, edgecolor="C3", linewidth=3))
+
+
+def _headings(ax: Axes, rows: Sequence[str], columns: Sequence[str], *, turned: bool = False) -> None:
+    ax.xaxis.tick_top()
+    turn = {"rotation": 40, "ha": "left", "rotation_mode": "anchor"} if turned else {}
+    ax.set_xticks(range(len(columns)), columns, fontsize=12, **turn)  # type: ignore[arg-type]
+    ax.set_yticks(range(len(rows)), rows, fontsize=12.5)
+    ax.tick_params(length=0)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+
+
+def _label_points(ax: Axes, x: np.ndarray, y: np.ndarray, texts: np.ndarray, column: float, side: str) -> None:
+    """Write the points' names in one column, pushed apart, each with a line to its point."""
+    if not len(x):
+        return
+    low, high = ax.get_ylim()
+    step = 0.048 * (high - low)
+    order = np.argsort(y)
+    for k, place in zip(order, _apart(y[order], step, low + step / 2, high - step / 2), strict=True):
+        ax.plot([x[k], column], [y[k], place], color="0.6", linewidth=0.8, zorder=2)
+        ax.text(column, place, f" {texts[k]} ", ha=side, va="center", fontsize=11)
+
+
+def _apart(wanted: np.ndarray, step: float, low: float, high: float) -> np.ndarray:
+    """Rising places at least a step apart, near the wanted ones: those that touch stand around their mean."""
+    blocks: list[list[float]] = []
+
+    def middle(block: list[float]) -> float:
+        half = step * (len(block) - 1) / 2
+        return max(low + half, min(high - half, sum(block) / len(block)))
+
+    for value in wanted.tolist():
+        blocks.append([value])
+        while len(blocks) > 1:
+            right, left = blocks[-1], blocks[-2]
+            if middle(right) - middle(left) >= step * (len(left) + len(right)) / 2:
+                break
+            blocks[-2:] = [left + right]
+    return np.array([middle(block) + step * (k - (len(block) - 1) / 2) for block in blocks for k in range(len(block))])

@@ -1,0 +1,212 @@
+"""Figures of ORNet: how decided a map is, what the weight of the entropy does, what erasing leaves, what all yields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from wsolnb.localization.locate import Located
+from wsolnb.localization.maps import SoftMaps
+from wsolnb.papers.xie2021.losses import pixel_entropy, uncertainty_weight
+from wsolnb.papers.xie2021.maps import UNDECIDED, certain
+from wsolnb.plots.style import HEAT, show_picture
+
+_LINES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
+
+
+def plot_histograms(found: Mapping[str, SoftMaps]) -> Figure:
+    """How often each activation occurs, a panel per stage; undecided values are shaded (xie2021 Fig. 4).
+
+    Example:
+        >>> truth = (torch.zeros(1, 2), torch.tensor([0]), [torch.tensor([[0.0, 0.0, 4.0, 4.0]])], (8, 8))
+        >>> stages = {"one": SoftMaps(torch.full((1, 8, 8), 0.5), *truth), "two": SoftMaps(torch.ones(1, 8, 8), *truth)}
+        >>> [ax.get_title() for ax in plot_histograms(stages).axes]
+        ['one: 100 % undecided', 'two: 0 % undecided']
+    """
+    fig, axes = plt.subplots(1, len(found), figsize=(4.4 * len(found), 3.1), sharey=True, squeeze=False)
+    for k, (ax, (name, each)) in enumerate(zip(axes[0], found.items(), strict=True)):
+        counts = torch.histc(each.maps.float(), bins=40, min=0, max=1)
+        heights = (100 * counts / counts.sum()).tolist()
+        ax.bar([(i + 0.5) / 40 for i in range(40)], heights, 1 / 40, color=f"C{k}")
+        ax.axvspan(*UNDECIDED, color="0.5", alpha=0.15)
+        share = 100 * (1 - float(certain(each.maps).mean()))
+        ax.set(title=f"{name}: {share:.0f} % undecided", xlabel="activation", xlim=(0, 1))
+    axes[0, 0].set_ylabel("pixels (%)")
+    sns.despine(fig)
+    return fig
+
+
+def plot_weighting(settings: Sequence[tuple[float, float]] = ((0.5, 0.1), (0.5, 0.2), (0.3, 0.1))) -> Figure:
+    """The Gaussian weight (xie2021 Fig. 6c), the entropies, and how hard each pulls on a pixel.
+
+    Args:
+        settings: Means and deviations; the first is used in the second and third panel.
+
+    Example:
+        >>> [ax.get_title() for ax in plot_weighting([(0.5, 0.1)]).axes]
+        ['weight γ', 'loss of a pixel', 'pull on a pixel, -dL/dp']
+    """
+    p = torch.linspace(0.002, 0.998, 499, dtype=torch.float64, requires_grad=True)
+    fig, axes = plt.subplots(1, 3, figsize=(12.5, 3.3))
+    for k, (mean, deviation) in enumerate(settings):
+        weight = uncertainty_weight(p, mean, deviation).detach()
+        label = f"μ = {mean:g}, σ = {deviation:g}"
+        axes[0].plot(p.detach(), weight, linestyle=_LINES[k % 5], color=f"C{k}", linewidth=2.5, label=label)
+    entropies = {
+        "mean entropy (Eq. 13)": pixel_entropy(p),
+        "weighted (Eq. 14)": pixel_entropy(p) * uncertainty_weight(p, *settings[0]),
+    }
+    for k, (name, values) in enumerate(entropies.items()):
+        (pull,) = torch.autograd.grad(-values.sum(), p, retain_graph=True)
+        axes[1].plot(p.detach(), values.detach(), linestyle=_LINES[k], color=f"C{k}", linewidth=2.5, label=name)
+        axes[2].plot(p.detach(), pull, linestyle=_LINES[k], color=f"C{k}", linewidth=2.5, label=name)
+    axes[2].axhline(0, color="0.5", linewidth=1)
+    axes[2].annotate("towards object", (0.98, 0.96), xycoords="axes fraction", ha="right", va="top", fontsize=10.5)
+    axes[2].annotate("towards background", (0.02, 0.04), xycoords="axes fraction", fontsize=10.5)
+    titles = ("weight γ", "loss of a pixel", "pull on a pixel, -dL/dp")
+    for ax, title in zip(axes, titles, strict=True):
+        ax.set(title=title, xlabel="activation p", xlim=(0, 1))
+    axes[0].set_ylim(0, 1.6)
+    axes[1].set_ylim(0, 1.0)
+    for ax in axes[:2]:
+        ax.legend(frameon=False, fontsize=10.5, loc="upper center")
+    sns.despine(fig)
+    return fig
+
+
+def show_erasing(image: Tensor, heat: Tensor, dropped: Mapping[str, Tensor]) -> Figure:
+    """A map and what each strategy erases of it, in blue (xie2021 Fig. 7).
+
+    Args:
+        image: `(3, H, W)`.
+        heat: The map, `(h, w)` in [0, 1].
+        dropped: Name of the strategy to its erased pixels, bool `(h, w)`.
+
+    Example:
+        >>> heat = torch.rand(8, 12)
+        >>> fig = show_erasing(torch.rand(3, 32, 48), heat, {"above 0.5": heat > 0.5, "all": heat >= 0})
+        >>> fig.axes[3].get_xlabel()
+        '96 of 96 erased'
+    """
+    columns = len(dropped) + 2
+    fig, axes = plt.subplots(1, columns, figsize=(2.15 * columns, 2.8))
+    show_picture(axes[0], image)
+    axes[0].set_title("image", fontsize=12)
+    for ax, (name, gone) in zip(axes[1:], {"map": torch.zeros_like(heat).bool(), **dropped}.items(), strict=True):
+        ax.imshow(heat.numpy(), cmap=HEAT, vmin=0, vmax=1, interpolation="nearest")
+        cover = torch.zeros(*heat.shape, 4)
+        cover[..., :3], cover[..., 3] = torch.tensor(sns.color_palette("colorblind")[0]), gone.float()
+        ax.imshow(cover.numpy(), interpolation="nearest")
+        ax.set_title(name, fontsize=12)
+        ax.set(xticks=[], yticks=[], xlabel=f"{int(gone.sum())} of {gone.numel()} erased")
+    return fig
+
+
+def plot_plateau(ways: Mapping[str, Located]) -> Figure:
+    """CorLoc over the threshold (xie2021 Figs. 11b and 11c); a dot marks the one chosen on held-out images.
+
+    Example:
+        >>> from wsolnb.boxes import BoxRule
+        >>> from wsolnb.localization.locate import locate
+        >>> heat = torch.zeros(1, 8, 12)
+        >>> heat[0, 2:6, 3:9] = 0.9
+        >>> truth = (torch.zeros(1, 2), torch.tensor([0]), [torch.tensor([[3.0, 2.0, 9.0, 6.0]])], (8, 12))
+        >>> found = SoftMaps(heat, *truth)
+        >>> fig = plot_plateau({"stage two": locate(found, found, BoxRule(reference="absolute"), thresholds=20)})
+        >>> curve = fig.axes[0].lines[0]
+        >>> float(curve.get_ydata().max()), round(float(curve.get_xdata()[curve.get_ydata() > 0].max()), 2)
+        (100.0, 0.85)
+    """
+    fig, ax = plt.subplots(figsize=(7.6, 3.6))
+    ax.axvspan(*UNDECIDED, color="0.5", alpha=0.12)
+    for k, (name, way) in enumerate(ways.items()):
+        thresholds, accuracy = way.curve()
+        shown = (thresholds > 0.045) & (thresholds < 0.955)
+        style = {"color": f"C{k}", "linewidth": 2.5, "label": name}
+        ax.plot(thresholds[shown], 100 * accuracy[shown], linestyle=_LINES[k % 5], **style)  # type: ignore[arg-type]
+        chosen = way.rule.threshold
+        ax.plot(chosen, 100 * float(way.judged.at(chosen)["gt_known"]), "o", color=f"C{k}", markersize=10)
+    ax.set(xlabel="threshold", ylabel="CorLoc (%)", xlim=(0, 1), ylim=(0, 100))
+    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    sns.despine(fig)
+    return fig
+
+
+def plot_sensitivity(table: pd.DataFrame) -> Figure:
+    """CorLoc for every pair of weights (xie2021 Fig. 11a).
+
+    Args:
+        table: Columns `alpha`, `beta` and `corloc`, a fraction; rows with the same pair are averaged.
+
+    Example:
+        >>> table = pd.DataFrame({"alpha": [0.5, 0.5, 1.0], "beta": [1.0, 2.0, 1.0], "corloc": [0.4, 0.5, 0.6]})
+        >>> [text.get_text() for text in plot_sensitivity(table).axes[0].texts]
+        ['60', '40', '50']
+    """
+    grid = 100 * table.pivot_table(index="alpha", columns="beta", values="corloc").sort_index(ascending=False)
+    fig, ax = plt.subplots(figsize=(1.1 * grid.shape[1] + 2.6, 0.62 * grid.shape[0] + 1.4))
+    sns.heatmap(
+        grid, ax=ax, cmap="cividis", vmin=0, vmax=100, annot=True, fmt=".0f", cbar_kws={"label": "CorLoc (%)"},
+        annot_kws={"fontsize": 12},
+    )  # fmt: skip
+    ax.set(xlabel="β, weight of the area", ylabel="α, weight of the entropy")
+    ax.tick_params(axis="y", rotation=0)
+    return fig
+
+
+def plot_seeds(table: pd.DataFrame, names: Mapping[str, str]) -> Figure:
+    """One number of several runs: a row per way, a small dot per seed, the mean with its interval.
+
+    Args:
+        table: One row per way and seed: `method`, `seed`, and `value`, `low` and `high` as fractions.
+        names: Ways to show, with their labels.
+
+    Example:
+        >>> table = pd.DataFrame({"value": [0.4, 0.6], "low": [0.3, 0.5], "high": [0.5, 0.7]})
+        >>> table = table.assign(method="cam", seed=[0, 1])
+        >>> plot_seeds(table, {"cam": "CAM"}).axes[0].texts[0].get_text()
+        '50.0'
+    """
+    pooled = pool_seeds(table)
+    rows = [name for name in names if name in pooled.index]
+    fig, ax = plt.subplots(figsize=(9.5, 0.4 * len(rows) + 1.3))
+    for place, name in enumerate(rows):
+        mean, low, high = (100 * float(pooled.loc[name, column]) for column in ("value", "low", "high"))  # type: ignore[arg-type]
+        ax.plot([low, high], [place, place], color="C0", linewidth=4, solid_capstyle="butt")
+        ax.plot(mean, place, "o", color="C0", markersize=8)
+        each = 100 * table[table.method == name].value
+        ax.plot(each, [place] * len(each), "|", color="black", markersize=14, markeredgewidth=2)
+        ax.text(1.02, place, f"{mean:.1f}", transform=ax.get_yaxis_transform(), va="center", fontsize=11.5)
+    ax.set_yticks(range(len(rows)), [names[name] for name in rows])
+    ax.invert_yaxis()
+    ax.set(xlabel="CorLoc (%): each seed, their mean, its 95 % interval over images", xlim=(0, 100))
+    ax.grid(axis="x", color="0.9")
+    ax.set_axisbelow(True)
+    sns.despine(fig, left=True)
+    return fig
+
+
+def pool_seeds(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean over seeds with the 95 % interval that follows from the intervals of the seeds, which are independent.
+
+    Args:
+        table: Columns `method`, `value`, `low` and `high`.
+
+    Returns:
+        `value`, `low`, `high` and the number of `seeds`, by method.
+
+    Example:
+        >>> runs = pd.DataFrame({"method": ["cam", "cam"], "value": [0.4, 0.6], "low": [0.3, 0.5], "high": [0.5, 0.7]})
+        >>> pool_seeds(runs).round(3).to_dict("records")
+        [{'value': 0.5, 'low': 0.429, 'high': 0.571, 'seeds': 2}]
+    """
+    rows = table.assign(half=((table.high - table.low) / 2) ** 2).groupby("method", sort=False)
+    pooled = pd.DataFrame({"value": rows.value.mean(), "seeds": rows.size()})
+    half = rows.half.sum() ** 0.5 / pooled.seeds
+    return pooled.assign(low=pooled.value - half, high=pooled.value + half)[["value", "low", "high", "seeds"]]

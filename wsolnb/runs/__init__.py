@@ -1,0 +1,1 @@
+"""Notebooks as runs: parameters, folders, records, verdicts, sweeps, reports."""

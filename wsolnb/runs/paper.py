@@ -1,0 +1,265 @@
+"""The papers of the suite: card, notebook, reported numbers, claims and recipes, found by a short key.
+
+A paper is a folder ``papers/<key>/`` beside ``notebooks/``: ``paper.yaml`` names it, ``README.md`` is its card,
+``reported.csv`` holds the numbers it prints, ``claims.yaml`` what it concludes from them, ``trainings.yaml`` what its
+notebook trains (see :mod:`wsolnb.runs.dry_run`), and every other ``*.yaml`` is a recipe: parameters for its notebook.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from wsolnb.runs.parameters import known_parameters, read_recipe, values_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+_NOT_RECIPES = ("paper.yaml", "claims.yaml", "trainings.yaml")
+
+
+def suite_folder() -> Path:
+    """Find the folder that holds ``papers/`` and ``notebooks/``.
+
+    Looked for in the working directory and its parents, then beside the package (an editable install), then inside it
+    (an installed wheel).
+
+    Raises:
+        FileNotFoundError: If there is none; the message lists where it was looked for.
+
+    Example:
+        >>> (suite_folder() / "papers").is_dir()
+        True
+    """
+    package = Path(__file__).resolve().parents[1]
+    places = [Path.cwd(), *Path.cwd().parents, package.parent, package / "suite"]
+    for place in places:
+        if (place / "notebooks").is_dir() and any((place / "papers").glob("*/paper.yaml")):
+            return place
+    raise FileNotFoundError(
+        f"no folder with papers/ and notebooks/ in {places[0]} or above it, nor in {places[-2]} or {places[-1]}: "
+        "start in a checkout of wsolnb"
+    )
+
+
+def paper_keys() -> list[str]:
+    """Keys of all papers, sorted.
+
+    Example:
+        >>> "barz2022" in paper_keys()
+        True
+    """
+    return sorted(path.parent.name for path in (suite_folder() / "papers").glob("*/paper.yaml"))
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One headline claim: a metric of two named results of one run, compared.
+
+    Attributes:
+        id: Short name.
+        says: What the paper says, in our words.
+        where: Section, table or figure.
+        kind: ``greater`` (first > second), ``less`` (first < second) or ``equal`` (no further apart than
+            ``margin``).
+        metric: Name of the metric in the run.
+        first: Name of the first result.
+        second: Name of the second result.
+        reported: The paper's numbers for first and second, in ``unit``.
+        unit: ``%`` for percent of a measured fraction, or empty for the number as it is.
+        margin: For ``equal``: the largest difference that counts as equal, in ``unit``.
+    """
+
+    id: str
+    says: str
+    where: str
+    kind: Literal["greater", "less", "equal"]
+    metric: str
+    first: str
+    second: str
+    reported: tuple[float, float]
+    unit: str = ""
+    margin: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("greater", "less", "equal"):
+            raise ValueError(f"claim {self.id!r}: kind is {self.kind!r}, not greater, less or equal")
+        if len(self.reported) != 2:
+            raise ValueError(f"claim {self.id!r}: reported needs two numbers, not {self.reported!r}")
+        if self.unit not in ("", "%"):
+            raise ValueError(f"claim {self.id!r}: unit is {self.unit!r}, not '%' or empty")
+        if (self.kind == "equal") != (self.margin > 0):
+            raise ValueError(f"claim {self.id!r}: a margin above 0 goes with kind equal, and only with it")
+
+    @property
+    def scale(self) -> float:
+        """What a measured number is multiplied with to stand in ``unit``."""
+        return 100.0 if self.unit == "%" else 1.0
+
+
+class Paper:
+    """One paper of the suite.
+
+    Args:
+        key: Folder name below ``papers/``, such as ``barz2022``.
+
+    Attributes:
+        key: The key.
+        folder: ``papers/<key>/``.
+        title: Title of the paper.
+        authors: Its authors.
+        year: Year of publication.
+        notebook: The notebook that walks through it.
+        card: The card, a Markdown file.
+        methods: Names of the results of a run, with what stands behind each.
+        metrics: Names of the metrics of a run, with what each measures.
+
+    Raises:
+        ValueError: If the key is not known; the message lists the known ones.
+
+    Example:
+        >>> paper = Paper("barz2022")
+        >>> paper.year, paper.notebook.name
+        (2022, '5_dense_class_maps.ipynb')
+    """
+
+    def __init__(self, key: str) -> None:
+        suite = suite_folder()
+        self.key = key
+        self.folder = suite / "papers" / key
+        if key not in paper_keys():
+            raise ValueError(f"no paper {key!r} in {suite / 'papers'}: known are {', '.join(paper_keys())}")
+        about = yaml.safe_load((self.folder / "paper.yaml").read_text(encoding="utf-8"))
+        self.title: str = about["title"]
+        self.authors: list[str] = about["authors"]
+        self.year: int = about["year"]
+        self.notebook = suite / "notebooks" / about["notebook"]
+        self.card = self.folder / "README.md"
+        self.methods: dict[str, str] = about["methods"]
+        self.metrics: dict[str, str] = about["metrics"]
+
+    def __repr__(self) -> str:
+        return f"Paper({self.key!r})"
+
+    def reported(self) -> pd.DataFrame:
+        """Every number the paper prints, one per row.
+
+        Returns:
+            Columns ``table`` (where it stands), ``row`` (the paper's name for it), ``method`` (ours, empty where the
+            number belongs to none), ``dataset``, ``metric``, ``value``, ``unit`` and ``note``; empty text for what does
+            not apply.
+
+        Example:
+            >>> reported = Paper("barz2022").reported()
+            >>> reported[reported.metric == "ap25"].value.tolist()
+            [17.0, 21.6, 21.8]
+        """
+        import pandas as pd
+
+        text = dict.fromkeys(("table", "row", "method", "dataset", "metric", "unit", "note"), str)
+        return pd.read_csv(self.folder / "reported.csv", keep_default_na=False, dtype=text | {"value": float})
+
+    def claims(self) -> list[Claim]:
+        """The headline claims, in the order of ``claims.yaml``.
+
+        Raises:
+            ValueError: If an entry lacks a field or has one that does not fit; the message names file and claim.
+
+        Example:
+            >>> Paper("barz2022").claims()[0].first
+            'dcm-onehot'
+        """
+        path = self.folder / "claims.yaml"
+        claims = []
+        for entry in yaml.safe_load(path.read_text(encoding="utf-8")):
+            try:
+                claims.append(Claim(**{**entry, "reported": tuple(entry.get("reported", ()))}))
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{path}: claim {entry.get('id')!r} does not fit: {error}") from error
+        return claims
+
+    def recipes(self) -> dict[str, Path]:
+        """Files of parameters for the notebook, by their names.
+
+        Example:
+            >>> "smoke" in Paper("barz2022").recipes()
+            True
+        """
+        files = sorted(self.folder.glob("*.yaml"))
+        return {path.stem: path for path in files if path.name not in _NOT_RECIPES}
+
+    def recipe(self, name: str) -> dict[str, Any]:
+        """Read one recipe as parameters, as they stand in the file.
+
+        Raises:
+            ValueError: If there is no such recipe; the message lists those there are.
+
+        Example:
+            >>> Paper("barz2022").recipe("coco-resnet50")["epochs"]
+            372
+        """
+        recipes = self.recipes()
+        if name not in recipes:
+            raise ValueError(f"{self.key} has no recipe {name!r}: known are {', '.join(recipes)}")
+        return read_recipe(recipes[name])
+
+    def parameters(self, namespace: Mapping[str, object]) -> dict[str, Any]:
+        """Pick the notebook's parameters out of its variables and check their types.
+
+        Meant for the notebook itself, right after its parameters cell: ``parameters = paper.parameters(globals())``.
+
+        Args:
+            namespace: Variables by name, such as ``globals()``.
+
+        Raises:
+            ValueError: If one is missing or does not fit its type.
+        """
+        return values_of(known_parameters(self.notebook), namespace)
+
+    def beside(self, metrics: Mapping[str, Mapping[str, Any]], dataset: str) -> pd.DataFrame:
+        """Put reported and measured numbers side by side.
+
+        Args:
+            metrics: Measured fractions, or intervals with a ``value``, by method and metric.
+            dataset: The data set of the reported numbers, as in ``reported().dataset``.
+
+        Returns:
+            One row per method and two columns, ``reported`` and ``measured``, under each metric, both in percent; NaN
+            where one of the two is missing.
+
+        Example:
+            >>> table = Paper("barz2022").beside({"cam": {"ap25": 0.25}}, "COCO")
+            >>> table.loc["cross-entropy + CAM", "ap25"].tolist()
+            [17.0, 25.0]
+        """
+        import pandas as pd
+
+        reported = self.reported()
+        if dataset not in set(reported.dataset):
+            known = ", ".join(sorted(set(reported.dataset) - {""}))
+            raise ValueError(f"{self.key} reports nothing on {dataset!r}: known are {known}")
+        reported = reported[(reported.dataset == dataset) & (reported.unit == "%")]
+        numbers = {(row.method, row.metric): row.value for row in reported.itertuples()}
+        columns = [metric for metric in self.metrics if any(metric in row for row in metrics.values())]
+        table = pd.DataFrame(
+            {
+                (metric, source): [
+                    numbers.get((method, metric)) if source == "reported" else _percent(row.get(metric))
+                    for method, row in metrics.items()
+                ]
+                for metric in columns
+                for source in ("reported", "measured")
+            },
+            index=[self.methods.get(method, method) for method in metrics],
+            dtype=float,
+        )
+        return table.rename_axis(columns=("metric", "%"))
+
+
+def _percent(number: Any) -> float | None:
+    return None if number is None else 100.0 * float(getattr(number, "value", number))

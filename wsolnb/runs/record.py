@@ -1,0 +1,229 @@
+"""What a run leaves behind: ``metrics.json``, ``metrics.csv`` and figures; and the runs of a folder as one table."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+_STARTED = time.monotonic()
+_PACKAGES = (
+    "wsolnb", "torch", "torchvision", "lightning-fabric", "torchmetrics", "timm", "numpy", "scipy", "numba", "pandas",
+    "pillow", "pycocotools", "matplotlib", "papermill", "ipykernel",
+)  # fmt: skip
+
+
+def record(
+    out: str | Path,
+    parameters: Mapping[str, Any],
+    metrics: Mapping[str, Mapping[str, Any]],
+    verdicts: pd.DataFrame | None = None,
+    *,
+    device: object = "cpu",
+    about: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write down what a run measured; the last code cell of a notebook.
+
+    ``metrics.json`` appears whole or not at all, so a folder that has one belongs to a run that reached its end.
+
+    Args:
+        out: Folder to write ``metrics.json`` and ``metrics.csv`` to; empty to write nothing.
+        parameters: The resolved parameters.
+        metrics: Numbers by method and metric, as fractions; an interval (with ``value``, ``low`` and ``high``) keeps
+            its ends.
+        verdicts: What :func:`wsolnb.runs.verdicts.verdicts` returned.
+        device: The device that the run computed on.
+        about: Anything else worth keeping, such as the sizes of the data sets or the thresholds that were tuned.
+
+    Returns:
+        The record as it stands in the file: ``parameters``, ``metrics``, ``verdicts``, ``about``, ``seed``, ``device``,
+        ``wall_time`` (seconds since this module was imported), ``finished`` (UTC), ``versions``, ``revision`` and
+        ``machine``. A number that is not finite is ``None``.
+
+    Raises:
+        TypeError: If something in ``about`` or ``parameters`` is no plain value.
+
+    Example:
+        >>> record("", {"seed": 0}, {"cam": {"ap25": 0.17}})["metrics"]
+        {'cam': {'ap25': {'value': 0.17}}}
+    """
+    content = {
+        "parameters": dict(parameters),
+        "metrics": {method: {name: _number(x) for name, x in row.items()} for method, row in metrics.items()},
+        "verdicts": [] if verdicts is None else verdicts.to_dict("records"),
+        "about": dict(about or {}),
+        "seed": parameters.get("seed"),
+        "device": str(device),
+        "wall_time": round(time.monotonic() - _STARTED, 1),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "versions": {"python": platform.python_version(), **dict(_versions())},
+        "revision": _revision(),
+        "machine": _machine(),
+    }
+    content = _plain(content)
+    if str(out):
+        folder = Path(out)
+        folder.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(_rows(content["metrics"]), columns=_COLUMNS).to_csv(folder / "metrics.csv", index=False)
+        unfinished = folder / "metrics.json.part"
+        unfinished.write_text(
+            json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+        )
+        unfinished.replace(folder / "metrics.json")
+    return content
+
+
+_COLUMNS = ["method", "metric", "value", "low", "high"]
+
+
+def _number(number: Any) -> dict[str, float]:
+    if hasattr(number, "low"):
+        return {"value": number.value, "low": number.low, "high": number.high}
+    return {"value": float(number)}
+
+
+def _rows(metrics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterator[dict[str, Any]]:
+    for method, row in metrics.items():
+        for name, number in row.items():
+            yield {"method": method, "metric": name, **number}
+
+
+def _plain(value: Any) -> Any:
+    """Turn a value into what JSON can hold: scalars of numpy and torch become numbers, what is not finite ``None``."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"cannot record {value!r} of type {type(value).__name__}: give a plain number, text, list or dict")
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for package in _PACKAGES:
+        try:
+            yield package, version(package)
+        except PackageNotFoundError:
+            continue
+
+
+def _machine() -> dict[str, Any]:
+    """Where a run took place. Instructions and threads decide on rounding, and with it where a training ends."""
+    import torch
+
+    from wsolnb.train.training import bfloat16_is_fast
+
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text(encoding="utf-8").splitlines() if about.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "system": platform.platform(),
+        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "bfloat16": bfloat16_is_fast(torch.device("cpu")),
+    }
+
+
+def _revision() -> str | None:
+    """The git revision of the package's checkout, with ``+`` behind it where files differ from it."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    git = ["git", "-C", str(root)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def save_figure(figure: Figure, out: str | Path, name: str) -> None:
+    """Draw a finished figure once: save it as ``<out>/figures/<name>.png``, show it if a notebook runs, and close it.
+
+    Args:
+        figure: The figure.
+        out: Folder of the run; empty to save nothing.
+        name: File name without ending.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> save_figure(Figure(), "", "curves")
+    """
+    from IPython import get_ipython
+    from IPython.display import Image, display
+    from matplotlib.pyplot import close
+
+    from wsolnb.plots.picture import compact, pixels
+
+    shown = get_ipython() is not None
+    if shown or str(out):
+        picture = pixels(figure)
+        if str(out):
+            folder = Path(out) / "figures"
+            folder.mkdir(parents=True, exist_ok=True)
+            picture.save(folder / f"{name}.png", compress_level=1)  # a seventh larger, in half the time
+        if shown:
+            kind, content = compact(picture)
+            display(Image(content, format=kind, alt=name.replace("_", " ")))
+    close(figure)
+
+
+def load_runs(folder: str | Path = "runs") -> pd.DataFrame:
+    """Collect all finished runs below a folder.
+
+    Args:
+        folder: Where to look for ``metrics.json`` files.
+
+    Returns:
+        One row per run, method and metric: ``run`` (its folder below ``folder``), ``method``, ``metric``, ``value``,
+        ``low``, ``high``, then ``wall_time``, ``device``, ``revision``, ``finished`` and one column per parameter,
+        ``parameter.<name>``. Runs that did not reach their end have no ``metrics.json`` and are left out.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If a file is no record of a run; the message names it.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     written = record(f"{folder}/demo/default", {"seed": 0}, {"cam": {"ap25": 0.17}})
+        ...     print(load_runs(folder)[["run", "method", "metric", "value", "parameter.seed"]].to_string(index=False))
+                 run method metric  value  parameter.seed
+        demo/default    cam   ap25   0.17               0
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder {root} to read runs from")
+    rows: list[dict[str, Any]] = []
+    for path in sorted(root.rglob("metrics.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            of_run = {name: content[name] for name in ("wall_time", "device", "revision", "finished")}
+            of_run |= {f"parameter.{name}": value for name, value in content["parameters"].items()}
+            run = path.parent.relative_to(root).as_posix()
+            rows += [{"run": run, **number, **of_run} for number in _rows(content["metrics"])]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is no record of a run: {error!r}") from error
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["run", *_COLUMNS])

@@ -1,0 +1,201 @@
+"""Verdicts: a paper's claims put to the test on the results of one run, with a paired bootstrap over test images."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, cast
+
+import pandas as pd
+
+from wsolnb.metrics.bootstrap import Evidence, Measured, measure
+from wsolnb.runs.paper import Claim, Paper
+
+_SIGNS = {"greater": ">", "less": "<", "equal": "="}
+
+
+def verdicts(
+    paper: Paper,
+    results: Measured | Evidence,
+    n: int | Mapping[str, int] | None = None,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Test every claim of a paper on the results of a run.
+
+    A claim that one result is greater (or less) than another is *reproduced* if the measured difference has that
+    direction and its 95 % interval excludes zero, *same direction* if the interval includes zero, else *not
+    reproduced*. A claim that two results are equal is *reproduced* if the whole interval lies within the claim's
+    margin, *same direction* if only the difference itself does, else *not reproduced*. What the run did not measure is
+    *not tested*.
+
+    Args:
+        paper: The paper with its claims.
+        results: What :func:`measure` returned, for all methods over the same test images in the same order and from the
+            same draws; or the statistics themselves, which are then measured here.
+        n: With statistics, the number of test images; by metric where metrics are taken over different images.
+        draws: With statistics, the number of resampled data sets.
+        seed: With statistics, the seed of the draws.
+
+    Returns:
+        One row per claim: ``claim``, ``says``, ``where``, ``kind``, ``metric``, ``first``, ``second``, ``unit``,
+        ``reported_first``, ``reported_second``, ``measured_first``, ``measured_second``, ``difference`` (first minus
+        second) with ``low`` and ``high``, ``verdict`` and ``note``. Measured numbers stand in the unit of the claim.
+
+    Example:
+        >>> hits = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64)
+        >>> evidence = {
+        ...     "dcm-onehot": {"ap25": lambda weights: weights @ hits / weights.sum(dim=1)},
+        ...     "cam": {"ap25": lambda weights: 0.5 * weights @ hits / weights.sum(dim=1)},
+        ... }
+        >>> tested = verdicts(Paper("barz2022"), measure(evidence, 4)).iloc[0]
+        >>> print(tested.claim, tested.difference, tested.verdict)
+        dcm-beats-cam 37.5 reproduced
+    """
+    claims = paper.claims()
+    measured = cast(Measured, results)
+    if n is not None:
+        wanted = {(method, claim.metric) for claim in claims for method in (claim.first, claim.second)}
+        named = {
+            method: {metric: statistic for metric, statistic in row.items() if (method, metric) in wanted}
+            for method, row in cast(Evidence, results).items()
+        }
+        measured = measure(named, n, draws=draws, seed=seed)
+    return pd.DataFrame([_verdict(claim, measured) for claim in claims])
+
+
+def _verdict(claim: Claim, measured: Measured) -> dict[str, object]:
+    record: dict[str, object] = {
+        "claim": claim.id,
+        "says": claim.says,
+        "where": claim.where,
+        "kind": claim.kind,
+        "metric": claim.metric,
+        "first": claim.first,
+        "second": claim.second,
+        "unit": claim.unit,
+        "reported_first": claim.reported[0],
+        "reported_second": claim.reported[1],
+        **dict.fromkeys(("measured_first", "measured_second", "difference", "low", "high"), math.nan),
+        "verdict": "not tested",
+        "note": "",
+    }
+    missing = [method for method in (claim.first, claim.second) if claim.metric not in measured.get(method, {})]
+    if missing:
+        return record | {"note": f"the run has no {claim.metric} of {' and '.join(missing)}"}
+    first, second = measured[claim.first][claim.metric], measured[claim.second][claim.metric]
+    record |= {"measured_first": claim.scale * first.value, "measured_second": claim.scale * second.value}
+    if math.isnan(first.value) or math.isnan(second.value):
+        return record | {"note": f"{claim.metric} is not defined on these images"}
+    gap = first.minus(second)
+    value, low, high = (claim.scale * end for end in (gap.value, gap.low, gap.high))
+    return record | {"difference": value, "low": low, "high": high, "verdict": judge(claim, value, low, high)}
+
+
+def judge(claim: Claim, value: float, low: float, high: float) -> str:
+    """Turn a measured difference into a verdict.
+
+    Args:
+        claim: The claim.
+        value: First minus second, in the unit of the claim.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+
+    Returns:
+        ``reproduced``, ``same direction`` or ``not reproduced``.
+
+    Example:
+        >>> claim = Paper("barz2022").claims()[0]
+        >>> judge(claim, 4.6, 3.9, 5.3), judge(claim, 0.4, -0.3, 1.1), judge(claim, -1.0, -2.0, 0.1)
+        ('reproduced', 'same direction', 'not reproduced')
+    """
+    if claim.kind == "equal":
+        holds, sure = abs(value) <= claim.margin, max(abs(low), abs(high)) <= claim.margin
+    else:
+        sign = 1 if claim.kind == "greater" else -1
+        holds, sure = sign * value > 0, min(sign * low, sign * high) > 0
+    return "reproduced" if holds and sure else "same direction" if holds else "not reproduced"
+
+
+def verdict_table(tested: pd.DataFrame) -> pd.DataFrame:
+    """Format verdicts for reading.
+
+    Args:
+        tested: What :func:`verdicts` returned.
+
+    Returns:
+        Text columns ``claim``, ``says``, ``reported``, ``measured``, ``difference`` (with its 95 % interval) and
+        ``verdict``.
+
+    Example:
+        >>> verdict_table(verdicts(Paper("barz2022"), {}, n=4)).reported[0]
+        '21.6 > 17 %'
+    """
+    rows = [
+        {
+            "claim": row["claim"],
+            "says": row["says"],
+            "reported": _text("{:g} {sign} {:g} {unit}", row, "reported_first", "reported_second"),
+            "measured": _text("{:.1f} : {:.1f} {unit}", row, "measured_first", "measured_second"),
+            "difference": _text("{:+.1f} [{:+.1f}, {:+.1f}]", row, "difference", "low", "high"),
+            "verdict": row["verdict"] + (f" ({row['note']})" if row["note"] else ""),
+        }
+        for row in tested.to_dict("records")
+    ]
+    return pd.DataFrame(rows)
+
+
+def _text(template: str, row: Mapping[Hashable, Any], *names: str) -> str:
+    numbers = [row[name] for name in names]
+    if any(math.isnan(number) for number in numbers):
+        return ""
+    return template.format(*numbers, unit=row["unit"], sign=_SIGNS[row["kind"]]).strip()
+
+
+VERDICTS = ("reproduced", "same direction", "not reproduced", "not tested")
+_COLUMNS = ("claim", "where", "reported", "measured", "difference", "verdict")
+
+
+def board(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """The verdicts of several runs as Markdown: a table of counts, and below it every claim.
+
+    Args:
+        runs: Verdicts by name of the run, as they stand in its ``metrics.json``.
+
+    Returns:
+        Markdown; runs without verdicts are left out. Empty if none has any.
+
+    Example:
+        >>> row = {"claim": "a", "says": "A beats B.", "where": "Table 1", "kind": "greater", "unit": "%", "note": ""}
+        >>> row |= dict(reported_first=9, reported_second=5, measured_first=8.0, measured_second=6.0)
+        >>> row |= dict(difference=2.0, low=1.0, high=3.0, verdict="reproduced")
+        >>> print(board({"demo": [row]}).splitlines()[2])
+        | demo | 1 | 0 | 0 | 0 |
+        >>> print(board({"demo": [row]}).splitlines()[-3])
+        | A beats B. | Table 1 | 9 > 5 % | 8.0 : 6.0 % | +2.0 [+1.0, +3.0] | reproduced |
+    """
+    judged = {name: rows for name, rows in runs.items() if rows}
+    if not judged:
+        return ""
+    counts = {name: Counter(row["verdict"] for row in rows) for name, rows in judged.items()}
+    lines = _table(("run", *VERDICTS), ((name, *(count[each] for each in VERDICTS)) for name, count in counts.items()))
+    for name, rows in judged.items():
+        lines += ["", f"<details><summary>{name}: {len(rows)} claims</summary>", ""]
+        lines += [*_table(_COLUMNS, _claims(rows)), "", "</details>"]
+    return "\n".join(lines) + "\n"
+
+
+def _claims(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+
+    numbers = ["measured_first", "measured_second", "difference", "low", "high"]
+    tested = pd.DataFrame(rows)
+    tested[numbers] = tested[numbers].astype(float)  # what was not tested is null in the file
+    said = verdict_table(tested).assign(claim=tested["says"], where=tested["where"])
+    return [tuple(row[column] for column in _COLUMNS) for row in said.to_dict("records")]
+
+
+def _table(columns: Sequence[str], rows: Any) -> list[str]:
+    cells = [columns, ["---"] * len(columns), *rows]
+    return ["| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in row) + " |" for row in cells]

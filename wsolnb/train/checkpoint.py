@@ -1,0 +1,181 @@
+"""Checkpoints that a kill at any moment cannot break: written under another name first, verified when loaded."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import random
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from wsolnb._utils.files import read_tensors, tensor_bytes, write_whole
+
+_FORMAT = 1
+_MANIFEST = "manifest.json"
+
+
+class Checkpoint:
+    """The state of one training in a folder: tensors in a safetensors file, all else in a manifest that names it.
+
+    The manifest is replaced in one step after its tensors are on the disk, so it always describes a whole checkpoint:
+    the new one or the one before.
+
+    Args:
+        folder: Where it is kept; made when something is saved.
+        key: What determines the training; a checkpoint of another key is refused.
+        version: Versions of the libraries; a checkpoint of others is refused.
+
+    Example:
+        >>> import tempfile
+        >>> kept = Checkpoint(Path(tempfile.mkdtemp()) / "net.checkpoint", "a1", "1.0")
+        >>> kept.save({"weight": torch.ones(2)}, {"epoch": 3})
+        >>> kept.load()
+        ({'weight': tensor([1., 1.])}, {'epoch': 3})
+    """
+
+    def __init__(self, folder: Path, key: str, version: str) -> None:
+        self.folder, self.key, self.version = folder, key, version
+
+    def save(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Replace the checkpoint.
+
+        Args:
+            tensors: By name.
+            values: Plain values: numbers, texts, lists and dictionaries of them.
+
+        Raises:
+            OSError: If it cannot be written, for example on a full disk; the checkpoint before stays as it was.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        data = tensor_bytes(tensors)
+        digest = hashlib.sha256(data).hexdigest()
+        name = f"{digest[:16]}.safetensors"
+        head = {"format": _FORMAT, "key": self.key, "version": self.version}
+        content = json.loads(json.dumps({**head, "tensors": name, "sha256": digest, "values": dict(values)}))
+        write_whole(self.folder / name, data)
+        write_whole(self.folder / _MANIFEST, json.dumps({**content, "digest": _digest(content)}).encode())
+        for other in self.folder.iterdir():
+            if other.name not in (name, _MANIFEST):
+                other.unlink(missing_ok=True)
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Read and verify it.
+
+        Returns:
+            Tensors and values, or None if nothing was saved.
+
+        Raises:
+            ValueError: If it is damaged, of another training or of other versions; nothing is changed.
+        """
+        path = self.folder / _MANIFEST
+        if not path.is_file():
+            return None
+        again = f"delete {self.folder} to train from the start"
+        try:
+            content = json.loads(path.read_bytes())
+            digest = content.pop("digest")
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise ValueError(f"{path} is damaged ({error!r}): {again}") from None
+        if digest != _digest(content):
+            raise ValueError(f"{path} is damaged: its content does not have the digest it names; {again}")
+        if content["format"] != _FORMAT:
+            raise ValueError(f"{path} has format {content['format']}, this version reads {_FORMAT}: {again}")
+        if content["key"] != self.key:
+            raise ValueError(
+                f"{path} belongs to another training (key {content['key']}, this one has {self.key}): another model, "
+                f"data set, objective or plan; {again}"
+            )
+        if content["version"] != self.version:
+            raise ValueError(f"{path} was saved by {content['version']}, this is {self.version}: {again}")
+        return read_tensors(self.folder / content["tensors"], content["sha256"], again), content["values"]
+
+    def remove(self) -> None:
+        """Delete it, the manifest first."""
+        (self.folder / _MANIFEST).unlink(missing_ok=True)
+        if self.folder.is_dir():
+            shutil.rmtree(self.folder)
+
+
+def optimizer_parts(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The state of an optimizer as named tensors and plain values.
+
+    Example:
+        >>> model = nn.Linear(1, 1)
+        >>> optimizer_parts(torch.optim.SGD(model.parameters(), lr=0.5))[1]["groups"][0]["lr"]
+        0.5
+    """
+    state = optimizer.state_dict()
+    tensors: dict[str, Tensor] = {}
+    values: dict[str, Any] = {}
+    for index, entries in state["state"].items():
+        for name, entry in entries.items():
+            (tensors if isinstance(entry, Tensor) else values)[f"{index}.{name}"] = entry
+    return tensors, {"groups": state["param_groups"], "rest": values}
+
+
+def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+    """Put back what :func:`optimizer_parts` gave, in the memory layout of the parameters."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Any]] = {}
+    for name, entry in {**values["rest"], **tensors}.items():
+        index, _, what = name.partition(".")
+        if isinstance(entry, Tensor):
+            like = parameters[int(index)] if entry.shape == parameters[int(index)].shape else entry
+            entry = torch.empty_like(like, dtype=entry.dtype, requires_grad=False).copy_(entry)
+        state.setdefault(int(index), {})[what] = entry
+    optimizer.load_state_dict({"state": state, "param_groups": values["groups"]})
+
+
+def random_states() -> dict[str, Any]:
+    """The states of all random number generators of this process, as plain values."""
+    name, keys, *rest = np.random.get_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {
+        "torch": _text(torch.get_rng_state()),
+        "cuda": [_text(state) for state in cuda],
+        "python": random.getstate(),
+        "numpy": [name, np.asarray(keys).tolist(), *rest],
+    }
+
+
+def restore_random_states(states: Mapping[str, Any]) -> None:
+    """Put back what :func:`random_states` gave."""
+    torch.set_rng_state(_bytes(states["torch"]))
+    if states["cuda"] and torch.cuda.device_count() == len(states["cuda"]):
+        torch.cuda.set_rng_state_all([_bytes(text) for text in states["cuda"]])
+    version, keys, gauss = states["python"]
+    random.setstate((version, tuple(keys), gauss))
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, np.asarray(keys, dtype=np.uint32), *rest))
+
+
+def restore_module(module: nn.Module, tensors: Mapping[str, Tensor], where: Path) -> None:
+    """Load weights into a module.
+
+    Raises:
+        ValueError: If names or shapes are those of another module.
+    """
+    try:
+        module.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        raise ValueError(f"{where} holds the weights of another model: {error}") from None
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _text(state: Tensor) -> str:
+    return base64.b64encode(state.cpu().numpy().tobytes()).decode()
+
+
+def _bytes(text: str) -> Tensor:
+    return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
