@@ -21,8 +21,8 @@ from wsolnb.explorer import Explorer, payload
 from wsolnb.explorer.colours import class_colours, heat
 from wsolnb.explorer.picture import sheet
 from wsolnb.localization.detect import detections
-from wsolnb.localization.locate import Located
-from wsolnb.localization.maps import ObjectMaps, SceneMaps
+from wsolnb.localization.locate import LocalizationResult
+from wsolnb.localization.maps import LocalizationMaps, SceneMaps
 
 CLASSES = ["cat", "dog", "owl"]
 Make = Callable[..., Explorer]
@@ -168,8 +168,8 @@ def test_located_brings_its_rule_and_its_frame(make: Make) -> None:
     maps = torch.zeros(2, 5, 5)
     maps[:, 1:3, 1:3] = 1
     boxes = [torch.tensor([[4.0, 4.0, 12.0, 12.0]])] * 2
-    found = ObjectMaps(maps, torch.rand(2, 3), torch.tensor([1, 0]), boxes, (20, 20))
-    located = Located(found, BoxRule(0.4), SimpleNamespace())  # type: ignore[arg-type]
+    found = LocalizationMaps(maps, torch.rand(2, 3), torch.tensor([1, 0]), boxes, (20, 20))
+    located = LocalizationResult(found, BoxRule(0.4), SimpleNamespace())  # type: ignore[arg-type]
     target = {"boxes": torch.tensor([[8.0, 6.0, 24.0, 18.0]]), "labels": torch.tensor([1])}
     explorer = make(maps={"tap": located}, targets=[target] * 2, rules=None)
     assert explorer.thresholds == {"tap": 0.4}

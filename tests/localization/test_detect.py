@@ -1,4 +1,4 @@
-"""From scenes to detections: readouts, grouping of sizes, thresholds, evidence, background."""
+"""From scenes to detections: readers, grouping of sizes, thresholds, evidence, background."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from wsolnb.boxes import BoxRule
 from wsolnb.data.critters import World
 from wsolnb.localization.detect import detections, tune_threshold
 from wsolnb.localization.maps import SceneMaps
-from wsolnb.localization.read import read_scenes
+from wsolnb.localization.read import cam_reader, read
 from wsolnb.losses import CrossEntropy
 from wsolnb.metrics import DetectionAP, GuessLocalizationError
 from wsolnb.models.cam import classifier
 from wsolnb.papers.barz2022.losses import CosineLoss
 from wsolnb.papers.barz2022.maps import (
     background_similarity,
-    cam_readout,
     class_scores,
-    dcm_readout,
-    detection_evidence,
+    cosine_cam_reader,
+    dcm_reader,
+    evidence,
 )
 
 
@@ -65,7 +65,7 @@ def two_scenes() -> SceneMaps:
 
 def test_scenes_of_several_sizes_keep_their_order() -> None:
     net, objective, scenes = classifier("tiny", 12).eval(), CrossEntropy(), Mixed()
-    found = read_scenes(net, scenes, {"cam": cam_readout(net, objective)}, batch_size=2)["cam"]
+    found = read(scenes, {"cam": cam_reader(net, objective)}, batch_size=2)["cam"]
     assert found.sizes.tolist() == [[48, 64], [56, 48]] * 3
     assert [t["image_id"] for t in found.targets] == list(range(6))
     for index in (1, 4):
@@ -76,11 +76,14 @@ def test_scenes_of_several_sizes_keep_their_order() -> None:
         torch.testing.assert_close(found.scores[index], expected[0].softmax(0), rtol=1e-4, atol=1e-6)
 
 
-def test_readouts_of_one_network_share_its_features() -> None:
+def test_readers_of_one_network_share_its_forward_pass() -> None:
     objective = CosineLoss(torch.eye(12))
     net = classifier("tiny", 12).eval()
-    reads = {"cam": cam_readout(net, objective), "dcm": dcm_readout(net, objective)}
-    found = read_scenes(net, World(size=48).scenes(2, size=(48, 64)), reads)
+    passes: list[int] = []
+    net.backbone.register_forward_hook(lambda *_: passes.append(1))
+    reads = {"cam": cosine_cam_reader(net, objective), "dcm": dcm_reader(net, objective)}
+    found = read(World(size=48).scenes(2, size=(48, 64)), reads)
+    assert len(passes) == 1  # one batch, two readers
     raw, sim = found["cam"].maps[0], found["dcm"].maps[0]
     torch.testing.assert_close(raw / raw.norm(dim=0), sim)
     torch.testing.assert_close(found["dcm"].scores[0], class_scores(sim[None])[0])
@@ -89,8 +92,7 @@ def test_readouts_of_one_network_share_its_features() -> None:
 def test_semantic_cam_projects_on_the_classes() -> None:
     embeddings = torch.nn.functional.normalize(torch.rand(5, 3), dim=1)
     net = classifier("tiny", 3).eval()
-    features = torch.rand(2, 96, 4, 6)
-    maps, scores = cam_readout(net, CosineLoss(embeddings))(features)
+    maps, scores = cosine_cam_reader(net, CosineLoss(embeddings))(torch.rand(2, 3, 32, 48), None)
     assert maps.shape == (2, 5, 4, 6)
     assert scores.shape == (2, 5)
 
@@ -127,12 +129,12 @@ def test_evidence_equals_the_metrics(two_scenes: SceneMaps) -> None:
     judged, single = DetectionAP(2, (0, 0.25, 0.5)), GuessLocalizationError(2, k=1)
     judged.update(found, two_scenes.targets)
     single.update(found, two_scenes.targets)
-    evidence = detection_evidence(judged, single)
+    numbers = evidence(judged, single)
     whole = torch.ones(1, 2, dtype=torch.float64)
-    assert set(evidence) == {"ap0", "ap25", "ap50", "p_at_r30", "top5_loc_error"}
-    assert float(evidence["ap25"](whole)) == float(judged.compute()["mAP@0.25"])
-    assert float(evidence["p_at_r30"](whole)) == float(judged.precision_at(0.3, 0.25))
-    assert float(evidence["top5_loc_error"](whole)) == float(single.compute())
+    assert set(numbers) == {"ap0", "ap25", "ap50", "p_at_r30", "top5_loc_error"}
+    assert float(numbers["ap25"](whole)) == float(judged.compute()["mAP@0.25"])
+    assert float(numbers["p_at_r30"](whole)) == float(judged.precision_at(0.3, 0.25))
+    assert float(numbers["top5_loc_error"](whole)) == float(single.compute())
 
 
 def test_background_is_where_no_box_is() -> None:

@@ -8,11 +8,11 @@ import torch
 from wsolnb.data.critters import World
 from wsolnb.localization.maps import SceneMaps
 from wsolnb.localization.points import judge_classes, judge_points, peaks
-from wsolnb.localization.read import cam_reader, read_maps
+from wsolnb.localization.read import read
 from wsolnb.losses import MultiLabelCrossEntropy
 from wsolnb.models.cam import classifier
 from wsolnb.papers.bency2016.boxes import blob_boxes, judge_boxes, tune_thresholds, without
-from wsolnb.papers.bency2016.maps import BeamReader, peak_reader
+from wsolnb.papers.bency2016.maps import BeamReader, peak_reader, positive_cam_reader
 from wsolnb.papers.bency2016.network import grid_classifier
 from wsolnb.papers.bency2016.search import BeamSearch
 
@@ -126,8 +126,13 @@ def test_all_readers_read_the_same_scenes() -> None:
     gap = classifier("tiny", 4).eval()
     beam = BeamReader(net, LOSS, BeamSearch(2, 3), wanted=2, cells=8)
     present = BeamReader(net, LOSS, BeamSearch(2, 3), wanted="present", cells=8)
-    readers = {"beam": beam, "present": present, "cam": cam_reader(gap, LOSS, 48), "peak": peak_reader(net, LOSS, 3)}
-    found = read_maps(scenes, readers, 4, side=48, batch_size=2)
+    readers = {
+        "beam": beam,
+        "present": present,
+        "cam": positive_cam_reader(gap, LOSS),
+        "peak": peak_reader(net, LOSS, 3),
+    }
+    found = read(scenes, readers, side=48, batch_size=2)
     assert {name: tuple(way.maps[0].shape) for name, way in found.items()} == {
         "beam": (4, 8, 8),
         "present": (4, 8, 8),
@@ -149,7 +154,7 @@ def test_the_score_map_puts_each_window_at_its_centre() -> None:
     net = grid_classifier("tiny", 3, grid=4, hidden=(8,), adapt=8).eval()
     images = torch.rand(1, 3, 48, 48)  # 6 cells: 3 x 3 windows of 4
     with torch.inference_mode():
-        maps, _ = peak_reader(net, LOSS, positions=3)(images, torch.zeros(1, 3, dtype=torch.bool))
+        maps, _ = peak_reader(net, LOSS, positions=3)(images, None)
         grid = net.backbone(images)
         wanted = LOSS.scores(net.classify(grid[:, :, 1:5, 2:6]))[0]  # centre at column 4, row 3
     assert torch.allclose(maps[0, :, 5:7, 7:9], wanted[:, None, None].expand(3, 2, 2), atol=1e-5)

@@ -43,7 +43,7 @@ class Explorer(anywidget.AnyWidget):
     Args:
         images: Images `(3, H, W)`, or a data set of `(image, target)`, which then also gives the truth.
         maps: By method: maps `(N, C, h, w)` or one `(C, h, w)` per image; `(N, h, w)` for maps that belong to no class
-            or to the true one; or what holds them (`SceneMaps`, `ObjectMaps`, or `Located`, which brings its rule).
+            or to the true one; or what holds them (`SceneMaps`, `LocalizationMaps`, or `LocalizationResult`, which brings its rule).
             For images that were brought to a frame, truth is brought to it too.
         classes: Their names.
         targets: Truth of every image (`boxes`, `labels`, and where known `masks` and `mark_masks`), instead of that of

@@ -46,7 +46,7 @@ def read(name: str, given: Any, count: int, classes: int, indices: Sequence[int]
     Args:
         name: Of the method, for messages.
         given: Maps `(N, C, h, w)`, one `(C, h, w)` per image, or without classes `(N, h, w)`; or what holds them:
-            `wsolnb.localization.maps.SceneMaps`, `wsolnb.localization.maps.ObjectMaps` or `Located`.
+            `wsolnb.localization.maps.SceneMaps`, `wsolnb.localization.maps.LocalizationMaps` or `LocalizationResult`.
         count: Number of images that there are.
         classes: Number of classes.
         indices: Images to take.
@@ -59,9 +59,12 @@ def read(name: str, given: Any, count: int, classes: int, indices: Sequence[int]
         >>> len(reading.maps), reading.maps[0].shape, reading.agnostic
         (2, torch.Size([2, 6, 8]), False)
     """
-    rule, given = getattr(given, "rule", None), getattr(given, "found", given)
-    frame = getattr(given, "frame", None)
+    rule = getattr(given, "rule", None)
+    given = given if rule is None else given.maps
+    frame = getattr(given, "image_size", None)
     maps, scores = getattr(given, "maps", given), getattr(given, "scores", None)
+    if frame is not None and maps.ndim == 4:  # of several heads, merged cell by cell
+        maps = given.upsample(maps, (maps.shape[2], maps.shape[3]))
     if len(maps) != count:
         raise ValueError(f"{name!r} has maps of {len(maps)} images, but there are {count} images")
     taken = [torch.as_tensor(maps[i]).detach().float().cpu() for i in indices]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from wsolnb.boxes import BoxRule
 from wsolnb.inference.linear_head import LinearReading, read_linear
+from wsolnb.localization.rows import choose_classes, class_indices, detection_rows
 from wsolnb.models.cam import class_activation_maps
 from wsolnb.papers.barz2022.maps import class_scores, dense_class_embeddings, similarity_maps
 
@@ -119,7 +120,7 @@ def _localize_list(model: nn.Module, images: Sequence[Tensor], method: str, clas
         if not isinstance(image, Tensor) or image.ndim != 3:
             raise ValueError(f"image {index} of the list must be a tensor (3, H, W), not {_shape(image)}")
         groups.setdefault(tuple(image.shape), []).append(index)
-    rows = None if isinstance(classes, str | int) else torch.as_tensor(_tensor(classes))
+    rows = None if isinstance(classes, str | int) else torch.as_tensor(class_indices(classes))
     if rows is not None and rows.ndim == 2 and len(rows) != len(images):
         raise ValueError(f"classes has {len(rows)} rows for {len(images)} images")
     found: list[Any] = [None] * len(images)
@@ -155,7 +156,7 @@ def _localize_batch(
     reading = read_linear(model, images.to(weight.device, non_blocking=True), head)
     with torch.autocast(kind, enabled=False):
         maps, scores, labels = _read(reading, method, classes, embeddings)
-        return _rows(maps, scores, labels, rule, (images.shape[2], images.shape[3]))
+        return detection_rows(maps, scores, labels, rule, (images.shape[2], images.shape[3]))
 
 
 def _read(reading: LinearReading, method: str, classes: Any, embeddings: Tensor | None) -> tuple[Tensor, ...]:
@@ -212,79 +213,6 @@ def box_rule(method: str, rule: BoxRule | str | None = None) -> BoxRule:
     if "pas" in method and cut.reference != "percentile":
         raise ValueError(f"{method!r} cuts at a percentile, but the rule's reference is {cut.reference!r}")
     return cut
-
-
-def choose_classes(classes: str | int | Sequence[Any] | Tensor, scores: Tensor) -> Tensor:
-    """Classes as one row of indices per image.
-
-    Args:
-        classes: As for `localize`.
-        scores: `(B, C)`.
-
-    Returns:
-        int64 `(B, K)`.
-
-    Raises:
-        ValueError: Something that is no choice of classes, or a class that is not there.
-
-    Example:
-        >>> choose_classes(2, torch.tensor([[0.1, 0.3, 0.2]]))
-        tensor([[1, 2]])
-    """
-    images, count = scores.shape
-    if isinstance(classes, str):
-        if classes != "all":
-            raise ValueError(f"classes is {classes!r}; give 'all', a number of classes or a list of class indices")
-        return torch.arange(count, device=scores.device).expand(images, count)
-    if isinstance(classes, int) and not isinstance(classes, bool):
-        if not 1 <= classes <= count:
-            raise ValueError(f"classes={classes} asks for that many of the best, but the model has {count} classes")
-        return scores.topk(classes, dim=1).indices
-    rows = _tensor(classes)
-    if rows.ndim == 2 and len(rows) != images:
-        raise ValueError(f"classes has {len(rows)} rows for {images} images")
-    rows = (rows if rows.ndim == 2 else rows[None]).expand(images, -1)
-    outside = rows[(rows < 0) | (rows >= count)]
-    if len(outside):
-        raise ValueError(f"class {int(outside[0])} is not one of the model's {count} classes, 0 to {count - 1}")
-    ordered = rows.sort(dim=1).values
-    twice = ordered[:, 1:][ordered[:, 1:] == ordered[:, :-1]]
-    if len(twice):
-        raise ValueError(f"class {int(twice[0])} is asked for twice")
-    return rows.long().to(scores.device)
-
-
-def _tensor(classes: Any) -> Tensor:
-    """A list of class indices as an integer tensor, `(K,)` or `(B, K)`."""
-    try:
-        rows = classes if isinstance(classes, Tensor) else torch.as_tensor(classes)
-    except (ValueError, TypeError, RuntimeError):
-        rows = torch.empty(0)
-    if rows.is_floating_point() or rows.dtype == torch.bool or rows.ndim not in (1, 2) or rows.numel() == 0:
-        raise ValueError(f"classes must be 'all', a number, or class indices (K,) or (B, K), not {classes!r}")
-    return rows
-
-
-def _rows(
-    maps: Tensor, scores: Tensor, labels: Tensor, rule: BoxRule, size: tuple[int, int]
-) -> list[dict[str, Tensor]]:
-    """A dictionary per image, with a row per box and at least one per class."""
-    images, count = labels.shape
-    scores = scores.gather(1, labels)
-    if "all" not in rule.component:
-        columns = (rule(maps, size), scores, labels, maps)
-        return [dict(zip(_KEYS, row, strict=True)) for row in zip(*(each.unbind() for each in columns), strict=True)]
-    boxes, image, place = rule.every(maps, size)
-    index = image * count + place
-    missing = (torch.bincount(index, minlength=images * count) == 0).nonzero()[:, 0]
-    boxes = torch.cat([boxes, boxes.new_full((len(missing), 4), torch.nan)])
-    index, order = torch.cat([index, missing]).sort(stable=True)
-    parts = torch.bincount(index // count, minlength=images).tolist()
-    every = (boxes[order], scores.flatten()[index], labels.flatten()[index], maps.flatten(0, 1)[index])
-    return [dict(zip(_KEYS, row, strict=True)) for row in zip(*(each.split(parts) for each in every), strict=True)]
-
-
-_KEYS = ("boxes", "scores", "labels", "maps")
 
 
 def _shape(value: Any) -> str:

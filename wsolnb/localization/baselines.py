@@ -1,4 +1,4 @@
-"""Maps that look at no image: what every table should carry beside its methods, and the ceiling above them."""
+"""Maps that look at no image: what every table should carry beside its methods."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from wsolnb.localization.maps import ObjectMaps
+from wsolnb.localization.maps import LocalizationMaps
 
 
 def centred_gaussian(size: tuple[int, int]) -> Tensor:
@@ -32,15 +32,16 @@ def centred_gaussian(size: tuple[int, int]) -> Tensor:
     return (field - field.min()) / spread if spread > 0 else torch.ones_like(field)
 
 
-def baselines(found: ObjectMaps) -> dict[str, ObjectMaps]:
-    """Maps that look at no image, in place of those found: a Gaussian in the `centre`, and the `whole` image.
+def baselines(maps: LocalizationMaps) -> dict[str, LocalizationMaps]:
+    """Maps that look at no image, in place of those given: a Gaussian in the `centre`, and the `whole` image.
 
     Example:
         >>> truth = (torch.zeros(1, 3), torch.tensor([2]), [torch.tensor([[2.0, 2.0, 6.0, 6.0]])], (8, 12))
-        >>> flat = baselines(ObjectMaps(torch.rand(1, 4, 6), *truth))
+        >>> from wsolnb.boxes import BoxRule
+        >>> flat = baselines(LocalizationMaps(torch.rand(1, 4, 6), *truth))
         >>> {name: each.cut(BoxRule(0.5))[0].tolist() for name, each in flat.items()}
         {'centre': [3.0, 2.0, 9.0, 6.0], 'whole': [0.0, 0.0, 12.0, 8.0]}
     """
-    shape = (len(found), *found.frame)
-    flat = {"centre": centred_gaussian(found.frame), "whole": torch.ones(found.frame)}
-    return {name: replace(found, maps=values.expand(shape)) for name, values in flat.items()}
+    shape = (len(maps), *maps.image_size)
+    flat = {"centre": centred_gaussian(maps.image_size), "whole": torch.ones(maps.image_size)}
+    return {name: replace(maps, maps=values.expand(shape)) for name, values in flat.items()}

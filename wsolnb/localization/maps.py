@@ -1,15 +1,9 @@
-"""One object per image: read the map of the true class from a classifier, cut one box out of it, and judge that.
-
-    images -> features -> the true class's map, for one or more sets of head weights -> box rule -> right or wrong
-
-A set of weights is one way to read the same network: all of them (class activation maps), the negative ones clamped to
-zero, or the negative ones alone. The network runs once.
-"""
+"""Maps of all images of a data set, in its order, with the truth about them: of the true class, or of all classes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,38 +14,62 @@ from wsolnb.boxes import BoxRule
 from wsolnb.boxes.quantise import minmax
 
 
+def stretched(maps: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Bring maps `(N, h, w)` to the images' size as the field's evaluators do: bicubic, then each stretched to [0, 1].
+
+    Example:
+        >>> stretched(torch.rand(2, 3, 4), (24, 32)).aminmax()
+        torch.return_types.aminmax(
+        min=tensor(0.),
+        max=tensor(1.))
+    """
+    return minmax(F.interpolate(maps[:, None].float(), image_size, mode="bicubic", align_corners=False)[:, 0])
+
+
+def as_probabilities(maps: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Bring maps of probabilities `(N, h, w)` to the images' size: bilinear, clamped to [0, 1], not stretched.
+
+    Example:
+        >>> as_probabilities(torch.full((1, 3, 4), 0.25), (24, 32)).unique()
+        tensor([0.2500])
+    """
+    return F.interpolate(maps[:, None].float(), image_size, mode="bilinear", align_corners=False)[:, 0].clamp(0, 1)
+
+
 @dataclass(frozen=True)
-class ObjectMaps:
-    """The map of the true class of every image of a data set, in its order, with the truth about it.
+class LocalizationMaps:
+    """The map of the true class of every image, for images with objects of one class.
 
     Args:
-        maps: At feature resolution, float `(N, h, w)`, on the CPU.
+        maps: At feature resolution, float `(N, h, w)`, on the CPU; `(N, M, h, w)` where `upsample` merges M maps.
         scores: Outputs of the classifier `(N, C)`.
         labels: True classes, int64 `(N,)`.
-        boxes: True boxes of every image, `(n, 4)` in pixels of the frame.
-        frame: Height and width to which all images were brought.
-        masks: Where the truth has them, bool `(N, H, W)` in the frame: `masks` (the object), `mark_masks` (the mark on
-            a critter's head), `ignore` (regions that count for nothing).
+        boxes: True boxes of every image, `(n, 4)` in pixels.
+        image_size: Height and width to which all images were resized; boxes and masks are given at this size.
+        masks: Where the truth has them, bool `(N, H, W)`: `masks` (the object), `mark_masks` (the mark on a critter's
+            head), `ignore` (regions that are not evaluated).
+        upsample: From maps and image size to maps `(N, H, W)` in [0, 1].
     """
 
     maps: Tensor
     scores: Tensor
     labels: Tensor
     boxes: Sequence[Tensor]
-    frame: tuple[int, int]
+    image_size: tuple[int, int]
     masks: Mapping[str, Tensor] = field(default_factory=dict)
+    upsample: Callable[[Tensor, tuple[int, int]], Tensor] = stretched
 
     def __len__(self) -> int:
         return len(self.maps)
 
     @property
     def accuracy(self) -> float:
-        """Share of the images whose best-scored class is the true one."""
+        """Fraction of the images whose highest score is that of the true class."""
         return float((self.scores.argmax(dim=1) == self.labels).double().mean())
 
     def box_masks(self) -> Tensor:
-        """Pixels inside the true boxes, bool `(N, H, W)` in the frame; a pixel counts if its middle is inside."""
-        height, width = self.frame
+        """Pixels inside the true boxes, bool `(N, H, W)`; a pixel counts if its centre is inside."""
+        height, width = self.image_size
         x, y = torch.arange(width) + 0.5, torch.arange(height)[:, None] + 0.5
         masks = torch.zeros(len(self), height, width, dtype=torch.bool)
         for mask, boxes in zip(masks, self.boxes, strict=True):
@@ -59,28 +77,33 @@ class ObjectMaps:
                 mask |= (x > x0) & (x < x1) & (y > y0) & (y < y1)
         return masks
 
-    def part(self, indices: Tensor) -> ObjectMaps:
+    def subset(self, indices: Tensor) -> LocalizationMaps:
         """The maps of some images."""
-        masks = {name: each[indices] for name, each in self.masks.items()}
-        boxes = [self.boxes[i] for i in indices.tolist()]
-        return ObjectMaps(self.maps[indices], self.scores[indices], self.labels[indices], boxes, self.frame, masks)
+        return replace(
+            self,
+            maps=self.maps[indices],
+            scores=self.scores[indices],
+            labels=self.labels[indices],
+            boxes=[self.boxes[i] for i in indices.tolist()],
+            masks={name: masks[indices] for name, masks in self.masks.items()},
+        )
+
+    def upsampled(self) -> Tensor:
+        """Maps at the size of the images, float `(N, H, W)` in [0, 1]."""
+        return self.upsample(self.maps, self.image_size)
 
     def cut(self, rule: BoxRule) -> Tensor:
-        """The rule's box of every map, `(N, 4)` in pixels of the frame."""
-        return rule(self.maps[:, None], self.frame)[:, 0]
-
-    def enlarged(self) -> Tensor:
-        """Maps at the size of the frame, bicubic and then stretched to [0, 1] each, as the field's evaluators do."""
-        maps = F.interpolate(self.maps[:, None].float(), self.frame, mode="bicubic", align_corners=False)
-        return minmax(maps[:, 0])
+        """The rule's box of every map, `(N, 4)` in pixels. Maps that are to be `stretched` are resized by the rule."""
+        maps = self.maps if self.upsample is stretched else self.upsampled()
+        return rule(maps[:, None], self.image_size)[:, 0]
 
 
 @dataclass(frozen=True)
 class SceneMaps:
-    """Maps and scores of all classes for every image of a data set, in its order, with the truth about it.
+    """Maps and scores of all classes for every image.
 
     Args:
-        maps: One float tensor `(C, h, w)` per image.
+        maps: One float tensor `(C, h, w)` per image, on the CPU.
         scores: `(N, C)`.
         sizes: Original height and width of every image in pixels, int64 `(N, 2)`.
         targets: The truth about every image, boxes in original pixels.
@@ -93,22 +116,3 @@ class SceneMaps:
 
     def __len__(self) -> int:
         return len(self.maps)
-
-
-@dataclass(frozen=True)
-class SoftMaps(ObjectMaps):
-    """Maps of probabilities: enlarged, but not stretched."""
-
-    def part(self, indices: Tensor) -> SoftMaps:
-        """The maps of some images."""
-        rows = super().part(indices)
-        return SoftMaps(rows.maps, rows.scores, rows.labels, rows.boxes, rows.frame, rows.masks)
-
-    def enlarged(self) -> Tensor:
-        """Maps at the size of the frame, bilinear, in [0, 1]."""
-        maps = F.interpolate(self.maps[:, None].float(), self.frame, mode="bilinear", align_corners=False)
-        return maps[:, 0].clamp(0, 1)
-
-    def cut(self, rule: BoxRule) -> Tensor:
-        """The rule's box of every enlarged map, `(N, 4)` in pixels of the frame."""
-        return rule(self.enlarged()[:, None], self.frame)[:, 0]

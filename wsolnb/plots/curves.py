@@ -60,6 +60,7 @@ def plot_precision_recall(judged: Mapping[str, DetectionAP], ious: Sequence[floa
     """Precision over recall, all classes pooled, one panel per IoU threshold (barz2022 Fig. 4).
 
     Example:
+        >>> import torch
         >>> judged = DetectionAP(classes=1, iou_thresholds=(0, 0.5))
         >>> truth = {"boxes": torch.tensor([[0.0, 0.0, 9.0, 9.0]]), "labels": torch.tensor([0])}
         >>> judged.update([truth | {"scores": torch.tensor([0.8])}], [truth])

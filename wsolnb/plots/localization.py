@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from wsolnb.boxes import iou
 from wsolnb.boxes.quantise import minmax
-from wsolnb.localization.locate import Located
+from wsolnb.localization.locate import LocalizationResult
 from wsolnb.metrics.bootstrap import Interval
 from wsolnb.plots.style import HEAT, TRUTH, draw_boxes, judge_box, show_picture
 
@@ -22,7 +22,7 @@ _LINES = ("-", "--", "-.", ":")
 
 
 def show_located(
-    images: Dataset[Any], ways: Mapping[str, Located], indices: Sequence[int], classes: Sequence[str]
+    images: Dataset[Any], ways: Mapping[str, LocalizationResult], indices: Sequence[int], classes: Sequence[str]
 ) -> Figure:
     """A column per image, a row per way: the true class's map with the predicted box, the true box in white.
 
@@ -31,12 +31,12 @@ def show_located(
     Example:
         >>> from wsolnb.boxes import BoxRule
         >>> from wsolnb.data.critters import World
-        >>> from wsolnb.localization.locate import locate
-        >>> from wsolnb.localization.maps import ObjectMaps
+        >>> from wsolnb.localization.locate import tune_and_evaluate
+        >>> from wsolnb.localization.maps import LocalizationMaps
         >>> images = World(size=32).singles(2)
         >>> boxes, labels = [images[k][1]["boxes"].as_subclass(Tensor) for k in range(2)], torch.tensor([0, 1])
-        >>> found = ObjectMaps(torch.rand(2, 8, 8), torch.zeros(2, 12), labels, boxes, (32, 32))
-        >>> fig = show_located(images, {"cam": locate(found, found, BoxRule(), thresholds=10)}, [0, 1], images.classes)
+        >>> found = LocalizationMaps(torch.rand(2, 8, 8), torch.zeros(2, 12), labels, boxes, (32, 32))
+        >>> fig = show_located(images, {"cam": tune_and_evaluate(found, found, BoxRule(), thresholds=10)}, [0, 1], images.classes)
         >>> len(fig.axes), fig.axes[2].get_ylabel()
         (4, 'cam')
     """
@@ -48,11 +48,11 @@ def show_located(
         show_picture(ax, image)
         ax.set_title(classes[int(target["labels"][0])], fontsize=11)
     for row, (name, way) in zip(axes[1:], ways.items(), strict=True):
-        heat = way.found.part(torch.tensor(list(indices))).enlarged()
+        heat = way.maps.subset(torch.tensor(list(indices))).upsampled()
         for ax, index, values, box in zip(row, indices, heat, way.boxes(indices), strict=True):
             ax.imshow(values.numpy(), cmap=HEAT, vmin=0, vmax=1)
             ax.set(xticks=[], yticks=[])
-            judge_box(ax, box[None], way.found.boxes[index])
+            judge_box(ax, box[None], way.maps.boxes[index])
         row[0].set_ylabel(name, fontsize=12, fontweight="bold")
     return fig
 
@@ -95,18 +95,18 @@ def plot_components(
     return fig
 
 
-def plot_thresholds(ways: Mapping[str, Located]) -> Figure:
+def plot_thresholds(ways: Mapping[str, LocalizationResult]) -> Figure:
     """GT-known localization over the threshold, a line per way; a dot marks the threshold chosen on held-out images.
 
     Example:
         >>> from wsolnb.boxes import BoxRule
-        >>> from wsolnb.localization.locate import locate
-        >>> from wsolnb.localization.maps import ObjectMaps
+        >>> from wsolnb.localization.locate import tune_and_evaluate
+        >>> from wsolnb.localization.maps import LocalizationMaps
         >>> heat = torch.full((1, 8, 12), 0.4)
         >>> heat[0, 2:6, 3:9], heat[0, 0, 0] = 1.0, 0.0
         >>> truth = (torch.zeros(1, 2), torch.tensor([0]), [torch.tensor([[3.0, 2.0, 9.0, 6.0]])], (8, 12))
-        >>> found = ObjectMaps(heat, *truth)
-        >>> fig = plot_thresholds({"cam": locate(found, found, BoxRule(), thresholds=10)})
+        >>> found = LocalizationMaps(heat, *truth)
+        >>> fig = plot_thresholds({"cam": tune_and_evaluate(found, found, BoxRule(), thresholds=10)})
         >>> [float(value) for value in fig.axes[0].lines[0].get_ydata()]
         [0.0, 0.0, 0.0, 0.0, 100.0, 100.0, 100.0, 100.0, 100.0, 100.0]
     """
@@ -115,7 +115,7 @@ def plot_thresholds(ways: Mapping[str, Located]) -> Figure:
         thresholds, accuracy = way.curve()
         ax.plot(thresholds.numpy(), 100 * accuracy.numpy(), _LINES[k % 4], color=f"C{k}", linewidth=2.5, label=name)
         chosen = way.rule.threshold
-        ax.plot(chosen, 100 * float(way.judged.at(chosen)["gt_known"]), "o", color=f"C{k}", markersize=10)
+        ax.plot(chosen, 100 * float(way.metric.at(chosen)["gt_known"]), "o", color=f"C{k}", markersize=10)
     ax.set(xlabel="threshold (share of the reference)", ylabel="GT-known localization (%)", xlim=(0, 1), ylim=(0, None))
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     sns.despine(fig)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from wsolnb.boxes import BoxRule
 from wsolnb.data.critters import World
-from wsolnb.localization.locate import Located, locate
-from wsolnb.localization.maps import ObjectMaps
+from wsolnb.localization.locate import LocalizationResult, tune_and_evaluate
+from wsolnb.localization.maps import LocalizationMaps
 from wsolnb.metrics.bootstrap import Interval
 from wsolnb.plots import localization as figures
 
@@ -25,18 +25,18 @@ def _closed() -> object:
 
 
 @pytest.fixture
-def located() -> Located:
+def located() -> LocalizationResult:
     images = WORLD.singles(4)
     masks = torch.stack([images[i][1]["masks"][0] for i in range(4)]).float()
     boxes = [images[i][1]["boxes"].as_subclass(Tensor) for i in range(4)]
-    found = ObjectMaps(masks, torch.eye(4), torch.arange(4), boxes, (48, 64))
-    return locate(found, found, BoxRule.preset("rethinking", reference="maximum", far_corner="exclusive"))
+    found = LocalizationMaps(masks, torch.eye(4), torch.arange(4), boxes, (48, 64))
+    return tune_and_evaluate(found, found, BoxRule.preset("rethinking", reference="maximum", far_corner="exclusive"))
 
 
 WORLD = World(families=2, species=2, size=(48, 64))
 
 
-def test_boxes_are_drawn_with_their_overlap(located: Located) -> None:
+def test_boxes_are_drawn_with_their_overlap(located: LocalizationResult) -> None:
     nothing = replace(located, rule=replace(located.rule, threshold=1.0, empty="none"))
     fig = figures.show_located(WORLD.singles(4), {"good": located, "empty": nothing}, [0, 2], WORLD.classes)
     texts = [text.get_text() for ax in fig.axes for text in ax.texts]
@@ -45,7 +45,7 @@ def test_boxes_are_drawn_with_their_overlap(located: Located) -> None:
     assert texts[2:] == ["0.00", "0.00"]
 
 
-def test_curves_and_bars_have_one_entry_per_way(located: Located) -> None:
+def test_curves_and_bars_have_one_entry_per_way(located: LocalizationResult) -> None:
     assert len(figures.plot_thresholds({"a": located, "b": located}).axes[0].lines) == 4
     shares = {"a": torch.tensor([0.2, 0.4, float("nan")]), "b": torch.tensor([0.9, 1.0, 0.8])}
     labels = [t.get_text() for t in figures.plot_inside(shares, chance=0.3).axes[0].get_legend().get_texts()]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from wsolnb.data.critters import World
-from wsolnb.localization.read import read_maps
+from wsolnb.localization.read import read
 from wsolnb.losses import MultiLabelCrossEntropy
 from wsolnb.papers.bency2016 import figures
 from wsolnb.papers.bency2016.boxes import blob_boxes
@@ -59,7 +59,7 @@ def test_children_are_a_step_smaller() -> None:
 
 def test_points_and_boxes(net: GridClassifier) -> None:
     readers = {"beam": BeamReader(net, LOSS, BeamSearch(2, 3)), "scores": score_reader(net, LOSS)}
-    found = read_maps(SCENES, readers, 4, side=48)
+    found = read(SCENES, readers, side=48)
     boxes = {name: blob_boxes(way, torch.full((4,), 0.5)) for name, way in found.items()}
     picks = [(k, int(SCENES[k][1]["labels"][0])) for k in range(2)]
     fig = figures.show_points(SCENES, NAMES, picks, found, boxes)
@@ -77,7 +77,7 @@ def test_costs(net: GridClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert found["all"][0] == 100  # (4 * 5 / 2)^2 windows
     assert found["greedy"][0] < 40
     assert found["greedy"][1] <= found["all"][1]
-    searched = search_scenes(SCENES, 4, net, LOSS, BeamSearch(depth=3), [1, 2], side=48)
+    searched = search_scenes(SCENES, net, LOSS, BeamSearch(depth=3), [1, 2], side=48)
     curves = width_and_depth(searched, depths=[1, 3])
     assert [list(curve) for curve in curves.values()] == [[1, 3], [1, 3]]
     assert all(0 <= value <= 1 for curve in curves.values() for value in curve.values())

@@ -31,7 +31,7 @@ def net() -> GridClassifier:
 
 def searched(net: GridClassifier, **changes: object) -> Searched:
     settings = {"search": BeamSearch(depth=3), "widths": [1, 2], "side": 48, "batch_size": 2} | changes
-    return search_scenes(SCENES, 4, net, LOSS, **settings)  # type: ignore[arg-type]
+    return search_scenes(SCENES, net, LOSS, **settings)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("wanted", ["all", "present", 2])
@@ -79,7 +79,7 @@ def test_the_cache_answers_for_the_very_same_search_only(
 
 def test_nothing_to_search(net: GridClassifier) -> None:
     with pytest.raises(ValueError, match="no image to search"):
-        search_scenes(Subset(SCENES, []), 4, net, LOSS, BeamSearch(), [1], side=48)
+        search_scenes(Subset(SCENES, []), net, LOSS, BeamSearch(), [1], side=48)
     with pytest.raises(ValueError, match="width=0"):
         searched(net, widths=[0])
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from wsolnb.data.critters import World
+from wsolnb.localization.maps import LocalizationMaps
 from wsolnb.metrics.bootstrap import Interval
 from wsolnb.models.backbones import backbone
 from wsolnb.papers.kou2021 import figures
-from wsolnb.papers.kou2021.maps import RULE, MergedMaps
+from wsolnb.papers.kou2021.maps import RULE, merged
 from wsolnb.papers.kou2021.network import csoa
 from wsolnb.runs.paper import Paper
 
@@ -103,13 +104,22 @@ def test_figures_draw_what_they_are_given() -> None:
     images = world.singles(4)
     masks = torch.stack([images[i][1]["masks"][0] for i in range(4)]).float()
     boxes = [images[i][1]["boxes"].as_subclass(Tensor) for i in range(4)]
-    found = MergedMaps(masks, torch.eye(4), torch.arange(4), boxes, (48, 64), inner=torch.zeros_like(masks))
+    found = LocalizationMaps(
+        torch.stack([masks, torch.zeros_like(masks)], dim=1),
+        torch.eye(4),
+        torch.arange(4),
+        boxes,
+        (48, 64),
+        upsample=merged,
+    )
     fig = figures.show_merge(images, found, [0, 2], RULE, world.classes)
     texts = [text.get_text() for ax in fig.axes for text in ax.texts]
     overlaps = [float(t) for t in texts if t.replace(".", "").isdigit()]
     assert overlaps == pytest.approx([0, 0, 1, 1, 1, 1, 0, 0], abs=0.1)  # inner, last, union, intersection
     assert len(figures.show_confidence(images, masks, [0, 1, 3]).axes) == 15
-    smaller = MergedMaps(masks, torch.eye(4), torch.arange(4), boxes, (24, 32))  # photos are brought to one frame
+    smaller = LocalizationMaps(
+        masks, torch.eye(4), torch.arange(4), boxes, (24, 32), upsample=merged
+    )  # photos are brought to one frame
     (panel,) = figures.show_merge(images, smaller, [1], RULE, world.classes).axes
     assert panel.images[0].get_array().shape == (24, 32, 3)
     pairs = {"before": (torch.randn(4, 5), torch.randn(4, 5)), "after": (torch.randn(4, 5), torch.randn(4, 5))}

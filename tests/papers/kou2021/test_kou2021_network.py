@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,13 @@ from torch import Tensor, nn
 
 from wsolnb.boxes import BoxRule
 from wsolnb.data.critters import World
-from wsolnb.localization.locate import locate
+from wsolnb.localization.locate import tune_and_evaluate
+from wsolnb.localization.maps import LocalizationMaps
 from wsolnb.metrics.bootstrap import interval
 from wsolnb.models.backbones import backbone
 from wsolnb.papers.kou2021.coaug import CoAug
 from wsolnb.papers.kou2021.losses import CSoALoss
-from wsolnb.papers.kou2021.maps import RULE, MergedMaps, error_rates, merged_map, read_parts, read_two, ten_crop_scores
+from wsolnb.papers.kou2021.maps import RULE, evidence, merged, read_heads, read_parts, readings, ten_crop_scores
 from wsolnb.papers.kou2021.network import TwoMaps, csoa, embedder
 from wsolnb.papers.kou2021.sampler import ClassBalanced
 from wsolnb.train import Plan, train
@@ -102,13 +104,13 @@ def by_masks(inner: Tensor, last: Tensor, frame: tuple[int, int], theta: float, 
 def test_a_cut_of_the_merged_map_is_the_merge_of_the_cuts(how: str, theta: float) -> None:
     inner, last = torch.randn(6, 3, 5), 4 * torch.randn(6, 3, 5) + 1
     last[2] = -last[2].abs()  # nothing positive: no region
-    merged = merged_map(inner, last, (13, 22), how)  # type: ignore[arg-type]
-    assert torch.equal(merged > theta, by_masks(inner, last, (13, 22), theta, how))
+    region = merged(torch.stack([last, inner], dim=1), (13, 22), how)  # type: ignore[arg-type]
+    assert torch.equal(region > theta, by_masks(inner, last, (13, 22), theta, how))
 
 
 def test_merging_refuses_another_word() -> None:
     with pytest.raises(ValueError, match="merged by union or intersection, not 'mean'"):
-        merged_map(torch.ones(1, 2, 3), torch.ones(1, 2, 3), (2, 3), "mean")  # type: ignore[arg-type]
+        merged(torch.ones(1, 2, 2, 3), (2, 3), "mean")  # type: ignore[arg-type]
 
 
 def test_ten_crops_by_hand() -> None:
@@ -125,11 +127,11 @@ def test_ten_crops_by_hand() -> None:
     mirrored = [3, 2, 7, 6, 3]
     assert float(found) == pytest.approx(sum(corners + mirrored) / 10, abs=0.5)
     assert sorted(float(each[0, 0]) for each in seen)[:2] == [0, 0]
-    with pytest.raises(ValueError, match=r"share of the side in \(0, 1\], got 1.5"):
+    with pytest.raises(ValueError, match=r"fraction of the side in \(0, 1\], got 1.5"):
         ten_crop_scores(score, image, crop=1.5)
 
 
-def perfect(images: int = 12) -> MergedMaps:
+def perfect(images: int = 12) -> LocalizationMaps:
     """The left half of every animal on one map, the right half on the other."""
     world = WORLD.singles(images, seed=3)
     masks = torch.stack([world[i][1]["masks"][0] for i in range(images)]).float()
@@ -138,18 +140,19 @@ def perfect(images: int = 12) -> MergedMaps:
     left = torch.arange(64) < middles[:, None, None]
     labels = torch.arange(images) % 4
     scores = nn.functional.one_hot(labels, 6).float()
-    return MergedMaps(masks * left, scores, labels, boxes, (48, 64), inner=masks * ~left)
+    heads = torch.stack([masks * left, masks * ~left], dim=1)
+    return LocalizationMaps(heads, scores, labels, boxes, (48, 64), upsample=merged)
 
 
 def test_two_halves_are_right_together_and_wrong_alone() -> None:
-    found = perfect().readings()
-    errors = {k: error_rates(locate(each, each, RULE, ks=(1, 5))) for k, each in found.items()}
+    found = readings(perfect())
+    errors = {k: evidence(tune_and_evaluate(each, each, RULE, ks=(1, 5))) for k, each in found.items()}
     numbers = {k: interval(rates["gt_known_error"], 12, draws=20).value for k, rates in errors.items()}
     assert numbers["union"] == 0
     assert numbers["intersection"] == 1
     assert numbers["last"] > 0.3
     assert numbers["inner"] > 0.3
-    box = found["union"].part(torch.tensor([4, 7])).cut(BoxRule(0.5, reference="absolute"))
+    box = found["union"].subset(torch.tensor([4, 7])).cut(BoxRule(0.5, reference="absolute"))
     truth = torch.cat([found["union"].boxes[i] for i in (4, 7)])
     assert (box - truth).abs().max() <= 1
 
@@ -159,8 +162,8 @@ def test_error_rates_count_class_and_box() -> None:
     scores = found.scores.clone()
     scores[0] = torch.tensor([0.1, 0.9, 0, 0, 0, 0])  # second
     scores[1] = torch.tensor([0.9, 0.1, 0.8, 0.7, 0.6, 0.5])  # sixth
-    found = MergedMaps(found.maps, scores, found.labels, found.boxes, found.frame, inner=found.inner)
-    rates = error_rates(locate(found, found, RULE, ks=(1, 5)))
+    found = replace(found, scores=scores)
+    rates = evidence(tune_and_evaluate(found, found, RULE, ks=(1, 5)))
     numbers = {name: interval(statistic, 12, draws=20).value for name, statistic in rates.items()}
     expected = {"top1_cls_error": 2, "top5_cls_error": 1, "top1_loc_error": 2, "top5_loc_error": 1}
     assert numbers == pytest.approx(
@@ -175,10 +178,10 @@ def test_reading_keeps_the_true_classes_maps_and_scores_of_crops() -> None:
     with torch.no_grad():
         outputs = net(pixels)
         crops = ten_crop_scores(lambda x: net(x).scores(), pixels)
-    found, whole = read_two(net, images), read_two(net, images, crop=None)
+    found, whole = read_heads(net, images), read_heads(net, images, crop=None)
     rows = (torch.arange(5), torch.arange(5) % 4)
-    torch.testing.assert_close(found.maps, outputs.last[rows])
-    torch.testing.assert_close(found.inner, outputs.inner[rows])
+    torch.testing.assert_close(found.maps[:, 0], outputs.last[rows])
+    torch.testing.assert_close(found.maps[:, 1], outputs.inner[rows])
     torch.testing.assert_close(found.scores, crops)
     torch.testing.assert_close(whole.scores, outputs.scores())
     assert set(found.masks) == {"masks", "mark_masks"}
@@ -187,7 +190,7 @@ def test_reading_keeps_the_true_classes_maps_and_scores_of_crops() -> None:
 def test_parts_are_read_for_the_images_asked_for() -> None:
     net = csoa(backbone("tiny"), 4, width=8).eval()
     images, loss = WORLD.singles(5), CoAug(embedder(backbone("tiny")), size=24)
-    found = read_two(net, images, crop=None)
+    found = read_heads(net, images, crop=None)
     parts = read_parts(loss, images, found, range(3, 99))
     expected = loss.parts(found.maps[3:], images.tensors()[0][3:].float() / 255)
     for mine, theirs in zip(parts, expected, strict=True):

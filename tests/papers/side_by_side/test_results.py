@@ -42,7 +42,7 @@ def test_kept_rows_hold_every_method_in_every_world_once(kept: pd.DataFrame) -> 
     for world in worlds:
         for seed in seeds:
             for name, method in METHODS.items():
-                metrics = list(IN_SCENES) if method.tells_classes_apart else []
+                metrics = list(IN_SCENES) if method.class_specific else []
                 metrics += [] if world.startswith("objects") else SINGLE
                 if world == BASE:
                     metrics += [*COSTS, *(f"gt_known {part}" for part in ("small", "middle", "large", *classes))]

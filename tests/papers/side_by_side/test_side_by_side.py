@@ -12,14 +12,14 @@ from torch import Tensor
 
 from wsolnb.data.critters import World
 from wsolnb.data.tasks.single_object import SingleObject, drawn_objects
-from wsolnb.localization.maps import SceneMaps, SoftMaps
-from wsolnb.localization.read import read_maps
+from wsolnb.localization.maps import SceneMaps, as_probabilities
+from wsolnb.localization.read import Reader, read
 from wsolnb.models.cam import class_activation_maps, classifier
 from wsolnb.models.cost import tensor_memory
 from wsolnb.papers.bency2016.search import BeamSearch
-from wsolnb.papers.side_by_side.evaluate import SIZES, cost, judge_scenes, judge_single, own_class, single_evidence
-from wsolnb.papers.side_by_side.methods import METHODS, chosen_methods, readers
-from wsolnb.papers.side_by_side.networks import NETWORKS, Settings, Trained, train_networks
+from wsolnb.papers.method import Fitted, Start, Trained
+from wsolnb.papers.side_by_side.evaluate import SIZES, cost, evidence, judge_scenes, judge_single, own_class
+from wsolnb.papers.side_by_side.methods import METHODS, Settings, build_methods, chosen_methods, readers
 from wsolnb.train import Plan
 
 WORLD = World(families=2, species=2, size=48)
@@ -31,53 +31,77 @@ def task() -> SingleObject:
 
 
 @pytest.fixture(scope="module")
-def nets(task: SingleObject, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trained]:
+def fitted(task: SingleObject, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Fitted]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WSOLNB_CACHE", str(tmp_path_factory.mktemp("cache")))
-        start = classifier("tiny", 4, seed=0).backbone
-        return train_networks(NETWORKS, start, task, Plan(1, 8, clip=1.0), taxonomy=WORLD.taxonomy, precision="32-true")
+        start = start_of(task, taxonomy=WORLD.taxonomy)
+        networks: dict[str, Trained] = {}
+        return {name: method.fit(start, networks, precision="32-true") for name, method in METHODS.items()}
 
 
-def test_every_network_learns_once_from_the_same_start(nets: dict[str, Trained]) -> None:
-    assert set(nets) == set(NETWORKS)
-    for name, each in nets.items():
+def start_of(task: SingleObject, **options: Any) -> Start:
+    return Start(classifier("tiny", 4, seed=0).backbone, task.train, task.classes, Plan(1, 8, clip=1.0), **options)
+
+
+def read_by(name: str, fitted: dict[str, Fitted], search: BeamSearch, wanted: Any = "present") -> Reader:
+    return readers({name: fitted[name]}, search, wanted)[name]
+
+
+def test_every_network_learns_once_from_the_same_start(fitted: dict[str, Fitted]) -> None:
+    networks = fitted["cam"].networks
+    assert set(networks) == {method.network for method in METHODS.values()}
+    assert len(networks) == 13
+    for name, each in networks.items():
         assert len(each.training.history) == 1, name
-        assert not each.net.training, name
+        assert not each.network.training, name
 
 
-def test_what_a_network_needs_is_trained_too(task: SingleObject, nets: dict[str, Trained]) -> None:
-    assert METHODS["stage2"].budgets == 3
-    assert {METHODS[name].budgets for name in ("cam", "csoa", "beam", "dcm-onehot")} == {1}
+def test_every_method_names_its_paper(repo: Path) -> None:
+    assert {method.paper for method in METHODS.values()} == {
+        folder.parent.name for folder in repo.glob("papers/*/paper.yaml")
+    }
+
+
+def test_what_a_network_needs_is_trained_too(task: SingleObject) -> None:
+    assert [method.network for method in METHODS["stage2"].needs] == ["gap", "stage1"]
+    assert {METHODS[name].needs for name in ("cam", "csoa", "beam", "dcm-onehot")} == {()}
     with pytest.raises(ValueError, match="tree"):
-        train_networks(["semantic"], classifier("tiny", 4).backbone, task, Plan(1))
+        METHODS["dcm-semantic"].fit(start_of(task))
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_readers_give_maps_and_scores_of_all_classes(name: str, nets: dict[str, Trained]) -> None:
-    images, present = torch.rand(2, 3, 48, 48), torch.eye(4, dtype=torch.bool)[:2]
+def test_readers_give_maps_and_scores_of_all_classes(name: str, fitted: dict[str, Fitted]) -> None:
+    images, labels = torch.rand(2, 3, 48, 48), [torch.tensor([0]), torch.tensor([1])]
     with torch.inference_mode():
-        maps, scores = readers([name], nets, BeamSearch(1, 2))[name](images, present)
-    assert maps.shape[:2] == scores.shape == (2, 4)
+        maps, scores = read_by(name, fitted, BeamSearch(1, 2))(images, labels)
+    assert scores.shape == (2, 4)
+    assert maps.shape[:2] == (2, 4 if METHODS[name].class_specific else 1)
     assert maps.isfinite().all()
     assert scores.isfinite().all()
-    if not METHODS[name].tells_classes_apart:
-        assert torch.equal(maps[:, 0], maps[:, 3])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_localizes_in_the_form_of_wsolnb_localize(name: str, fitted: dict[str, Fitted]) -> None:
+    method = replace(METHODS[name], search=BeamSearch(1, 2)) if name == "beam" else METHODS[name]
+    found = replace(fitted[name], method=method).localize(torch.rand(2, 3, 48, 64), classes=[2, 0])
+    assert [each["labels"].tolist() for each in found] == [[2, 0]] * 2
+    assert {key: tuple(value.shape[:1]) for key, value in found[1].items()} == dict.fromkeys(
+        ("boxes", "scores", "labels", "maps"), (2,)
+    )
 
 
 @torch.inference_mode()
-def test_clamping_reads_positive_weights_of_the_same_network(nets: dict[str, Trained]) -> None:
-    images, present = torch.rand(2, 3, 48, 48), torch.ones(2, 4, dtype=torch.bool)
-    read = readers(["cam", "nwc"], nets, BeamSearch(1, 2))
-    net = nets["gap"].net
+def test_clamping_reads_positive_weights_of_the_same_network(fitted: dict[str, Fitted]) -> None:
+    images = torch.rand(2, 3, 48, 48)
+    net = fitted["nwc"].networks["gap"].network
     wanted = class_activation_maps(net.features(images), net.head.weight.clamp(min=0))
-    assert torch.allclose(read["nwc"](images, present)[0], wanted)
-    assert torch.equal(read["nwc"](images, present)[1], read["cam"](images, present)[1])
+    assert torch.allclose(fitted["nwc"].reader(images, None)[0], wanted)
+    assert torch.equal(fitted["nwc"].reader(images, None)[1], fitted["cam"].reader(images, None)[1])
 
 
 @torch.inference_mode()
-def test_beam_search_of_all_classes_ranks_by_heat(nets: dict[str, Trained]) -> None:
-    images, present = torch.rand(2, 3, 48, 48), torch.ones(2, 4, dtype=torch.bool)
-    maps, scores = readers(["beam"], nets, BeamSearch(1, 2), "all")["beam"](images, present)
+def test_beam_search_of_all_classes_ranks_by_heat(fitted: dict[str, Fitted]) -> None:
+    maps, scores = read_by("beam", fitted, BeamSearch(1, 2), "all")(torch.rand(2, 3, 48, 48), None)
     assert torch.equal(scores, maps.amax(dim=(2, 3)))
 
 
@@ -114,9 +138,9 @@ def test_perfect_maps_of_one_object_are_right_in_every_number() -> None:
     boxes = [(4.0 + k, 6.0, 20.0 + 2 * k, 28.0) for k in range(6)]
     found = perfect([drawn_truth((48, 48), [box], [k % 3]) for k, box in enumerate(boxes)], 48, 3)
     for name in ("cam", "pas", "csoa", "dcm-onehot"):
-        evidence = single_evidence(judge_single(name, found, found, 48), ["a", "b", "c"])
-        assert {"top1_cls", "gt_known", "top1_loc", "max_box_acc", "max_box_acc_v2", "pxap"} < set(evidence)
-        values = {metric: float(statistic(ones(6))) for metric, statistic in evidence.items()}
+        numbers = evidence(judge_single(name, found, found, 48), ["a", "b", "c"])
+        assert {"top1_cls", "gt_known", "top1_loc", "max_box_acc", "max_box_acc_v2", "pxap"} < set(numbers)
+        values = {metric: float(statistic(ones(6))) for metric, statistic in numbers.items()}
         assert values == pytest.approx(dict.fromkeys(values, 1.0)), name
 
 
@@ -125,10 +149,10 @@ def test_parts_of_the_test_images_make_up_the_whole() -> None:
     targets = [drawn_truth((48, 48), [(4.0, 6.0, 12.0 + 3 * k, 30.0)], [k % 3]) for k in range(9)]
     maps = list(torch.rand(9, 3, 6, 6, generator=generator))
     found = SceneMaps(maps, torch.rand(9, 3, generator=generator), torch.full((9, 2), 48), targets)
-    evidence = single_evidence(judge_single("cam", found, found, 48), ["a", "b", "c"])
-    whole = float(evidence["gt_known"](ones(9)))
+    numbers = evidence(judge_single("cam", found, found, 48), ["a", "b", "c"])
+    whole = float(numbers["gt_known"](ones(9)))
     for parts in (SIZES, ("a", "b", "c")):
-        assert sum(float(evidence[f"gt_known {part}"](ones(9))) for part in parts) / 3 == pytest.approx(whole)
+        assert sum(float(numbers[f"gt_known {part}"](ones(9))) for part in parts) / 3 == pytest.approx(whole)
 
 
 def test_own_class_is_cut_out_and_boxes_follow_the_frame() -> None:
@@ -138,8 +162,8 @@ def test_own_class_is_cut_out_and_boxes_follow_the_frame() -> None:
     own = own_class(found, 25, METHODS["cam"])
     assert own.maps.unique().tolist() == [2.0]
     assert own.boxes[0].tolist() == [[5.0, 5.0, 10.0, 15.0]]
-    assert own.frame == (25, 25)
-    assert isinstance(own_class(found, 25, METHODS["stage2"]), SoftMaps)
+    assert own.image_size == (25, 25)
+    assert own_class(found, 25, METHODS["stage2"]).upsample is as_probabilities
 
 
 def test_perfect_maps_of_scenes_are_right_in_every_number() -> None:
@@ -153,15 +177,17 @@ def test_perfect_maps_of_scenes_are_right_in_every_number() -> None:
         judge_scenes("stage1", found, found)
 
 
-def test_costs_are_counted(nets: dict[str, Trained]) -> None:
-    read = readers(["cam", "stage2", "beam"], nets, BeamSearch(2, 3))
-    image, asked = torch.rand(1, 3, 48, 48), torch.eye(4, dtype=torch.bool)[:1]
-    found = {name: cost(each, nets["gap"].net, image, asked) for name, each in read.items()}
+def test_costs_are_counted(fitted: dict[str, Fitted]) -> None:
+    chosen = {name: fitted[name] for name in ("cam", "stage2", "beam")}
+    plain = fitted["cam"].networks["gap"].network
+    read_by_name = readers(chosen, BeamSearch(2, 3))
+    image, labels = torch.rand(1, 3, 48, 48), [torch.tensor([0])]
+    found = {name: cost(each, plain, image, labels) for name, each in read_by_name.items()}
     assert found["cam"]["passes"] == pytest.approx(1, abs=0.02)
     assert found["cam"]["passes"] < found["stage2"]["passes"] < found["beam"]["passes"]
-    assert found == {name: cost(each, nets["gap"].net, image, asked) for name, each in read.items()}
+    assert found == {name: cost(each, plain, image, labels) for name, each in read_by_name.items()}
     assert all(each["memory"] > 0 for each in found.values())
-    assert "milliseconds" in cost(read["cam"], nets["gap"].net, image, asked, repeats=2)
+    assert "milliseconds" in cost(read_by_name["cam"], plain, image, labels, repeats=2)
 
 
 def test_memory_counts_what_lives_at_once_and_no_views() -> None:
@@ -174,17 +200,16 @@ def test_memory_counts_what_lives_at_once_and_no_views() -> None:
 
 def test_networks_of_a_cache_are_read_back(task: SingleObject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WSOLNB_CACHE", str(tmp_path))
-    start = classifier("tiny", 4, seed=0).backbone
-    asked: dict[str, Any] = {"wanted": ["gap"], "start": start, "task": task, "plan": Plan(1, 8, clip=1.0)}
-    first, again = train_networks(**asked), train_networks(**asked)
-    assert not first["gap"].training.cached
-    assert again["gap"].training.cached
-    other = train_networks(**asked, settings=replace(Settings(), lr=0.05))
-    assert not other["gap"].training.cached
+    start = start_of(task)
+    first, again = (METHODS["cam"].fit(start).networks["gap"].training for _ in range(2))
+    assert not first.cached
+    assert again.cached
+    other = build_methods(replace(Settings(), lr=0.05))["cam"].fit(start).networks["gap"].training
+    assert not other.cached
 
 
-def test_maps_of_a_real_data_set_are_judged(task: SingleObject, nets: dict[str, Trained]) -> None:
-    found = read_maps(task.test, readers(["csoa"], nets, BeamSearch(1, 2)), 4, side=48)["csoa"]
-    evidence = single_evidence(judge_single("csoa", found, found, 48), task.classes)
-    values = [float(statistic(ones(12))) for statistic in evidence.values()]
+def test_maps_of_a_real_data_set_are_judged(task: SingleObject, fitted: dict[str, Fitted]) -> None:
+    found = read(task.test, {"csoa": fitted["csoa"].reader}, side=48)["csoa"]
+    numbers = evidence(judge_single("csoa", found, found, 48), task.classes)
+    values = [float(statistic(ones(12))) for statistic in numbers.values()]
     assert all(0 <= value <= 1 for value in values)

@@ -13,8 +13,8 @@ import torch
 matplotlib.use("Agg")
 
 from wsolnb.boxes import BoxRule
-from wsolnb.localization.locate import locate
-from wsolnb.localization.maps import SoftMaps
+from wsolnb.localization.locate import tune_and_evaluate
+from wsolnb.localization.maps import LocalizationMaps, as_probabilities
 from wsolnb.papers.xie2021.figures import (
     plot_histograms,
     plot_plateau,
@@ -43,15 +43,15 @@ def close() -> Iterator[None]:
 
 
 @pytest.fixture
-def found() -> SoftMaps:
+def found() -> LocalizationMaps:
     maps = torch.full((3, 4, 6), 0.05)
     maps[:, :2, :3] = 0.95
     maps[:, 3] = 0.5
     boxes = [torch.tensor([[0.0, 0.0, 6.0, 4.0]])] * 3
-    return SoftMaps(maps, torch.eye(3), torch.arange(3), boxes, (8, 12))
+    return LocalizationMaps(maps, torch.eye(3), torch.arange(3), boxes, (8, 12), upsample=as_probabilities)
 
 
-def test_histograms_say_how_much_is_undecided(found: SoftMaps) -> None:
+def test_histograms_say_how_much_is_undecided(found: LocalizationMaps) -> None:
     fig = plot_histograms({"stage two": found})
     assert fig.axes[0].get_title() == "stage two: 25 % undecided"
     heights = [bar.get_height() for bar in fig.axes[0].containers[0]]
@@ -76,8 +76,8 @@ def test_erasing_counts_what_is_gone() -> None:
     assert fig.axes[2].get_xlabel() == "3 of 24 erased"
 
 
-def test_plateau_shows_thresholds_from_005_to_095(found: SoftMaps) -> None:
-    located = locate(found, found, BoxRule(0.5, reference="absolute"), thresholds=20)
+def test_plateau_shows_thresholds_from_005_to_095(found: LocalizationMaps) -> None:
+    located = tune_and_evaluate(found, found, BoxRule(0.5, reference="absolute"), thresholds=20)
     line = plot_plateau({"all": located}).axes[0].lines[0]
     assert len(line.get_xdata()) == 19
     assert float(max(line.get_ydata())) == 100

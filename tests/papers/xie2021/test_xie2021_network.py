@@ -12,13 +12,14 @@ from torch.utils.data import TensorDataset
 
 from wsolnb.boxes import BoxRule
 from wsolnb.data.critters import World
-from wsolnb.localization.locate import locate
-from wsolnb.localization.maps import ObjectMaps, SoftMaps
+from wsolnb.localization.locate import tune_and_evaluate
+from wsolnb.localization.maps import LocalizationMaps, as_probabilities
+from wsolnb.localization.read import read_objects
 from wsolnb.models.backbones import backbone
 from wsolnb.models.cam import Classifier, classifier
 from wsolnb.papers.xie2021.erasing import Erasing
 from wsolnb.papers.xie2021.losses import RefinementLoss, TwoHeads
-from wsolnb.papers.xie2021.maps import certain, hits, numbers, read_soft, wobble
+from wsolnb.papers.xie2021.maps import decided_fraction, evidence, generator_readers, threshold_range
 from wsolnb.papers.xie2021.network import SHALLOW, Generator, StageOne, StageTwo, frozen, stage_one
 from wsolnb.train import AdamPlan, Plan, train
 from wsolnb.train.plans import groups
@@ -259,13 +260,14 @@ class TestTraining:
             AdamPlan(1, second=1)
 
 
-def soft(values: Tensor, boxes: list[list[float]], frame: tuple[int, int] = (8, 12)) -> SoftMaps:
+def soft(values: Tensor, boxes: list[list[float]], frame: tuple[int, int] = (8, 12)) -> LocalizationMaps:
     n = len(values)
     scores = torch.eye(3)[torch.tensor([0, 0, 2, 1][:n])]
-    return SoftMaps(values, scores, torch.tensor([0, 1, 2, 1][:n]), [torch.tensor([b]) for b in boxes], frame)
+    labels, truth = torch.tensor([0, 1, 2, 1][:n]), [torch.tensor([b]) for b in boxes]
+    return LocalizationMaps(values, scores, labels, truth, frame, upsample=as_probabilities)
 
 
-def two_levels() -> SoftMaps:
+def two_levels() -> LocalizationMaps:
     """Four maps of 4 x 6 cells, two pixels each: a core of 0.9 inside a region of 0.5 on a ground of 0.1."""
     maps = torch.full((4, 4, 6), 0.1)
     maps[:, 0:3, 0:3] = 0.5
@@ -273,26 +275,26 @@ def two_levels() -> SoftMaps:
     return soft(maps, [[0, 0, 6, 6], [0, 0, 6, 6], [0, 0, 4, 4], [6, 4, 12, 8]])
 
 
-class TestSoftMaps:
+class TestMapsOfProbabilities:
     def test_are_enlarged_but_not_stretched(self) -> None:
         found = two_levels()
-        big = found.enlarged()
+        big = found.upsampled()
         assert big.shape == (4, 8, 12)
         assert float(big.max()) == pytest.approx(0.9)
         assert float(big.min()) == pytest.approx(0.1)
-        stretched = ObjectMaps(found.maps, found.scores, found.labels, found.boxes, found.frame).enlarged()
+        stretched = LocalizationMaps(found.maps, found.scores, found.labels, found.boxes, found.image_size).upsampled()
         assert float(stretched.max()) == 1
-        assert isinstance(found.part(torch.tensor([2, 0])), SoftMaps)
-        assert found.part(torch.tensor([2, 0])).boxes[0].tolist() == [[0, 0, 4, 4]]
+        assert found.subset(torch.tensor([2, 0])).upsample is as_probabilities
+        assert found.subset(torch.tensor([2, 0])).boxes[0].tolist() == [[0, 0, 4, 4]]
 
-    def test_certain_counts_what_lies_outside(self) -> None:
-        shares = certain(two_levels().maps)
+    def test_the_decided_fraction_counts_what_lies_outside(self) -> None:
+        shares = decided_fraction(two_levels().maps)
         torch.testing.assert_close(shares, torch.full((4,), (24 - 5) / 24))
 
     def test_boxes_are_cut_where_they_are_judged(self) -> None:
         found = two_levels()
         rule = BoxRule(0.4, reference="absolute")
-        located = locate(found, found, rule, thresholds=20, ks=(1, 5))
+        located = tune_and_evaluate(found, found, rule, thresholds=20, ks=(1, 5))
         boxes = located.boxes([0, 3])
         assert boxes.shape == (2, 4)
         again = found.cut(replace(rule, threshold=located.rule.threshold))
@@ -300,11 +302,11 @@ class TestSoftMaps:
 
     def test_numbers_by_hand(self) -> None:
         found = two_levels()
-        located = locate(found, found, BoxRule(0.5, reference="absolute"), thresholds=20, ks=(1, 5))
+        located = tune_and_evaluate(found, found, BoxRule(0.5, reference="absolute"), thresholds=20, ks=(1, 5))
         located = replace(located, rule=replace(located.rule, threshold=0.3))
-        found_numbers = {name: float(each(torch.ones(1, 4))) for name, each in numbers(located).items()}
+        found_numbers = {name: float(each(torch.ones(1, 4))) for name, each in evidence(located).items()}
         # at 0.3 the box is the outer region: right for the first two images; the second's class is wrong
-        assert hits(located).tolist() == [1, 1, 0, 0]
+        assert located.correct().tolist() == [1, 1, 0, 0]
         assert found_numbers["corloc"] == 0.5
         assert found_numbers["top1_loc_err"] == 0.75
         assert found_numbers["top5_loc_err"] == 0.5
@@ -312,23 +314,23 @@ class TestSoftMaps:
         assert found_numbers["top5_cls_err"] == 0
         assert found_numbers["certain"] == pytest.approx(19 / 24)
 
-    def test_wobble_is_best_minus_worst_between_two_thresholds(self) -> None:
+    def test_the_threshold_range_is_best_minus_worst_between_two_thresholds(self) -> None:
         found = two_levels()
-        located = locate(found, found, BoxRule(0.5, reference="absolute"), thresholds=20)
+        located = tune_and_evaluate(found, found, BoxRule(0.5, reference="absolute"), thresholds=20)
         thresholds, accuracy = located.curve()
         inside = accuracy[(thresholds > 0.19) & (thresholds < 0.81)]
-        spread = float(wobble(located)(torch.ones(1, 4)))
+        spread = float(threshold_range(located)(torch.ones(1, 4)))
         assert spread == pytest.approx(float(inside.max() - inside.min()))
         assert spread > 0
-        assert float(wobble(located, (0.3, 0.3))(torch.ones(1, 4))) == 0
+        assert float(threshold_range(located, (0.3, 0.3))(torch.ones(1, 4))) == 0
         only_third = torch.tensor([[0.0, 0.0, 4.0, 0.0]])
-        assert float(wobble(located)(only_third)) == 1, "its box is right only above the outer region's value"
+        assert float(threshold_range(located)(only_third)) == 1, "its box is right only above the outer region's value"
         with pytest.raises(ValueError, match=r"0\.33"):
-            wobble(located, (0.33, 0.8))
+            threshold_range(located, (0.33, 0.8))
 
     def test_reading_asks_the_classifier_for_the_class(self, first: StageOne, evaluator: Classifier) -> None:
         images = World(families=5, species=1, size=(48, 64)).singles(7, seed=2)
-        found = read_soft({"one": first, "two": StageTwo(first, evaluator)}, evaluator, images)
+        found = read_objects(images, generator_readers({"one": first, "two": StageTwo(first, evaluator)}, evaluator))
         batch = torch.stack([images[i][0] for i in range(7)]).as_subclass(Tensor) / 255
         with torch.inference_mode():
             torch.testing.assert_close(found["one"].scores, evaluator(batch), rtol=1e-4, atol=1e-5)

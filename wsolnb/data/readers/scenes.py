@@ -199,7 +199,12 @@ def scene_transform(longer_side: int = 640) -> v2.Transform:
 
 
 def scene_batches(
-    scenes: Dataset[tuple[Tensor, Target]], *, longer_side: int | None = 640, batch_size: int = 1, workers: int = 0
+    scenes: Dataset[tuple[Tensor, Target]],
+    *,
+    longer_side: int | None = 640,
+    side: int | None = None,
+    batch_size: int = 1,
+    workers: int = 0,
 ) -> Iterator[SceneBatch]:
     """Go through all scenes once, in batches of images that have the same size after resizing.
 
@@ -209,6 +214,7 @@ def scene_batches(
     Args:
         scenes: a dataset of (image, target) without transform.
         longer_side: pixels of the longer side, or None to keep the size.
+        side: makes squares with this many pixels on a side instead.
         batch_size: largest number of images in a batch, at least 1.
         workers: processes that decode.
 
@@ -222,7 +228,10 @@ def scene_batches(
     (1, 3, 48, 48) [96, 96] [4]
     """
     waiting: dict[tuple[int, ...], list[tuple[Tensor, Tensor, Target, int]]] = {}
-    resized = _Resized(scenes, None if longer_side is None else scene_transform(longer_side))
+    resize = None if longer_side is None else scene_transform(longer_side)
+    if side is not None:
+        resize = v2.Compose([v2.Resize([side, side]), v2.ToDtype(torch.float32, scale=True)])
+    resized = _Resized(scenes, resize)
     loader = DataLoader(resized, batch_size=None, collate_fn=_as_it_is, num_workers=workers)
     for index, (image, size, target) in enumerate(loader):
         group = waiting.setdefault(tuple(image.shape), [])

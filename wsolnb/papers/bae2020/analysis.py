@@ -6,10 +6,17 @@ average them with `nanmean`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from wsolnb.boxes.quantise import percentile
+from wsolnb.data.readers.scenes import scene_batches
+from wsolnb.localization.read import Resized
+from wsolnb.models.cam import Classifier
 
 
 def activated_area(features: Tensor, share: float = 0.0) -> Tensor:
@@ -93,6 +100,38 @@ def sorted_activations(maps: Tensor, percent: float = 100.0) -> Tensor:
         raise ValueError(f"a percentile lies in (0, 100], got {percent}")
     unit = percentile(maps, percent).to(maps)
     return maps.flatten(1).sort(dim=1, descending=True).values / unit[:, None]
+
+
+@torch.inference_mode()
+def mean_over_images(
+    model: Classifier,
+    images: Dataset[Any],
+    statistic: Callable[[Tensor], Tensor],
+    *,
+    image_size: int | None = None,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+) -> Tensor:
+    """Mean over all images of something that is computed from their features, on the CPU.
+
+    Args:
+        model: In evaluation mode.
+        images: As for `wsolnb.localization.read.read_objects`, like `image_size`, `device` and `workers`.
+        statistic: From features `(B, D, h, w)` to one row per image, such as `activated_area`.
+        image_size: Side of the square to which images are resized first.
+        device: Where the model is.
+        workers: Processes that decode.
+
+    Example:
+        >>> from wsolnb.data.critters import World
+        >>> from wsolnb.models.cam import classifier
+        >>> net = classifier("tiny", 4).eval()
+        >>> areas = mean_over_images(net, World(families=2, species=2, size=48).singles(3), activated_area)
+        >>> areas.shape == net.head.weight.shape[1:]  # one number per channel
+        True
+    """
+    batches = scene_batches(Resized(images, image_size), longer_side=None, batch_size=64, workers=workers)
+    return torch.cat([statistic(model.features(batch.images.to(device))).cpu() for batch in batches]).mean(dim=0)
 
 
 def _share(regions: Tensor, masks: Tensor, *, of: Tensor) -> Tensor:

@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsolnb.localization.maps import SceneMaps
-from wsolnb.localization.read import Readout
-from wsolnb.losses import Objective
+from wsolnb.localization.read import FeatureReader, Labels
 from wsolnb.metrics.bootstrap import Statistic
 from wsolnb.metrics.detection import DetectionAP
 from wsolnb.metrics.ilsvrc import GuessLocalizationError
@@ -124,28 +123,44 @@ def dense_class_map(sim: Tensor, score_threshold: float, sim_threshold: float) -
     return torch.where(kept, assigned + 1, 0)
 
 
-def dcm_readout(model: Classifier, objective: CosineLoss) -> Readout:
+def dcm_reader(model: Classifier, objective: CosineLoss) -> FeatureReader:
     """Similarity maps of dense class embeddings (barz2022 Eqs. 6 and 7a), scored per class by Eq. 8.
 
     Example:
         >>> from wsolnb.models.cam import classifier
-        >>> net = classifier("tiny", 5).eval()
-        >>> sim, scores = dcm_readout(net, CosineLoss(torch.eye(5)))(net.features(torch.rand(2, 3, 64, 96)))
+        >>> sim, scores = dcm_reader(classifier("tiny", 5).eval(), CosineLoss(torch.eye(5)))(torch.rand(2, 3, 64, 96), None)
         >>> sim.shape, scores.shape
         (torch.Size([2, 5, 8, 12]), torch.Size([2, 5]))
     """
 
-    def read(features: Tensor) -> tuple[Tensor, Tensor]:
+    def readout(features: Tensor, labels: Labels | None) -> tuple[Tensor, Tensor]:
         dce = dense_class_embeddings(features, model.head.weight, model.head.bias)
         sim = similarity_maps(dce, objective.embeddings)
         return sim, class_scores(sim)
 
-    return read
+    return FeatureReader(model.features, readout)
 
 
-def detection_evidence(
-    judged: DetectionAP, single: GuessLocalizationError, *, recall: float = 0.3
-) -> dict[str, Statistic]:
+def cosine_cam_reader(model: Classifier, objective: CosineLoss) -> FeatureReader:
+    """Class activation maps of a network trained with the cosine loss, scored by the cosines of the pooled output.
+
+    The map of class c is `<W·ψ_ij + b, φ(c)>`, Eq. 4 on its embedding `φ(c)`, without normalisation in the cell.
+
+    Example:
+        >>> from wsolnb.models.cam import classifier
+        >>> net, objective = classifier("tiny", 5).eval(), CosineLoss(torch.eye(5))
+        >>> [part.shape for part in cosine_cam_reader(net, objective)(torch.rand(2, 3, 64, 96), None)]
+        [torch.Size([2, 5, 8, 12]), torch.Size([2, 5])]
+    """
+
+    def readout(features: Tensor, labels: Labels | None) -> tuple[Tensor, Tensor]:
+        outputs = class_activation_maps(features, model.head.weight, model.head.bias)
+        return similarity_maps(outputs, objective.embeddings), objective.scores(model.classify(features))
+
+    return FeatureReader(model.features, readout)
+
+
+def evidence(judged: DetectionAP, single: GuessLocalizationError, *, recall: float = 0.3) -> dict[str, Statistic]:
     """What a claim about detections is tested on: statistics by the names that `papers/barz2022` gives them.
 
     Args:
@@ -162,8 +177,8 @@ def detection_evidence(
         >>> judged, single = DetectionAP(classes=1, iou_thresholds=(0, 0.25, 0.5)), GuessLocalizationError(classes=1)
         >>> judged.update([guess], [truth])
         >>> single.update([guess], [truth])
-        >>> evidence = detection_evidence(judged, single)
-        >>> float(evidence["ap50"](torch.ones(1, 1))), float(evidence["top5_loc_error"](torch.ones(1, 1)))
+        >>> numbers = evidence(judged, single)
+        >>> float(numbers["ap50"](torch.ones(1, 1))), float(numbers["top5_loc_error"](torch.ones(1, 1)))
         (1.0, 0.0)
     """
     pooled, at = judged.ranking(0.25).pooled(), torch.tensor([recall])
@@ -183,7 +198,7 @@ def background_similarity(raw: SceneMaps, counts: Sequence[int]) -> dict[int, fl
     cell, and the largest entry is taken where no object is.
 
     Args:
-        raw: Maps `W·ψ + b` of a one-hot network, from `cam_readout`.
+        raw: Maps `W·ψ + b` of a one-hot network, from `cosine_cam_reader`.
         counts: Numbers of classes `C`.
 
     Returns:
@@ -205,29 +220,3 @@ def background_similarity(raw: SceneMaps, counts: Sequence[int]) -> dict[int, fl
         cells.append(maps[:, ~inside.any(dim=0).to(maps.device)])
     outputs = torch.cat(cells, dim=1).float()
     return {c: float(F.normalize(outputs[:c], dim=0).amax(dim=0).median()) for c in counts}
-
-
-def cam_readout(model: Classifier, objective: Objective) -> Readout:
-    """Class activation maps, scored by the classifier's own output for the whole image.
-
-    Maps are Eq. 4 of barz2022. For a network trained with the cosine loss on embeddings `φ` the map of class c is
-    `<W·ψ_ij + b, φ(c)>`, without normalisation in the cell. Scores are those of the pooled output: softmax
-    probabilities, or cosine similarities.
-
-    Example:
-        >>> from wsolnb.losses import CrossEntropy
-        >>> from wsolnb.models.cam import classifier
-        >>> net = classifier("tiny", 5).eval()
-        >>> maps, scores = cam_readout(net, CrossEntropy())(net.features(torch.rand(2, 3, 64, 96)))
-        >>> maps.shape, scores.shape
-        (torch.Size([2, 5, 8, 12]), torch.Size([2, 5]))
-    """
-
-    def read(features: Tensor) -> tuple[Tensor, Tensor]:
-        maps = class_activation_maps(features, model.head.weight, model.head.bias)
-        scores = objective.scores(model.classify(features))
-        if isinstance(objective, CosineLoss):
-            maps = similarity_maps(maps, objective.embeddings)
-        return maps, scores
-
-    return read

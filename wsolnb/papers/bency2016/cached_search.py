@@ -12,10 +12,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from wsolnb._utils.cache import fingerprint, remembered
+from wsolnb._utils.progress import track
+from wsolnb.data.readers.scenes import scene_batches
 from wsolnb.localization.maps import SceneMaps
 from wsolnb.localization.points import judge_points
-from wsolnb.localization.read import shown, square_batches
+from wsolnb.localization.read import present_classes
 from wsolnb.losses import Objective
+from wsolnb.papers.bency2016.maps import classes_to_search
 from wsolnb.papers.bency2016.network import GridClassifier
 from wsolnb.papers.bency2016.search import BeamSearch
 from wsolnb.papers.bency2016.windows import heat_maps
@@ -63,7 +66,6 @@ class Searched:
 
 def search_scenes(
     scenes: Dataset[Any],
-    classes: int,
     model: GridClassifier,
     objective: Objective,
     search: BeamSearch,
@@ -83,7 +85,6 @@ def search_scenes(
 
     Args:
         scenes: Items `(image, target)` without a transform, of any sizes.
-        classes: Number of classes.
         model: In evaluation mode, on the device.
         objective: Its `scores` rank the windows.
         search: Depth and the rest; its own width does not count.
@@ -105,26 +106,25 @@ def search_scenes(
         >>> from wsolnb.papers.bency2016.network import grid_classifier
         >>> net, world = grid_classifier("tiny", 12, grid=4, hidden=(8,)).eval(), World(size=32)
         >>> found = search_scenes(
-        ...     world.scenes(2), 12, net, MultiLabelCrossEntropy(), BeamSearch(depth=2), [1, 2], side=32
+        ...     world.scenes(2), net, MultiLabelCrossEntropy(), BeamSearch(depth=2), [1, 2], side=32
         ... )
         >>> found.windows[2].shape, found.maps(1, cells=8).maps[0].shape
         (torch.Size([24, 2, 2, 4]), torch.Size([12, 8, 8]))
     """
     key = fingerprint(model, objective, repr(search), list(widths), str(torch.device(device).type))
     parts: list[dict[str, Tensor]] = []
-    sizes: list[list[int]] = []
+    sizes: list[Tensor] = []
     targets: list[Any] = []
-    for images, frames, truths in square_batches(scenes, side, batch_size, workers):
-        present = shown(truths, classes)
-        which = present if wanted == "present" else None if wanted == "all" else wanted
+    for batch in track(scene_batches(scenes, side=side, batch_size=batch_size, workers=workers), "images"):
+        which = classes_to_search(wanted, [target["labels"] for target in batch.targets], model)
 
-        def compute(images: Tensor = images, which: Tensor | int | None = which) -> dict[str, Tensor]:
+        def compute(images: Tensor = batch.images, which: Tensor | int | None = which) -> dict[str, Tensor]:
             return _survivors(search, model, images.to(device), objective, widths, which)
 
-        parts.append(remembered("searched", [key, images, which], compute, fresh=fresh))
+        parts.append(remembered("searched", [key, batch.images, which], compute, fresh=fresh))
         parts[-1]["pairs"] = parts[-1]["pairs"] + torch.tensor([len(targets), 0])
-        sizes += frames
-        targets += truths
+        sizes.append(batch.sizes)
+        targets += batch.targets
     if not parts or not widths:
         raise ValueError("there is no image to search, or no width to search with")
     whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -135,7 +135,7 @@ def search_scenes(
         {m: whole[f"windows {m}"] for m in widths},
         {m: whole[f"values {m}"] for m in widths},
         dict(zip(widths, counts.tolist(), strict=True)),
-        torch.tensor(sizes),
+        torch.cat(sizes),
         targets,
     )
 
@@ -188,11 +188,11 @@ def load_scenes(scenes: Dataset[Any], classes: int, *, side: int, device: torch.
         >>> loaded.images.shape, loaded.sizes[0].tolist(), len(loaded.targets)
         (torch.Size([3, 3, 40, 40]), [48, 64], 3)
     """
-    batches = list(square_batches(scenes, side))
-    targets = [target for batch in batches for target in batch[2]]
-    images = torch.cat([batch[0] for batch in batches]).to(device)
-    sizes = torch.tensor([size for batch in batches for size in batch[1]])
-    return Loaded(images, shown(targets, classes).to(device), sizes, targets)
+    batches = list(scene_batches(scenes, side=side, batch_size=16))
+    targets = [target for batch in batches for target in batch.targets]
+    images = torch.cat([batch.images for batch in batches]).to(device)
+    present = present_classes([target["labels"] for target in targets], classes).to(device)
+    return Loaded(images, present, torch.cat([batch.sizes for batch in batches]), targets)
 
 
 def compare_searches(
@@ -244,7 +244,7 @@ def width_and_depth(found: Searched, depths: Sequence[int]) -> dict[str, dict[in
         >>> from wsolnb.papers.bency2016.cached_search import search_scenes
         >>> net, world = grid_classifier("tiny", 4, grid=4, hidden=(8,)).eval(), World(families=2, species=2, size=32)
         >>> loss, search = MultiLabelCrossEntropy(), BeamSearch(depth=2)
-        >>> curves = width_and_depth(search_scenes(world.scenes(2), 4, net, loss, search, [1, 2], side=32), [1, 2])
+        >>> curves = width_and_depth(search_scenes(world.scenes(2), net, loss, search, [1, 2], side=32), [1, 2])
         >>> {name: list(curve) for name, curve in curves.items()}
         {'M = 1': [1, 2], 'M = 2': [1, 2]}
     """

@@ -1,20 +1,18 @@
-"""Ways to read a map and a score for every class from an image, all called alike: beam search, score map, CAM.
-
-images -> reader -> maps (B, K, h, w) and class scores (B, K)
-"""
+"""The readers of bency2016: heat maps of a beam search, the sliding window's score map, scores alone, positive CAM."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from wsolnb.localization.read import Reader, _resized
+from wsolnb.localization.read import FeatureReader, Labels, Reader, present_classes
 from wsolnb.losses import Objective
+from wsolnb.models.cam import Classifier, class_activation_maps
 from wsolnb.papers.bency2016.network import GridClassifier
 from wsolnb.papers.bency2016.search import BeamSearch
 
@@ -40,9 +38,9 @@ class BeamReader:
     cells: int = 32
     spent: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("images", "windows", "crops", "seconds"), 0))
 
-    def __call__(self, images: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, labels: Labels | None) -> tuple[Tensor, Tensor]:
         """Search a batch."""
-        which = self.wanted if isinstance(self.wanted, int) else present if self.wanted == "present" else None
+        which = classes_to_search(self.wanted, labels, self.model)
         started = time.perf_counter()
         tree = self.search(self.model, images, self.objective.scores, which)
         heat = tree.heat(self.cells)
@@ -59,6 +57,45 @@ class BeamReader:
         return cost | {"milliseconds": 1000 * self.spent["seconds"] / count}
 
 
+def classes_to_search(
+    wanted: int | Literal["present", "all"], labels: Labels | None, model: GridClassifier
+) -> Tensor | int | None:
+    """What `BeamSearch` takes for `wanted`: a number, which classes are present, bool `(B, K)`, or None for all.
+
+    Raises:
+        ValueError: If only present classes are to be searched, and no labels say which these are.
+
+    Example:
+        >>> from wsolnb.papers.bency2016.network import grid_classifier
+        >>> net = grid_classifier("tiny", 3, grid=4, hidden=(8,))
+        >>> classes_to_search("present", [torch.tensor([2, 2])], net)
+        tensor([[False, False,  True]])
+    """
+    if wanted != "present":
+        return None if wanted == "all" else wanted
+    if labels is None:
+        raise ValueError("the classes that are present are to be searched, but no labels are given: search 'all'")
+    return present_classes(labels, cast("nn.Linear", model.head[-1]).out_features)
+
+
+def positive_cam_reader(model: Classifier, objective: Objective) -> FeatureReader:
+    """Class activation maps without their negative parts, which heat maps do not have either.
+
+    Example:
+        >>> from wsolnb.losses import MultiLabelCrossEntropy
+        >>> from wsolnb.models.cam import classifier
+        >>> read = positive_cam_reader(classifier("tiny", 4).eval(), MultiLabelCrossEntropy())
+        >>> bool((read(torch.rand(2, 3, 96, 96), None)[0] >= 0).all())
+        True
+    """
+
+    def readout(features: Tensor, labels: Labels | None) -> tuple[Tensor, Tensor]:
+        maps = class_activation_maps(features, model.head.weight, model.head.bias)
+        return maps.clamp(min=0), objective.scores(model.classify(features))
+
+    return FeatureReader(model.features, readout)
+
+
 def score_reader(model: GridClassifier, objective: Objective) -> Reader:
     """The scores of the whole image only; the maps are a single cell.
 
@@ -66,12 +103,12 @@ def score_reader(model: GridClassifier, objective: Objective) -> Reader:
         >>> from wsolnb.losses import MultiLabelCrossEntropy
         >>> from wsolnb.papers.bency2016.network import grid_classifier
         >>> read = score_reader(grid_classifier("tiny", 4, grid=4, hidden=(8,)).eval(), MultiLabelCrossEntropy())
-        >>> maps, scores = read(torch.rand(2, 3, 48, 48), torch.ones(2, 4, dtype=torch.bool))
+        >>> maps, scores = read(torch.rand(2, 3, 48, 48), None)
         >>> maps.shape, scores.shape
         (torch.Size([2, 4, 1, 1]), torch.Size([2, 4]))
     """
 
-    def read(images: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    def read(images: Tensor, labels: Labels | None) -> tuple[Tensor, Tensor]:
         scores = objective.scores(model(_resized(images, model.side)))
         return torch.zeros_like(scores)[:, :, None, None], scores
 
@@ -89,12 +126,12 @@ def peak_reader(model: GridClassifier, objective: Objective, positions: int = 7)
         >>> from wsolnb.papers.bency2016.network import grid_classifier
         >>> net = grid_classifier("tiny", 4, grid=4, hidden=(8,)).eval()
         >>> read = peak_reader(net, MultiLabelCrossEntropy(), positions=3)
-        >>> maps, _ = read(torch.rand(2, 3, 48, 48), torch.ones(2, 4, dtype=torch.bool))
+        >>> maps, _ = read(torch.rand(2, 3, 48, 48), None)
         >>> maps.shape  # 3 positions and 3 cells around them, in half cells
         torch.Size([2, 4, 12, 12])
     """
 
-    def read(images: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    def read(images: Tensor, labels: Labels | None) -> tuple[Tensor, Tensor]:
         cells = model.grid
         across = cells + positions - 1
         grids = model.backbone(_resized(images, round(model.side * across / cells)))
@@ -109,3 +146,9 @@ def peak_reader(model: GridClassifier, objective: Objective, positions: int = 7)
         return maps, objective.scores(model(_resized(images, model.side)))
 
     return read
+
+
+def _resized(images: Tensor, side: int) -> Tensor:
+    if images.shape[2:] == (side, side):
+        return images
+    return F.interpolate(images, (side, side), mode="bilinear", antialias=True, align_corners=False)

@@ -16,9 +16,10 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import resize
 
 from wsolnb.boxes import BoxRule
+from wsolnb.localization.maps import LocalizationMaps
 from wsolnb.metrics.bootstrap import Interval
 from wsolnb.papers.kou2021.confseg import confidence, confidence_mask, thresholds
-from wsolnb.papers.kou2021.maps import MergedMaps
+from wsolnb.papers.kou2021.maps import readings
 from wsolnb.plots.style import HEAT, judge_box, show_picture
 
 _COLOURS = {"base": 7, "csoa": 0, "confseg": 1, "coaug": 2, "centre": 5}  # places in the palette; others share one
@@ -79,7 +80,7 @@ def _sorted_cells(ax: Axes, values: Tensor, low: float, high: float) -> None:
 
 
 def show_merge(
-    images: Dataset[Any], found: MergedMaps, indices: Sequence[int], rule: BoxRule, classes: Sequence[str]
+    images: Dataset[Any], found: LocalizationMaps, indices: Sequence[int], rule: BoxRule, classes: Sequence[str]
 ) -> Figure:
     """Regions of both heads at the rule's threshold, their union and intersection with boxes: a column per image.
 
@@ -87,22 +88,22 @@ def show_merge(
 
     Example:
         >>> from wsolnb.data.critters import World
-        >>> from wsolnb.papers.kou2021.maps import RULE
+        >>> from wsolnb.papers.kou2021.maps import RULE, merged
         >>> images, truth = World(size=32).singles(2), [torch.tensor([[4.0, 4.0, 28.0, 28.0]])] * 2
-        >>> last, inner = torch.rand(2, 2, 8, 8)
-        >>> found = MergedMaps(last, torch.zeros(2, 12), torch.tensor([0, 1]), truth, (32, 32), inner=inner)
+        >>> truth = (torch.zeros(2, 12), torch.tensor([0, 1]), truth, (32, 32))
+        >>> found = LocalizationMaps(torch.rand(2, 2, 8, 8), *truth, upsample=merged)
         >>> len(show_merge(images, found, [0, 1], RULE, images.classes).axes)  # four ways to merge, two images
         8
     """
-    part = found.part(torch.tensor(list(indices)))
+    part = found.subset(torch.tensor(list(indices)))
     names = {"inner": "inner $S_F$", "last": "last $S_L$", "union": "union", "intersection": "intersection"}
-    ways = part.readings()
+    ways = readings(part)
     rows = [name for name in names if name in ways]
     fig, axes = plt.subplots(len(rows), len(indices), figsize=(1.75 * len(indices), 1.7 * len(rows)), squeeze=False)
     for ax, name in zip(axes, rows, strict=True):
-        kept, boxes = ways[name].enlarged() > rule.threshold, ways[name].cut(rule)
+        kept, boxes = ways[name].upsampled() > rule.threshold, ways[name].cut(rule)
         for panel, index, mask, box in zip(ax, indices, kept, boxes, strict=True):
-            pixels = resize(images[index][0].as_subclass(Tensor), list(found.frame), antialias=True).float() / 255
+            pixels = resize(images[index][0].as_subclass(Tensor), list(found.image_size), antialias=True).float() / 255
             show_picture(panel, pixels * (0.25 + 0.75 * mask))
             judge_box(panel, box[None], found.boxes[index])
         ax[0].text(

@@ -16,15 +16,15 @@ from torch import Tensor
 
 from wsolnb.boxes import BoxRule
 from wsolnb.localization.detect import Prediction, detections, tune_threshold
-from wsolnb.localization.locate import Located, locate
-from wsolnb.localization.maps import ObjectMaps, SceneMaps, SoftMaps
+from wsolnb.localization.locate import LocalizationResult, tune_and_evaluate
+from wsolnb.localization.maps import LocalizationMaps, SceneMaps
 from wsolnb.localization.points import judge_points
-from wsolnb.localization.read import Reader, truth_of
+from wsolnb.localization.read import Labels, Reader, truth_of
 from wsolnb.metrics import DetectionAP, MaxBoxAccV2
 from wsolnb.metrics.bootstrap import Statistic
 from wsolnb.models.cost import multiply_adds, tensor_memory
-from wsolnb.papers.side_by_side.methods import METHODS, Method
-from wsolnb.papers.xie2021.maps import hits
+from wsolnb.papers.method import Method
+from wsolnb.papers.side_by_side.methods import METHODS
 
 CANDIDATES = tuple(round(0.05 + 0.1 * k, 2) for k in range(10))
 """Thresholds tried on held-out scenes; of a percentile, which may lie below the object's values, twice these."""
@@ -33,7 +33,7 @@ SIZES = ("small", "middle", "large")
 """Thirds of the test images by the area of their object."""
 
 
-def own_class(found: SceneMaps, side: int, method: Method) -> ObjectMaps:
+def own_class(found: SceneMaps, side: int, method: Method) -> LocalizationMaps:
     """Of maps of all classes keep that of the true one, for images of one object class each.
 
     Args:
@@ -52,16 +52,15 @@ def own_class(found: SceneMaps, side: int, method: Method) -> ObjectMaps:
     boxes = [box * scale for box, scale in zip(boxes, scales, strict=True)]
     masks = masks if bool((found.sizes == side).all()) else {}
     maps = torch.stack([each[label] for each, label in zip(found.maps, labels.tolist(), strict=True)])
-    kind = SoftMaps if method.absolute else ObjectMaps
-    return kind(maps, found.scores, labels, boxes, (side, side), masks)
+    return LocalizationMaps(maps, found.scores, labels, boxes, (side, side), masks, method.upsample)
 
 
-def judge_single(name: str, held: SceneMaps, test: SceneMaps, side: int) -> Located:
+def judge_single(name: str, held_out: SceneMaps, test: SceneMaps, side: int) -> LocalizationResult:
     """Cut a box of the true class out of every image, at the threshold that is best on the held-out images.
 
     Args:
         name: Of the method.
-        held: Its maps of the held-out images.
+        held_out: Its maps of the held-out images.
         test: Its maps of the test images.
         side: Side of the squares to which the images were brought.
 
@@ -74,14 +73,14 @@ def judge_single(name: str, held: SceneMaps, test: SceneMaps, side: int) -> Loca
         tensor([[16.,  8., 32., 24.]])
     """
     method = METHODS[name]
-    return locate(own_class(held, side, method), own_class(test, side, method), method.rule())
+    return tune_and_evaluate(own_class(held_out, side, method), own_class(test, side, method), method.rule())
 
 
-def single_evidence(located: Located, classes: Sequence[str]) -> dict[str, Statistic]:
+def evidence(result: LocalizationResult, classes: Sequence[str]) -> dict[str, Statistic]:
     """The numbers of one object per image as functions of image weights.
 
     Args:
-        located: From `judge_single`.
+        result: From `judge_single`.
         classes: Names of the classes.
 
     Returns:
@@ -93,23 +92,23 @@ def single_evidence(located: Located, classes: Sequence[str]) -> dict[str, Stati
         >>> maps = torch.zeros(1, 32, 32)
         >>> maps[0, 8:24, 16:32] = 1
         >>> found = SceneMaps([maps], torch.tensor([[0.9]]), torch.tensor([[32, 32]]), [truth])
-        >>> evidence = single_evidence(judge_single("cam", found, found, 32), ["fish"])
-        >>> float(evidence["gt_known fish"](torch.ones(1, 1)))
+        >>> numbers = evidence(judge_single("cam", found, found, 32), ["fish"])
+        >>> float(numbers["gt_known fish"](torch.ones(1, 1)))
         1.0
     """
-    numbers = located.evidence()
+    numbers = result.evidence()
     numbers["max_box_acc"] = numbers.pop("gt_known_oracle")
-    own = located.rule
+    own = result.rule
     several = replace(BoxRule.preset("wsoleval_multi"), reference=own.reference, percentile=own.percentile)
     second = MaxBoxAccV2(rule=several, thresholds=100, per_image=True)
-    second.update(located.found.enlarged(), located.found.boxes)
+    second.update(result.maps.upsampled(), result.maps.boxes)
     numbers["max_box_acc_v2"] = second.statistic()
-    right = hits(located)
-    area = torch.stack([(box[:, 2:] - box[:, :2]).prod(dim=1).amax() for box in located.found.boxes])
+    right = result.correct()
+    area = torch.stack([(box[:, 2:] - box[:, :2]).prod(dim=1).amax() for box in result.maps.boxes])
     third = (3 * area.argsort().argsort()).div(len(area), rounding_mode="floor")
     parts = {size: third == k for k, size in enumerate(SIZES)}
-    parts |= {name: located.found.labels == k for k, name in enumerate(classes)}
-    return numbers | {f"gt_known {name}": _share(right, part) for name, part in parts.items()}
+    parts |= {name: result.maps.labels == k for k, name in enumerate(classes)}
+    return numbers | {f"gt_known {name}": _mean_of_part(right, part) for name, part in parts.items()}
 
 
 @dataclass(frozen=True)
@@ -140,12 +139,12 @@ class Scened:
         return [{name: values[rows] for name, values in each.items()} for each, rows in pairs]
 
 
-def judge_scenes(name: str, held: SceneMaps, test: SceneMaps) -> Scened:
+def judge_scenes(name: str, held_out: SceneMaps, test: SceneMaps) -> Scened:
     """Find every class in scenes, at the threshold with the best average precision (IoU 0.25) on held-out scenes.
 
     Args:
         name: Of the method.
-        held: Its maps of the held-out scenes.
+        held_out: Its maps of the held-out scenes.
         test: Its maps of the test scenes.
 
     Raises:
@@ -160,10 +159,10 @@ def judge_scenes(name: str, held: SceneMaps, test: SceneMaps) -> Scened:
         1.0
     """
     method = METHODS[name]
-    if not method.tells_classes_apart:
+    if not method.class_specific:
         raise ValueError(f"{name} has one map for all classes: it cannot find several classes in one image")
     rule = method.rule(scenes=True)
-    curve = tune_threshold(held, rule, [(1 + method.percentile) * threshold for threshold in CANDIDATES])
+    curve = tune_threshold(held_out, rule, [(1 + method.percentile) * threshold for threshold in CANDIDATES])
     rule = replace(rule, threshold=max(curve, key=lambda threshold: curve[threshold]))
     boxes = detections(test, rule, score_threshold=-1.0)
     judged = DetectionAP(test.scores.shape[1], (0, 0.25, 0.5))
@@ -172,7 +171,7 @@ def judge_scenes(name: str, held: SceneMaps, test: SceneMaps) -> Scened:
 
 
 def cost(
-    read: Reader, plain: Callable[[Tensor], Any], image: Tensor, present: Tensor, *, repeats: int = 0
+    read: Reader, plain: Callable[[Tensor], Any], image: Tensor, labels: Labels, *, repeats: int = 0
 ) -> dict[str, float]:
     """What one image costs: its maps, its scores and nothing else.
 
@@ -180,7 +179,7 @@ def cost(
         read: The method.
         plain: A classifier, whose forward pass is the unit.
         image: `(1, 3, S, S)`.
-        present: The class that is looked for, bool `(1, K)`.
+        labels: The class that is looked for, int64 `(1,)` in a list.
         repeats: How often to run it against the clock; 0: not at all.
 
     Returns:
@@ -190,20 +189,20 @@ def cost(
     Example:
         >>> net = torch.nn.Conv2d(3, 8, 3)
         >>> image = torch.rand(1, 3, 20, 30)
-        >>> cost(lambda images, present: (net(images), net(images)), net, image, torch.ones(1, 8))["passes"]
+        >>> cost(lambda images, labels: (net(images), net(images)), net, image, [torch.tensor([0])])["passes"]
         2.0
     """
     with torch.inference_mode():
-        found = {"passes": multiply_adds(read, image, present) / multiply_adds(plain, image)}
-        found["memory"] = tensor_memory(read, image, present) / 1e6
+        found = {"passes": multiply_adds(read, image, labels) / multiply_adds(plain, image)}
+        found["memory"] = tensor_memory(read, image, labels) / 1e6
         times = []
         for _ in range(repeats):
             started = time.perf_counter()
-            read(image, present)
+            read(image, labels)
             times.append(1000 * (time.perf_counter() - started))
     return found | ({"milliseconds": sorted(times)[len(times) // 2]} if times else {})
 
 
-def _share(right: Tensor, part: Tensor) -> Statistic:
+def _mean_of_part(right: Tensor, part: Tensor) -> Statistic:
     member = part.double()
     return lambda weights: weights.double() @ (right * member) / (weights.double() @ member)

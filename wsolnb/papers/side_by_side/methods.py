@@ -1,108 +1,142 @@
-"""The methods of the comparison: which network each one reads, how, and what box it cuts; all called alike.
-
-    network -> reader: image -> maps of all classes and class scores -> box rule
-
-A method is one line of `METHODS`. Whatever is compared about them (`wsolnb.papers.side_by_side.evaluate`) sees only the reader.
-"""
+"""The methods of the comparison: from one start and with one budget, every paper's method and what it is made of."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from wsolnb.boxes import BoxRule
 from wsolnb.localization.baselines import centred_gaussian
-from wsolnb.localization.read import Reader, Readout
-from wsolnb.models.cam import Classifier, class_activation_maps
-from wsolnb.papers.barz2022.maps import cam_readout, dcm_readout
-from wsolnb.papers.bency2016.maps import BeamReader
+from wsolnb.localization.read import FeatureReader, Labels, Reader
+from wsolnb.papers.bae2020.method import ADL, TAP, HaS
+from wsolnb.papers.bae2020.pooling import ThresholdedAveragePooling
+from wsolnb.papers.barz2022.method import DCM
+from wsolnb.papers.bency2016.method import Beam
 from wsolnb.papers.bency2016.search import BeamSearch
-from wsolnb.papers.kou2021.maps import merged_map
-from wsolnb.papers.kou2021.network import TwoMaps
-from wsolnb.papers.side_by_side.networks import NEEDS, Trained
-
-Reading = Literal["cam", "positive", "dcm", "heads", "generator", "beam", "centre", "whole"]
+from wsolnb.papers.kou2021.method import CSoA
+from wsolnb.papers.method import CAM, Fitted, Method, Trained
+from wsolnb.papers.xie2021.method import CoarseMap, ORNet
 
 
 @dataclass(frozen=True)
-class Method:
-    """One way to localize.
+class Settings:
+    """The settings of single methods at the size of the comparison's images, by the names of its parameters.
 
     Args:
-        network: The training it reads, of `wsolnb.papers.side_by_side.networks.NETWORKS`.
-        reading: `cam`, class activation maps; `positive`, those of the positive weights (NWC); `dcm`, dense class maps;
-            `heads`, the merged maps of convolutional heads; `generator`, the map of ORNet, the same for all classes;
-            `beam`, heat maps of a search; `centre` and `whole` look at nothing.
-        percentile: Boxes are cut at a share of the 90th percentile (PaS) instead of the maximum.
+        tap_threshold: TAP: a cell is active above this fraction of its channel's maximum.
+        has_patch: Hide-and-Seek: side of a hidden patch in pixels.
+        adl_threshold: ADL: fraction of the largest attention from which a cell is dropped.
+        inner: CSoA: stage of the second head.
+        inner_pool: CSoA: cells of it that become one.
+        head_width: CSoA: channels of a head.
+        alpha: ConfSeg: largest weight of the inner loss.
+        coaug_weight: CoAug: weight of its loss.
+        embed_size: CoAug: side of the images that are embedded.
+        shallow: ORNet: stage that the generator reads.
+        generator_width: ORNet: width of the generator.
+        entropy_weight: ORNet, stage two: weight of the entropy.
+        area_weight: ORNet, stage two: weight of the area.
+        grid: Beam search: cells of the grid on a side.
+        hidden: Beam search: widths of the fully connected layers.
+        adapt: Beam search: width of the adaptation layer.
+        lr: Learning rate with cross-entropy; also of both stages of ORNet.
+        lr_heads: Learning rate of CSoA's networks.
+        lr_grid: Learning rate of the network for beam search.
+        lr_cosine: Learning rate with the cosine loss.
     """
 
-    network: str
-    reading: Reading
-    percentile: bool = False
-
-    @property
-    def absolute(self) -> bool:
-        """Whether its maps have a scale of their own and are cut at values instead of shares."""
-        return self.reading in ("heads", "generator")
-
-    @property
-    def tells_classes_apart(self) -> bool:
-        """Whether it has a map for every class; without, it cannot find several classes in one image."""
-        return self.reading != "generator"
-
-    @property
-    def budgets(self) -> int:
-        """How many trainings it takes, each over the same images and epochs."""
-        return 1 + len(NEEDS.get(self.network, ()))
-
-    def rule(self, *, scenes: bool = False) -> BoxRule:
-        """How its maps become one box per class; the threshold is chosen on held-out images.
-
-        Maps of one object are stretched to [0, 1] when they are enlarged, as `ObjectMaps` does; maps of scenes are cut
-        as they are, so that a class that is not there need not get a box.
-
-        Example:
-            >>> METHODS["pas"].rule().reference, METHODS["csoa"].rule().reference
-            ('percentile', 'absolute')
-        """
-        if self.absolute:
-            return BoxRule(0.5, reference="absolute", resize="bilinear")
-        reference: Literal["percentile", "maximum"] = "percentile" if self.percentile else "maximum"
-        if scenes:
-            return BoxRule(0.5, reference=reference, resize="bilinear")
-        return BoxRule(0.5, reference=reference, resize="bicubic", normalise="after")
+    tap_threshold: float = 0.1
+    has_patch: int = 8
+    adl_threshold: float = 0.8
+    inner: str = "block2"
+    inner_pool: int = 2
+    head_width: int = 64
+    alpha: float = 1.0
+    coaug_weight: float = 0.1
+    embed_size: int = 32
+    shallow: str = "block2"
+    generator_width: int = 8
+    entropy_weight: float = 1.5
+    area_weight: float = 0.2
+    grid: int = 6
+    hidden: tuple[int, ...] = (256,)
+    adapt: int = 128
+    lr: float = 0.1
+    lr_heads: float = 0.05
+    lr_grid: float = 0.05
+    lr_cosine: float = 0.5
 
 
-METHODS: dict[str, Method] = {
-    "cam": Method("gap", "cam"),
-    "nwc": Method("gap", "positive"),
-    "pas": Method("gap", "cam", percentile=True),
-    "tap": Method("tap", "cam"),
-    "tap+nwc+pas": Method("tap", "positive", percentile=True),
-    "has": Method("has", "cam"),
-    "adl": Method("adl", "cam"),
-    "confseg": Method("confseg", "heads"),
-    "coaug": Method("coaug", "heads"),
-    "csoa": Method("csoa", "heads"),
-    "stage1": Method("stage1", "generator"),
-    "stage2": Method("stage2", "generator"),
-    "beam": Method("grid", "beam"),
-    "dcm-onehot": Method("onehot", "dcm"),
-    "dcm-semantic": Method("semantic", "dcm"),
-    "cosine+tap": Method("onehot+tap", "dcm"),
-    "dcm+pas": Method("onehot", "dcm", percentile=True),
-    "centre": Method("gap", "centre"),
-    "whole": Method("gap", "whole"),
-}
-"""All methods by name."""
+@dataclass(frozen=True, kw_only=True)
+class Blind(CAM):
+    """A map that looks at no image, with the class scores of CAM's network.
+
+    Args:
+        whole: The whole image; else a Gaussian in the centre.
+    """
+
+    paper = "side_by_side"
+    whole: bool = False
+
+    def reader(self, networks: Mapping[str, Trained]) -> Reader:
+        """The same map for every image and class."""
+        network, objective, _ = networks[self.network]
+        values = torch.ones(32, 32) if self.whole else centred_gaussian((32, 32)).float()
+
+        def readout(features: Tensor, labels: Labels | None) -> tuple[Tensor, Tensor]:
+            scores = objective.scores(network.classify(features))
+            return values.to(scores.device).expand(*scores.shape, 32, 32), scores
+
+        return FeatureReader(network.features, readout)
+
+
+def build_methods(settings: Settings | None = None) -> dict[str, Method]:
+    """All methods by name, in the order of the tables.
+
+    Example:
+        >>> build_methods(Settings(lr=0.01))["tap"].lr
+        0.01
+    """
+    own = settings or Settings()
+    tap = partial(TAP, lr=own.lr, threshold=own.tap_threshold)
+    heads = partial(CSoA, lr=own.lr_heads, pool=own.inner_pool, width=own.head_width, alpha=own.alpha)
+    heads = partial(heads, coaug_weight=own.coaug_weight, embed_size=own.embed_size)
+    ornet: dict[str, Any] = {"lr": own.lr, "evaluator_lr": own.lr, "stage": own.shallow, "width": own.generator_width}
+    pool = partial(ThresholdedAveragePooling, own.tap_threshold)
+    methods = (
+        CAM(key="cam", lr=own.lr),
+        CAM(key="nwc", lr=own.lr, clamp=True),
+        CAM(key="pas", lr=own.lr, percentile=True),
+        tap(key="tap"),
+        tap(key="tap+nwc+pas", clamp=True, percentile=True),
+        HaS(key="has", lr=own.lr, patch=own.has_patch),
+        ADL(key="adl", lr=own.lr, threshold=own.adl_threshold),
+        heads(key="confseg", inner=own.inner, coaug_weight=0),
+        heads(key="coaug"),
+        heads(key="csoa", inner=own.inner),
+        CoarseMap(key="stage1", **ornet),
+        ORNet(key="stage2", alpha=own.entropy_weight, beta=own.area_weight, **ornet),
+        Beam(key="beam", lr=own.lr_grid, grid=own.grid, hidden=own.hidden, adapt=own.adapt),
+        DCM(key="dcm-onehot", lr=own.lr_cosine),
+        DCM(key="dcm-semantic", lr=own.lr_cosine, semantic=True),
+        DCM(key="cosine+tap", lr=own.lr_cosine, pool=pool, training="onehot+tap"),
+        DCM(key="dcm+pas", lr=own.lr_cosine, percentile=True),
+        Blind(key="centre", lr=own.lr),
+        Blind(key="whole", lr=own.lr, whole=True),
+    )
+    return {method.key: method for method in methods}
+
+
+METHODS = build_methods()
+"""All methods by name, with the default settings."""
 
 
 def chosen_methods(names: Iterable[str]) -> list[str]:
-    """The methods that are asked for, in the order of the table; `all` stands for all of them.
+    """The names of the requested methods, in the order of the tables; `all` stands for all of them.
 
     Raises:
         ValueError: If there is no such method (those there are, are named).
@@ -111,84 +145,36 @@ def chosen_methods(names: Iterable[str]) -> list[str]:
         >>> chosen_methods(["beam", "cam"])
         ['cam', 'beam']
     """
-    wanted = list(names)
-    if unknown := [name for name in wanted if name not in METHODS and name != "all"]:
+    requested = list(names)
+    if unknown := [name for name in requested if name not in METHODS and name != "all"]:
         raise ValueError(f"no method {unknown[0]!r} in the comparison: there are all, {', '.join(METHODS)}")
-    return [name for name in METHODS if name in wanted or "all" in wanted]
+    return [name for name in METHODS if name in requested or "all" in requested]
 
 
 def readers(
-    names: Iterable[str],
-    trained: Mapping[str, Trained],
-    search: BeamSearch,
-    wanted: int | Literal["present", "all"] = "present",
+    fitted: Mapping[str, Fitted], search: BeamSearch, wanted: int | Literal["present", "all"] = "present"
 ) -> dict[str, Reader]:
     """How each method reads images.
 
     Args:
-        names: Of the methods.
-        trained: Their networks.
+        fitted: Methods with their networks, by name.
         search: Of the beam search.
-        wanted: Classes that it looks for in an image, as for `wsolnb.papers.bency2016.maps.BeamReader`. All other methods have
-            the maps of all classes for nothing. Where it looks for `all`, heat maps give its class scores too.
+        wanted: Classes that it searches in an image, as for `wsolnb.papers.bency2016.maps.BeamReader`. All other
+            methods have the maps of all classes for nothing.
 
     Example:
         >>> from wsolnb.losses import CrossEntropy
         >>> from wsolnb.models.cam import classifier
         >>> from wsolnb.train import Training
-        >>> nets = {"gap": Trained(classifier("tiny", 4).eval(), CrossEntropy(), Training())}
-        >>> maps, scores = readers(["nwc"], nets, BeamSearch())["nwc"](torch.rand(2, 3, 64, 96), torch.ones(2, 4))
-        >>> maps.shape, scores.shape
-        (torch.Size([2, 4, 8, 12]), torch.Size([2, 4]))
+        >>> networks = {"gap": Trained(classifier("tiny", 4).eval(), CrossEntropy(), Training())}
+        >>> nwc = readers({"nwc": Fitted(METHODS["nwc"], networks)}, BeamSearch())["nwc"]
+        >>> [part.shape for part in nwc(torch.rand(2, 3, 64, 96), None)]
+        [torch.Size([2, 4, 8, 12]), torch.Size([2, 4])]
     """
-    return {name: _reader(METHODS[name], trained, search, wanted) for name in names}
+    return {name: _with_search(each, search, wanted).reader for name, each in fitted.items()}
 
 
-def _reader(
-    method: Method, trained: Mapping[str, Trained], search: BeamSearch, wanted: int | Literal["present", "all"]
-) -> Reader:
-    net, objective, _ = trained[method.network]
-    if method.reading == "beam":
-        searching = BeamReader(net, objective, search, wanted)
-        return _by_heat(searching) if wanted == "all" else searching
-    if method.reading == "heads":
-        return lambda images, present: _merged(net(images))
-    if method.reading == "generator":
-        judge = trained["gap"]
-        return lambda images, present: _for_all(net.maps(images), judge.objective.scores(judge.net(images)))
-    if method.reading in ("centre", "whole"):
-        blind = centred_gaussian((32, 32)).float() if method.reading == "centre" else torch.ones(32, 32)
-        return lambda images, present: _for_all(blind.to(images.device), objective.scores(net(images)))
-    readouts: dict[str, Readout] = {
-        "cam": cam_readout(net, objective),
-        "positive": lambda features: (_positive(net, features), objective.scores(net.classify(features))),
-    }
-    readout = dcm_readout(net, objective) if method.reading == "dcm" else readouts[method.reading]
-    return lambda images, present: readout(net.features(images))
-
-
-def _by_heat(searching: BeamReader) -> Reader:
-    """Score classes by the maxima of their heat maps (bency2016 Sec. 4.2), where all are searched."""
-
-    def read(images: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        maps = searching(images, present)[0]
-        return maps, maps.amax(dim=(2, 3))
-
-    return read
-
-
-def _for_all(maps: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """One map of an image, or of all images, for every class."""
-    return maps.expand(*scores.shape, *maps.shape[-2:]), scores
-
-
-def _positive(net: Classifier, features: Tensor) -> Tensor:
-    """Class activation maps of the positive weights (bae2020 Eq. 5)."""
-    return class_activation_maps(features, net.head.weight.clamp(min=0))
-
-
-def _merged(outputs: TwoMaps) -> tuple[Tensor, Tensor]:
-    """The union of both heads' regions (kou2021 Eq. 13), merged cell by cell, before the map is enlarged."""
-    last, cells = outputs.last, (outputs.last.shape[2], outputs.last.shape[3])
-    inner = None if outputs.inner is None else outputs.inner.flatten(0, 1)
-    return merged_map(inner, last.flatten(0, 1), cells).view_as(last), outputs.scores()
+def _with_search(fitted: Fitted, search: BeamSearch, wanted: int | Literal["present", "all"]) -> Fitted:
+    if not isinstance(fitted.method, Beam):
+        return fitted
+    return replace(fitted, method=replace(fitted.method, search=search, wanted=wanted))

@@ -11,21 +11,21 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from wsolnb.localization.locate import Located
-from wsolnb.localization.maps import SoftMaps
+from wsolnb.localization.locate import LocalizationResult
+from wsolnb.localization.maps import LocalizationMaps
 from wsolnb.papers.xie2021.losses import pixel_entropy, uncertainty_weight
-from wsolnb.papers.xie2021.maps import UNDECIDED, certain
+from wsolnb.papers.xie2021.maps import UNDECIDED, decided_fraction
 from wsolnb.plots.style import HEAT, show_picture
 
 _LINES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
 
 
-def plot_histograms(found: Mapping[str, SoftMaps]) -> Figure:
+def plot_histograms(found: Mapping[str, LocalizationMaps]) -> Figure:
     """How often each activation occurs, a panel per stage; undecided values are shaded (xie2021 Fig. 4).
 
     Example:
         >>> truth = (torch.zeros(1, 2), torch.tensor([0]), [torch.tensor([[0.0, 0.0, 4.0, 4.0]])], (8, 8))
-        >>> stages = {"one": SoftMaps(torch.full((1, 8, 8), 0.5), *truth), "two": SoftMaps(torch.ones(1, 8, 8), *truth)}
+        >>> stages = {"one": LocalizationMaps(torch.full((1, 8, 8), 0.5), *truth), "two": LocalizationMaps(torch.ones(1, 8, 8), *truth)}
         >>> [ax.get_title() for ax in plot_histograms(stages).axes]
         ['one: 100 % undecided', 'two: 0 % undecided']
     """
@@ -35,7 +35,7 @@ def plot_histograms(found: Mapping[str, SoftMaps]) -> Figure:
         heights = (100 * counts / counts.sum()).tolist()
         ax.bar([(i + 0.5) / 40 for i in range(40)], heights, 1 / 40, color=f"C{k}")
         ax.axvspan(*UNDECIDED, color="0.5", alpha=0.15)
-        share = 100 * (1 - float(certain(each.maps).mean()))
+        share = 100 * (1 - float(decided_fraction(each.maps).mean()))
         ax.set(title=f"{name}: {share:.0f} % undecided", xlabel="activation", xlim=(0, 1))
     axes[0, 0].set_ylabel("pixels (%)")
     sns.despine(fig)
@@ -108,17 +108,19 @@ def show_erasing(image: Tensor, heat: Tensor, dropped: Mapping[str, Tensor]) -> 
     return fig
 
 
-def plot_plateau(ways: Mapping[str, Located]) -> Figure:
+def plot_plateau(ways: Mapping[str, LocalizationResult]) -> Figure:
     """CorLoc over the threshold (xie2021 Figs. 11b and 11c); a dot marks the one chosen on held-out images.
 
     Example:
         >>> from wsolnb.boxes import BoxRule
-        >>> from wsolnb.localization.locate import locate
+        >>> from wsolnb.localization.locate import tune_and_evaluate
         >>> heat = torch.zeros(1, 8, 12)
         >>> heat[0, 2:6, 3:9] = 0.9
         >>> truth = (torch.zeros(1, 2), torch.tensor([0]), [torch.tensor([[3.0, 2.0, 9.0, 6.0]])], (8, 12))
-        >>> found = SoftMaps(heat, *truth)
-        >>> fig = plot_plateau({"stage two": locate(found, found, BoxRule(reference="absolute"), thresholds=20)})
+        >>> from wsolnb.localization.maps import as_probabilities
+        >>> found = LocalizationMaps(heat, *truth, upsample=as_probabilities)
+        >>> result = tune_and_evaluate(found, found, BoxRule(reference="absolute"), thresholds=20)
+        >>> fig = plot_plateau({"stage two": result})
         >>> curve = fig.axes[0].lines[0]
         >>> float(curve.get_ydata().max()), round(float(curve.get_xdata()[curve.get_ydata() > 0].max()), 2)
         (100.0, 0.85)
@@ -131,7 +133,7 @@ def plot_plateau(ways: Mapping[str, Located]) -> Figure:
         style = {"color": f"C{k}", "linewidth": 2.5, "label": name}
         ax.plot(thresholds[shown], 100 * accuracy[shown], linestyle=_LINES[k % 5], **style)  # type: ignore[arg-type]
         chosen = way.rule.threshold
-        ax.plot(chosen, 100 * float(way.judged.at(chosen)["gt_known"]), "o", color=f"C{k}", markersize=10)
+        ax.plot(chosen, 100 * float(way.metric.at(chosen)["gt_known"]), "o", color=f"C{k}", markersize=10)
     ax.set(xlabel="threshold", ylabel="CorLoc (%)", xlim=(0, 1), ylim=(0, 100))
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     sns.despine(fig)

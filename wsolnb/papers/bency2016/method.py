@@ -1,0 +1,67 @@
+"""bency2016 as a method: heat maps of a beam search over windows of the feature grid."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor
+
+from wsolnb.localization.read import Labels, Reader
+from wsolnb.losses import CrossEntropy
+from wsolnb.papers.bency2016.maps import BeamReader
+from wsolnb.papers.bency2016.network import grid_classifier
+from wsolnb.papers.bency2016.search import BeamSearch
+from wsolnb.papers.method import Method, Start, Trained, Untrained
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beam(Method):
+    """Beam search with a network that has fully connected layers on a grid.
+
+    Args:
+        grid: Cells of the grid on a side; None: the network's own.
+        hidden: Widths of the fully connected layers.
+        adapt: Width of the adaptation layer.
+        search: Width and depth.
+        wanted: Classes to search in an image, as for `BeamReader`. Where all are searched, the maxima of the heat maps
+            are the class scores (Sec. 4.2).
+
+    Example:
+        >>> Beam(key="beam").search.width
+        8
+    """
+
+    paper = "bency2016"
+    grid: int | None = None
+    hidden: tuple[int, ...] = (512,)
+    adapt: int = 2048
+    search: BeamSearch = field(default_factory=BeamSearch)
+    wanted: int | Literal["present", "all"] = "all"
+
+    @property
+    def network(self) -> str:
+        """Name of the training."""
+        return "grid"
+
+    def untrained(self, start: Start, networks: Mapping[str, Trained]) -> Untrained:
+        """Fully connected layers on a grid of the backbone's features."""
+        shape: dict[str, Any] = {"grid": self.grid, "hidden": self.hidden, "adapt": self.adapt}
+        if self.grid is not None:
+            shape["side"] = self.grid * start.backbone.stride
+        network = grid_classifier(start.backbone.name, len(start.classes), seed=start.plan.seed, **shape)
+        network.backbone = copy.deepcopy(start.backbone)
+        return Untrained(network, CrossEntropy())
+
+    def reader(self, networks: Mapping[str, Trained]) -> Reader:
+        """Heat maps of the search."""
+        network, objective, _ = networks[self.network]
+        searching = BeamReader(network, objective, self.search, self.wanted)
+
+        def by_heat(images: Tensor, labels: Labels | None) -> tuple[Tensor, Tensor]:
+            maps = searching(images, labels)[0]
+            return maps, maps.amax(dim=(2, 3))
+
+        return by_heat if self.wanted == "all" else searching

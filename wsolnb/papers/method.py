@@ -1,0 +1,224 @@
+"""A paper as a method: trained one way and read one way, all called alike.
+
+    images with labels -> fit (untrained network, objective, one training loop) -> reader -> maps and scores -> boxes
+
+`CAM` is the method that every paper changes; a paper's own stand in `method.py` of its room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from wsolnb.boxes import BoxRule
+from wsolnb.data.taxonomy import Taxonomy
+from wsolnb.localization.maps import as_probabilities, stretched
+from wsolnb.localization.read import FeatureReader, Labels, Reader, cam_reader
+from wsolnb.localization.rows import choose_classes, detection_rows
+from wsolnb.losses import CrossEntropy
+from wsolnb.models.backbones import Backbone
+from wsolnb.models.cam import Classifier, class_activation_maps, new_head
+from wsolnb.train import Plan, Training, train
+
+
+class Untrained(NamedTuple):
+    """A network before it is trained, and what it is trained with; `batches` in place of random ones."""
+
+    network: nn.Module
+    objective: Any
+    batches: Any = None
+
+
+class Trained(NamedTuple):
+    """A network, what it was trained with, and how that went."""
+
+    network: Any
+    objective: Any
+    training: Training
+
+
+class Start(NamedTuple):
+    """What all methods are trained from: a backbone, and images of one object each with labels."""
+
+    backbone: Backbone
+    images: Dataset[Any]
+    classes: Sequence[str]
+    plan: Plan
+    taxonomy: Taxonomy | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One way to train a network and one way to read it.
+
+    Args:
+        key: Name of the method.
+        lr: Learning rate, in place of the plan's; None keeps that.
+        percentile: Boxes are cut at a fraction of the 90th percentile of a map instead of its maximum (PaS, bae2020).
+    """
+
+    paper: ClassVar[str] = ""
+    absolute: ClassVar[bool] = False
+    """Whether its maps have a scale of their own and are cut at values instead of fractions of a maximum."""
+    class_specific: ClassVar[bool] = True
+    """Whether it has a map for every class; without, it cannot find several classes in one image."""
+
+    key: str
+    lr: float | None = None
+    percentile: bool = False
+
+    @property
+    def network(self) -> str:
+        """Name of the training; methods that share it read the same network."""
+        return self.key
+
+    @property
+    def needs(self) -> tuple[Method, ...]:
+        """Methods whose networks this one cannot do without."""
+        return ()
+
+    @property
+    def upsample(self) -> Callable[[Tensor, tuple[int, int]], Tensor]:
+        """How maps of one object are brought to the image's size, see `wsolnb.localization.maps`."""
+        return as_probabilities if self.absolute else stretched
+
+    def untrained(self, start: Start, networks: Mapping[str, Trained]) -> Untrained:
+        """The network to train, its objective and its batches; `networks` holds those that it needs."""
+        raise NotImplementedError
+
+    def reader(self, networks: Mapping[str, Trained]) -> Reader:
+        """How images are read, with the networks that `fit` trained."""
+        raise NotImplementedError
+
+    def rule(self, *, scenes: bool = False) -> BoxRule:
+        """How its maps become one box per class; the threshold is to be chosen on held-out images.
+
+        Maps of one object are stretched to [0, 1] when they are upsampled; maps of scenes are cut as they are, so that
+        a class that is not there need not get a box.
+
+        Example:
+            >>> CAM(key="pas", percentile=True).rule().reference
+            'percentile'
+        """
+        if self.absolute:
+            return BoxRule(0.5, reference="absolute", resize="bilinear")
+        reference: Literal["percentile", "maximum"] = "percentile" if self.percentile else "maximum"
+        if scenes:
+            return BoxRule(0.5, reference=reference, resize="bilinear")
+        return BoxRule(0.5, reference=reference, resize="bicubic", normalise="after")
+
+    def fit(self, start: Start, networks: dict[str, Trained] | None = None, **loop: Any) -> Fitted:
+        """Train the network, unless it is there already, and those that it needs.
+
+        Args:
+            start: Backbone, images, classes and plan. The backbone stays as it is.
+            networks: Those trained so far from the same start, by name; new ones are added.
+            **loop: As for `wsolnb.train.train`.
+
+        Example:
+            >>> from wsolnb.data.critters import World
+            >>> from wsolnb.models.backbones import backbone
+            >>> world = World(families=2, species=2, size=32)
+            >>> start = Start(backbone("tiny"), world.singles(8), world.classes, Plan(1, 4))
+            >>> fitted = CAM(key="cam").fit(start, device="cpu")  # doctest: +ELLIPSIS
+            epoch   1/1 ...
+            >>> found = fitted.localize(torch.rand(2, 3, 32, 32), classes=2)
+            >>> {name: tuple(values.shape) for name, values in found[0].items()}
+            {'boxes': (2, 4), 'scores': (2,), 'labels': (2,), 'maps': (2, 4, 4)}
+        """
+        networks = {} if networks is None else networks
+        for method in (*self.needs, self):
+            if method.network not in networks:
+                network, objective, batches = method.untrained(start, networks)
+                plan = start.plan if method.lr is None else replace(start.plan, lr=method.lr)
+                training = train(network, start.images, objective, plan, batches=batches, **loop)
+                networks[method.network] = Trained(network, objective, training)
+        return Fitted(self, networks)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A method with its trained networks.
+
+    Args:
+        method: The method.
+        networks: By name; its own, those that it needs, and maybe others.
+    """
+
+    method: Method
+    networks: Mapping[str, Trained]
+
+    @property
+    def reader(self) -> Reader:
+        """How images are read."""
+        return self.method.reader(self.networks)
+
+    @torch.inference_mode()
+    def localize(self, images: Tensor, classes: Any = None, rule: BoxRule | None = None) -> list[dict[str, Tensor]]:
+        """Boxes, scores and maps of classes in images, as `wsolnb.localize` gives them.
+
+        Args:
+            images: RGB in [0, 1], float `(B, 3, H, W)`.
+            classes: A number of best-scored classes, class indices or `"all"`; None: the best-scored one.
+            rule: How a map becomes boxes; by default the method's, with a threshold of 0.5 that nobody has chosen.
+
+        Returns:
+            Per image `boxes` (xyxy in pixels), `scores`, `labels` and `maps`.
+        """
+        device = next(self.networks[self.method.network].network.parameters()).device
+        maps, scores = self.reader(images.to(device), None)
+        labels = choose_classes(1 if classes is None else classes, scores)
+        maps = maps.expand(-1, scores.shape[1], -1, -1).gather(
+            1, labels[:, :, None, None].expand(-1, -1, *maps.shape[2:])
+        )
+        rule = rule or self.method.rule(scenes=True)
+        return detection_rows(maps, scores, labels, rule, (images.shape[2], images.shape[3]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CAM(Method):
+    """Class activation maps of a network with average pooling, trained with cross-entropy (zhou2016).
+
+    Args:
+        clamp: Read the positive weights only (NWC, bae2020 Eq. 5).
+    """
+
+    paper = "primer"
+    clamp: bool = False
+
+    @property
+    def network(self) -> str:
+        """Name of the training."""
+        return "gap"
+
+    def masked(self, backbone: Backbone) -> Backbone:
+        """The backbone, or a copy that hides something while it trains."""
+        return backbone
+
+    def pool(self) -> nn.Module | None:
+        """From features to one number per channel; None is their average."""
+        return None
+
+    def untrained(self, start: Start, networks: Mapping[str, Trained]) -> Untrained:
+        """A linear head on pooled features."""
+        body = self.masked(start.backbone)
+        network = new_head(body, len(start.classes), seed=start.plan.seed, pool=self.pool())
+        return Untrained(network, CrossEntropy())
+
+    def reader(self, networks: Mapping[str, Trained]) -> Reader:
+        """Class activation maps, of all weights or of the positive ones."""
+        network, objective, _ = networks[self.network]
+        return _positive_reader(network, objective) if self.clamp else cam_reader(network, objective)
+
+
+def _positive_reader(model: Classifier, objective: CrossEntropy) -> FeatureReader:
+    def readout(features: Tensor, labels: Labels | None) -> tuple[Tensor, Tensor]:
+        maps = class_activation_maps(features, model.head.weight.clamp(min=0))
+        return maps, objective.scores(model.classify(features))
+
+    return FeatureReader(model.features, readout)

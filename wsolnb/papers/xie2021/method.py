@@ -1,0 +1,88 @@
+"""xie2021 as methods: ORNet, whose map is refined against a frozen classifier, and its first stage alone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from wsolnb.localization.read import Reader
+from wsolnb.papers.method import CAM, Method, Start, Trained, Untrained
+from wsolnb.papers.xie2021.erasing import Erasing
+from wsolnb.papers.xie2021.losses import RefinementLoss, TwoHeads
+from wsolnb.papers.xie2021.maps import generator_readers
+from wsolnb.papers.xie2021.network import StageOne, StageTwo, frozen
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoarseMap(Method):
+    """The map of ORNet's first stage, the same for all classes; the evaluator, CAM's network, names the class.
+
+    Args:
+        stage: Stage that the generator reads; None: the backbone's shallow one.
+        width: Of the generator; None: as many channels as the stage.
+        evaluator_lr: Learning rate of the evaluator.
+
+    Example:
+        >>> [method.network for method in CoarseMap(key="stage1").needs]
+        ['gap']
+    """
+
+    paper = "xie2021"
+    absolute = True
+    class_specific = False
+    stage: str | None = None
+    width: int | None = None
+    evaluator_lr: float | None = None
+
+    @property
+    def needs(self) -> tuple[Method, ...]:
+        """The evaluator: an ordinary classifier."""
+        return (CAM(key="cam", lr=self.evaluator_lr),)
+
+    def untrained(self, start: Start, networks: Mapping[str, Trained]) -> Untrained:
+        """A classifier whose shallow features are masked by the map that is made from them."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(start.plan.seed)
+            network = StageOne(copy.deepcopy(start.backbone), len(start.classes), self.stage, self.width)
+        return Untrained(network, TwoHeads())
+
+    def reader(self, networks: Mapping[str, Trained]) -> Reader:
+        """The generator's map, and the class scores of the evaluator."""
+        evaluator, generator = networks["gap"], networks[self.network].network
+        readers = generator_readers(
+            {self.key: generator}, lambda images: evaluator.objective.scores(evaluator.network(images))
+        )
+        return readers[self.key]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ORNet(CoarseMap):
+    """The map of ORNet's second stage: the first one's generator, refined against the frozen evaluator.
+
+    Args:
+        alpha: Weight of the entropy.
+        beta: Weight of the area.
+
+    Example:
+        >>> [method.network for method in ORNet(key="stage2").needs]
+        ['gap', 'stage1']
+    """
+
+    alpha: float = 1.5
+    beta: float = 0.02
+
+    @property
+    def needs(self) -> tuple[Method, ...]:
+        """The evaluator and the first stage."""
+        common: dict[str, Any] = {"stage": self.stage, "width": self.width, "evaluator_lr": self.evaluator_lr}
+        return (*super().needs, CoarseMap(key="stage1", lr=self.lr, **common))
+
+    def untrained(self, start: Start, networks: Mapping[str, Trained]) -> Untrained:
+        """Stage one's generator against the frozen classifier."""
+        evaluator = frozen(copy.deepcopy(networks["gap"].network))
+        network = StageTwo(networks["stage1"].network, evaluator, Erasing("attentive"))
+        return Untrained(network, RefinementLoss(self.alpha, self.beta))
