@@ -4,7 +4,7 @@ image -> stages -> features -> [thresholded average pooling] -> head -> [maps of
 -> [box: fraction of a percentile]; training: cross-entropy
 
 - `pooling.py`: thresholded average pooling, TAP (Eq. 4)
-- `method.py`: `TAP`, `HaS` and `ADL`; maps of positive weights (NWC, Eq. 5) and the percentile (PaS, Eq. 6) are settings
+- `method.py`: `TAP`, `HaS`, `ADL`; maps of positive weights (NWC, Eq. 5) and the percentile (PaS, Eq. 6) are settings
   of `wsolnb.papers.method.CAM`
 - `masking.py`: Hide-and-Seek and attention-based dropout, the methods of others on which the three are tested
 - `analysis.py`: the measurements behind the argument (Figs. 2 to 4)

@@ -1,5 +1,6 @@
-"""Weakly-supervised Localization of Multiple Objects in Images using Cosine Loss (VISAPP 2022,
-https://doi.org/10.5220/0010760800003124).
+"""Weakly-supervised Localization of Multiple Objects in Images using Cosine Loss.
+
+Barz and Denzler, VISAPP 2022, https://doi.org/10.5220/0010760800003124
 
 image -> stages -> features -> head at every cell -> [normalised] -> [similarity maps] -> [class scores and cells:
 absolute thresholds] -> one box per class present; training: [cosine loss], [semantic embeddings]

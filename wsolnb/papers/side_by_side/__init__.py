@@ -1,6 +1,6 @@
 """All methods on the same images: no paper, but a comparison that none of the five made (`papers/side_by_side`).
 
-image -> [network of every method] -> [its maps] -> box by [its rule], threshold from held-out images -> one set of metrics;
+image -> [network of every method] -> [its maps] -> box by [its rule], at a threshold from held-out images;
 training: one start, one set of images, one number of steps, [objective of every method]
 
 - `methods.py`: the registry: every method with its settings, in the order of the tables
