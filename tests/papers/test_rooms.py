@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from wsolnb.runs.paper import paper_keys
+import wsolnb
+from wsolnb.runs.paper import Paper, paper_keys
 
 ROOMS = [key for key in paper_keys() if key != "primer"]  # whose method is wsolnb.papers.method.CAM
 
@@ -42,3 +43,17 @@ def test_equations_stand_beside_a_link_to_the_paper(repo: Path, key: str) -> Non
     assert address in docstring(room / "__init__.py")
     if address:
         assert [path.name for path in files if address not in docstring(path)] == []
+
+
+def test_the_citation_file_names_the_papers(repo: Path) -> None:
+    citation = yaml.safe_load((repo / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == wsolnb.__version__
+    cited = {reference["title"]: reference for reference in citation["references"]}
+    papers = [Paper(key) for key in ROOMS if key != "side_by_side"]
+    assert sorted(cited) == sorted(paper.title for paper in papers)
+    for paper in papers:
+        reference, text = cited[paper.title], (paper.folder / "paper.yaml").read_text(encoding="utf-8")
+        names = [f"{author['given-names']} {author['family-names']}" for author in reference["authors"]]
+        assert (names, reference["year"]) == (paper.authors, paper.year)
+        address = reference.get("doi") or reference["identifiers"][0]["value"].removeprefix("arXiv:")
+        assert address in text

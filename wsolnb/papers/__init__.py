@@ -15,6 +15,6 @@ is missing is a step that the paper leaves alone.
 - `method.py`: the paper as a `wsolnb.papers.method.Method`: how it is trained and how it is read
 - `figures.py`: figures that only its notebook shows
 
-A room imports no other, except for `side_by_side`. A paper's card, reported numbers, claims and recipes are in the folder
+A room imports no other, except for `side_by_side`. A paper's card, reported numbers, claims and recipes are in
 `papers/<key>/`. A new room begins as a copy of `_template`.
 """

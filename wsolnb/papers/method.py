@@ -59,7 +59,7 @@ class Method:
     Args:
         key: Name of the method.
         lr: Learning rate; None: the plan's.
-        percentile: Boxes are cut at a fraction of the map's 90th percentile instead of its maximum (PaS, bae2020 Eq. 6).
+        percentile: Boxes are cut at a fraction of the map's 90th percentile, not its maximum (PaS, bae2020 Eq. 6).
     """
 
     paper: ClassVar[str] = ""

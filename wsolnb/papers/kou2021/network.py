@@ -142,8 +142,8 @@ def embedder(network: nn.Module) -> nn.Module:
     """CoAug's embedding `W_E` (kou2021 Eq. 8) made of a copy of a network: images in [0, 1] to vectors, frozen.
 
     Args:
-        network: A `Backbone`, whose features are averaged over all cells; or a classifier of torchvision, without its
-            last linear layer (4096 numbers for AlexNet, the paper's choice), for images normalised as for ImageNet.
+        network: A `Backbone`, whose features are averaged over all cells; or a classifier of torchvision without its
+            last linear layer (4096 numbers for AlexNet, the paper's choice), behind a normalisation as for ImageNet.
 
     Raises:
         ValueError: If the network has no linear layer to remove.
