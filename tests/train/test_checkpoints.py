@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import wsolnb.train.loop
-from wsolnb._utils.files import write_whole
+from wsolnb._utils.files import write_atomic
 from wsolnb.losses import CrossEntropy
 from wsolnb.train import AdamPlan, Plan, train
 from wsolnb.train.checkpoint import (
@@ -101,7 +101,7 @@ def test_a_full_disk_leaves_what_is_there(kept: Checkpoint, monkeypatch: pytest.
         kept.save({"w": torch.zeros(9)}, {})
     assert files(kept.folder) == before
     with pytest.raises(FileNotFoundError):
-        write_whole(kept.folder / "no" / "such", b"")
+        write_atomic(kept.folder / "no" / "such", b"")
 
 
 @pytest.mark.parametrize("plan", [Plan(1, lr=0.1), AdamPlan(1)], ids=["sgd", "adam"])

@@ -131,6 +131,6 @@ def test_the_second_of_two_waits_and_takes_the_weights_of_the_first(
     second = server.start(tmp_path)
     assert (server.wait(first), server.wait(second)) == (0, 0)
     log = (tmp_path / "log.txt").read_text()
-    assert log.count("another run trains the very same: waiting for it") == 1
+    assert log.count("another process is training the same configuration; waiting for its lock") == 1
     assert log.count("epoch   3/3") == 1
     assert result(tmp_path) == whole

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from wsolnb._utils.cache import fingerprint, remembered
+from wsolnb._utils.cache import cached, fingerprint
 from wsolnb.localization.maps import SceneMaps
 from wsolnb.localization.points import judge_points
 from wsolnb.localization.read import shown, square_batches
@@ -121,7 +121,7 @@ def search_scenes(
         def compute(images: Tensor = images, which: Tensor | int | None = which) -> dict[str, Tensor]:
             return _survivors(search, model, images.to(device), objective, widths, which)
 
-        parts.append(remembered("searched", [key, images, which], compute, fresh=fresh))
+        parts.append(cached("searched", [key, images, which], compute, fresh=fresh))
         parts[-1]["pairs"] = parts[-1]["pairs"] + torch.tensor([len(targets), 0])
         sizes += frames
         targets += truths
