@@ -53,11 +53,8 @@ class MultiLabelCrossEntropy(nn.Module):
     their sigmoid. A softmax sums to 1 over the classes, so there the target `p` is divided by the number of classes in
     the image: 1/2 each for two. With a sigmoid, each of them is 1.
 
-    Args:
-        output: `softmax` or `sigmoid`.
-
     Raises:
-        ValueError: For another output.
+        ValueError: For another output than `softmax` and `sigmoid`.
 
     Example:
         >>> loss = MultiLabelCrossEntropy("sigmoid")
@@ -78,12 +75,10 @@ class MultiLabelCrossEntropy(nn.Module):
         return self.output
 
     def forward(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Mean loss over images and classes.
+        """Mean loss over images and classes of logits `(B, K)`.
 
-        Args:
-            outputs: Logits `(B, K)`.
-            labels: `(B, K)`: 1 for a class in the image, 0 for one that is absent; NaN (such as difficult objects of
-                VOC) is left out of the mean.
+        Labels `(B, K)` are 1 for classes in the image, 0 for absent ones, NaN for unknown ones (such as difficult
+        objects of VOC), which are left out.
 
         Raises:
             ValueError: If the shapes differ.

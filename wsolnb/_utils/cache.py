@@ -93,17 +93,10 @@ def _dataset_parts(dataset: Dataset[Any]) -> Iterator[bytes]:
 def cached(
     kind: str, parts: Sequence[Any], compute: Callable[[], dict[str, Tensor]], *, fresh: bool = False
 ) -> dict[str, Tensor]:
-    """Take tensors from the cache, or compute and cache them.
+    """Take named tensors from the folder `kind` of the cache (on the CPU), or compute and cache them.
 
-    Args:
-        kind: Subfolder of `wsolnb._utils.cache.cache_folder`.
-        parts: Everything that determines the result, as for `wsolnb._utils.cache.fingerprint`; the versions of this
-            package, PyTorch and Pillow are added.
-        compute: Returns the tensors.
-        fresh: Compute them even if they are cached.
-
-    Returns:
-        The tensors by name; on the CPU if they were cached.
+    `parts` is everything that determines them, as for `wsolnb._utils.cache.fingerprint`; the versions of this package,
+    PyTorch and Pillow are added. If `fresh`, they are computed even if they are cached.
 
     Raises:
         ValueError: If the cached file is damaged.

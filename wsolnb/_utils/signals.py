@@ -13,15 +13,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
-    """A context that records the first SIGINT or SIGTERM instead of obeying it; a second one acts at once.
+    """A context that records the first SIGINT or SIGTERM as `number` (0 if none came); a second one acts at once.
 
-    It changes nothing outside the main thread, nor for signals that the process ignores.
-
-    Args:
-        callback: Called with the number of the first signal, between two instructions of the main thread.
-
-    Attributes:
-        number: The recorded signal, 0 if there was none.
+    The first one also calls `callback` with its number, between two instructions of the main thread. Nothing changes
+    in other threads, nor for signals that the process ignores.
 
     Example:
         >>> with Interruption() as interruption:
@@ -48,11 +43,9 @@ class Interruption:
             signal.raise_signal(self.number)
 
     def obey(self, number: int, message: str) -> None:
-        """Do what the signal would have done without this context.
+        """Print the message to stderr, unless empty; then do what the signal would have done without this context.
 
-        Args:
-            number: The signal; it may have reached another process.
-            message: Printed to stderr first, unless empty.
+        The signal may have reached another process.
 
         Raises:
             KeyboardInterrupt: For Ctrl-C.

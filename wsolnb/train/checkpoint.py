@@ -26,11 +26,7 @@ class Checkpoint:
     """The state of a training in a folder: tensors in a safetensors file, everything else in a manifest that names it.
 
     The manifest is replaced atomically once its tensors are on disk, so it always describes a complete checkpoint.
-
-    Args:
-        folder: Created by the first save.
-        key: Fingerprint of the training; a checkpoint with another key is refused.
-        version: Versions of the libraries; a checkpoint of other versions is refused.
+    One with another key (the fingerprint of the training) or of other versions of the libraries is refused.
 
     Example:
         >>> import tempfile

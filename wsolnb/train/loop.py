@@ -89,22 +89,13 @@ class Loop:
         self.history: list[dict[str, float]] = []
         self.sums = torch.zeros(3, device=fabric.device)  # of this epoch and process: loss, hits, images
         self.seconds = 0.0
-        self.random: dict[str, Any] = {}
+        self.random: dict[str, Any] = {}  # states of the generators at the checkpoint
         self.interruption = Interruption()
         self.signal = 0  # that all processes agreed to obey
         self.saved_at, self.saved_position = time.monotonic(), ""
 
     def run(self) -> list[dict[str, float]]:
-        """Train from the checkpoint, if there is one, to the end of the plan.
-
-        Returns:
-            One record per epoch.
-
-        Raises:
-            FloatingPointError: If the loss is no longer finite.
-            KeyboardInterrupt: After Ctrl-C, once the checkpoint is saved.
-            ValueError: If the checkpoint is damaged or of another training.
-        """
+        """Train from the checkpoint, if there is one, to the end of the plan; one record per epoch."""
         self._load()
         with self.interruption:
             for epoch in range(len(self.history), self.plan.epochs):
@@ -192,10 +183,9 @@ class Loop:
         due = last or (number // self.accumulate) % _CHECK_EVERY == 0
         if not due and (distributed or not any(requests)):
             return
-        broken = int(not math.isfinite(self.sums[0]))
-        if distributed:  # all processes check at the same step and then do the same
-            flags = torch.tensor([broken, *requests], device=self.fabric.device)
-            broken, *requests = cast(Tensor, self.fabric.all_reduce(flags, reduce_op="max")).tolist()
+        flags = torch.tensor([not math.isfinite(self.sums[0]), *requests], device=self.fabric.device)
+        # All processes check at the same step, and all do what one of them has to.
+        broken, *requests = cast(Tensor, self.fabric.all_reduce(flags, reduce_op="max")).tolist()
         if broken:
             kept = f"the checkpoint of {self.saved_position} stays at {self.checkpoint.folder}"
             raise FloatingPointError(

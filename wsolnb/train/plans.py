@@ -22,8 +22,8 @@ class Plan:
         batch_size: Images per step.
         lr: Learning rate at the start of a cycle.
         cycle: Epochs of the first cycle; 0: one cycle over all epochs.
-        momentum: Momentum of the gradient.
-        weight_decay: Weight decay, of all parameters.
+        momentum: Momentum.
+        weight_decay: Weight decay of all parameters.
         clip: Largest norm of the gradient; 0: no clipping.
         head_rate: Multiple of the learning rate for new layers (`model.head`, or `model.new_parts`); above 1, as is
             common in WSOL code, it spares the pretrained ones.
@@ -74,12 +74,7 @@ class Plan:
 class StepPlan(Plan):
     """Stochastic gradient descent with a learning rate that falls in steps (bency2016 Sec. 4.1).
 
-    Args:
-        every: Epochs between two steps.
-        factor: Factor of the learning rate at a step.
-
-    Raises:
-        ValueError: For values out of range, and for a cycle.
+    The learning rate is multiplied by `factor` after `every` epochs. There are no cycles: `cycle` must be 0.
 
     Example:
         >>> StepPlan(epochs=60, lr=0.001, every=20).factor
@@ -107,7 +102,7 @@ class StepPlan(Plan):
 class AdamPlan(Plan):
     """Adam (xie2021 Sec. 4.1: learning rate 0.001, then 0.0001, half a cosine, no weight decay).
 
-    `momentum` is Adam's beta1 and `second` its beta2, which must be at least 0 and below 1.
+    `momentum` is Adam's beta1, `second` its beta2: at least 0 and below 1.
 
     Example:
         >>> AdamPlan(epochs=70, batch_size=16).lr
@@ -129,7 +124,7 @@ class AdamPlan(Plan):
 
 
 def groups(model: nn.Module, plan: Plan) -> list[dict[str, Any]]:
-    """Parameter groups of an optimizer: new layers, with their own learning rate, after the others; frozen ones left out.
+    """Parameter groups without frozen parameters: new layers, with their learning rate, after the others.
 
     Example:
         >>> from wsolnb.models.cam import classifier

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -92,28 +92,27 @@ def train(
     Args:
         model: Maps images in [0, 1] to outputs `(B, E)`; trained in place, left on the device in evaluation mode.
         dataset: Items `(image, label)` or `(image, {"labels": label, ...})`; a label is one class index, or a float
-            vector over the classes. uint8 images are scaled to [0, 1]. With `wsolnb.data.readers.images.Readable`,
-            the records also count unreadable images.
-        objective: Loss of outputs and labels (`wsolnb.losses`). A method `begin_epoch(epoch, epochs)`, counted from 0,
-            is called before every epoch, for weights that change during training.
+            vector over the classes. uint8 images are scaled to [0, 1]. The records of the epochs count the unreadable
+            images of a `wsolnb.data.readers.images.Readable`.
+        objective: Loss of outputs and labels (`wsolnb.losses`). If it has a method `begin_epoch(epoch, epochs)`, that
+            is called before every epoch, counted from 0: for loss weights that follow a schedule.
         plan: Optimizer, schedule and number of epochs; its batch size is per process.
-        batches: Batch sampler (`wsolnb.papers.kou2021.sampler`) in place of random batches; its `repr` is part of the
-            cache key. A method `set_epoch(epoch)` is called before every epoch.
+        batches: Batch sampler in place of random batches (`wsolnb.papers.kou2021.sampler`); its `repr` enters the
+            cache key, and its method `set_epoch(epoch)`, if any, is called before every epoch.
         device: `auto`, or a device of this machine.
         precision: As in Fabric; `auto` is `bf16-mixed` on devices with bfloat16 instructions (on a 2-core AVX-512
             processor: tiny 1.5x, mobilenet_v2 1.3x, resnet18 1.7x the images per second), else `32-true`.
-        workers: Processes that load data. With any, augmentation is seeded by epoch and image.
+        workers: Processes that load data; with any, epoch and image seed the augmentation.
         accumulate: Batches whose gradients are averaged for one step.
         compile: Use `torch.compile`: a minute at the start, fewer and larger kernels afterwards.
-        strategy: `ddp`, what processes under `torchrun` do.
+        strategy: How processes under `torchrun` train together: `ddp`.
         retrain: Train from the start, even if the weights are cached.
 
     Raises:
         FloatingPointError: If the loss is no longer finite; the last checkpoint stays.
         KeyboardInterrupt: After Ctrl-C, once the checkpoint is saved. SIGTERM ends the process.
         UnreadableImage: For an image that does not decode, unless `Readable` skips it.
-        OSError: If the weights cannot be written, for example on a full disk; the last checkpoint stays. A checkpoint
-            that cannot be written only gives a warning.
+        OSError: If the weights cannot be written; the last checkpoint stays. A failed checkpoint only gives a warning.
         ValueError: If the data set is empty, an argument is out of range, the device is missing, `batches` are not
             shared between the processes, or the checkpoint or the weights are damaged or of another training.
 
@@ -121,9 +120,8 @@ def train(
         >>> from torch.utils.data import TensorDataset
         >>> from wsolnb.losses import CrossEntropy
         >>> from wsolnb.models.cam import classifier
-        >>> images, labels = torch.rand(8, 3, 16, 16), torch.arange(8) % 2
-        >>> net = classifier("tiny", 2)
-        >>> data, plan = TensorDataset(images, labels), Plan(epochs=2, batch_size=4)
+        >>> net, images, plan = classifier("tiny", 2), torch.rand(8, 3, 16, 16), Plan(epochs=2, batch_size=4)
+        >>> data = TensorDataset(images, torch.arange(8) % 2)
         >>> training = train(net, data, CrossEntropy(), plan, device="cpu")  # doctest: +ELLIPSIS
         epoch   1/2  loss ... images/s
         epoch   2/2  loss ... images/s
@@ -164,19 +162,8 @@ def train(
         if retrain and fabric.is_global_zero:
             checkpoint.remove()
         fabric.barrier()
-        loop = Loop(
-            fabric,
-            model,
-            dataset,
-            objective,
-            plan,
-            checkpoint,
-            batches=batches,
-            workers=workers,
-            accumulate=accumulate,
-            compile=compile,
-        )
-        history = loop.run()
+        options: Any = {"batches": batches, "workers": workers, "accumulate": accumulate, "compile": compile}
+        history = Loop(fabric, model, dataset, objective, plan, checkpoint, **options).run()
         model.to(target).eval()
         if fabric.is_global_zero:
             data = to_bytes(model.state_dict())
@@ -209,24 +196,20 @@ def _tidy(weights: Path, checkpoint: Checkpoint) -> None:
 def _tidy_if_unlocked(weights: Path, checkpoint: Checkpoint) -> None:
     """Do so for a process that was killed just before; it left its lock file."""
     if (path := weights.with_suffix(".lock")).exists():
-        try:
-            with FileLock(path, timeout=0):
-                _tidy(weights, checkpoint)
-                path.unlink(missing_ok=True)
-        except Timeout:  # its owner is alive
-            pass
+        with suppress(Timeout), FileLock(path, timeout=0):  # a living owner tidies up by itself
+            _tidy(weights, checkpoint)
+            path.unlink(missing_ok=True)
 
 
 def _fabric(device: torch.device, precision: str) -> Fabric:
     """Fabric for this process alone, or under `torchrun` for one of many."""
+    options: Any = {"accelerator": device.type, "precision": precision}
     if TorchElasticEnvironment.detect() and (processes := int(os.environ["WORLD_SIZE"])) > 1:
         local = int(os.environ["LOCAL_WORLD_SIZE"])
-        size = {"devices": local, "num_nodes": processes // local}
-        fabric = Fabric(accelerator=device.type, strategy="ddp", precision=cast(Any, precision), **size)
+        fabric = Fabric(devices=local, num_nodes=processes // local, strategy="ddp", **options)
         fabric.launch()
         return fabric
-    devices = [device.index] if device.index is not None else 1
-    return Fabric(accelerator=device.type, devices=devices, precision=cast(Any, precision))
+    return Fabric(devices=1 if device.index is None else [device.index], **options)
 
 
 @contextmanager
