@@ -18,11 +18,9 @@ class Objective(Protocol):
 
     def __call__(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Scalar loss of outputs `(B, E)` for labels, int64 `(B,)`."""
-        ...
 
     def scores(self, outputs: Tensor) -> Tensor:
         """Class scores `(B, C)` of outputs `(B, E)`."""
-        ...
 
 
 class CrossEntropy(nn.Module):

@@ -72,8 +72,8 @@ def run(
     """Train three epochs; if `stop`, interrupted once and resumed."""
     data: Any = Readable(Torn()) if torn else Noise()
     net = Net()
-    drawn = ClassBalanced(Noise.labels, 3 * batch_size, CLASSES) if balanced else None
-    options: Any = {"device": "cpu", "precision": "32-true", "accumulate": accumulate, "batches": drawn}
+    sampler = ClassBalanced(Noise.labels, 3 * batch_size, CLASSES) if balanced else None
+    options: Any = {"device": "cpu", "precision": "32-true", "accumulate": accumulate, "batches": sampler}
     plan, objective = Plan(3, batch_size, lr=0.2), Stopped() if stop else CrossEntropy()
     with suppress(InterruptedError):
         done = train(net, data, objective, plan, **options)

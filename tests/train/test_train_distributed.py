@@ -1,4 +1,4 @@
-"""Two processes train like one with the double batch; what they report is of both."""
+"""Two processes train like one with twice the batch size, and report results of both."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[st
     """Results of both processes under torchrun."""
     out = tmp_path_factory.mktemp("together")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
+    process = subprocess.run(
         [*command, trained_together.__file__, str(out), json.dumps(TOGETHER)],
         env={**os.environ, "WSOLNB_CACHE": str(out), "OMP_NUM_THREADS": "1", "WSOLNB_HEADLESS": "1"},
         capture_output=True,
@@ -40,14 +40,14 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[st
         timeout=240,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("epoch   3/3") == 5  # only the first process prints; one training was cached
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count("epoch   3/3") == 5  # only the first process prints; one training was cached
     return {name: [json.loads((out / f"{name}-{rank}.json").read_text()) for rank in (0, 1)] for name in TOGETHER}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "alone"),
+    ("name", "single"),
     [
         ("plain", {"batch_size": 4}),
         ("plain", {"batch_size": 2, "accumulate": 2}),
@@ -59,17 +59,17 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[st
 def test_two_processes_follow_one_with_the_double_batch(
     together: dict[str, list[dict[str, Any]]],
     name: str,
-    alone: dict[str, Any],
+    single: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("WSOLNB_CACHE", str(tmp_path))
-    one, two = trained_together.run(**alone), together[name]
+    one, two = trained_together.run(**single), together[name]
     assert two[0]["weights"] == two[1]["weights"]
     assert two[0]["weights"] == pytest.approx(one["weights"], abs=2e-6)
-    for mine, other in zip(two[0]["history"], two[1]["history"], strict=True):
-        assert {k: v for k, v in mine.items() if k != "images_per_second"} == {
-            k: v for k, v in other.items() if k != "images_per_second"
+    for first, second in zip(two[0]["history"], two[1]["history"], strict=True):
+        assert {k: v for k, v in first.items() if k != "images_per_second"} == {
+            k: v for k, v in second.items() if k != "images_per_second"
         }
     for key in ("loss", "accuracy", "lr"):
         values = [row[key] for row in one["history"]]
@@ -109,14 +109,14 @@ def test_processes_share_the_batches_of_one() -> None:
     assert [sorted(batch) for batch in other] != whole
 
 
-def test_the_rest_of_an_epoch_names_its_images() -> None:
-    rest = ResumableSampler(ShuffledBatchSampler(5, 2), seeded=True)
-    rest.start, rest.seed = 1, 7
-    assert list(rest) == [[(7, index) for index in batch] for batch in list(ShuffledBatchSampler(5, 2))[1:]]
+def test_the_rest_of_an_epoch_has_seeded_items() -> None:
+    sampler = ResumableSampler(ShuffledBatchSampler(5, 2), seeded=True)
+    sampler.start, sampler.seed = 1, 7
+    assert list(sampler) == [[(7, index) for index in batch] for batch in list(ShuffledBatchSampler(5, 2))[1:]]
     assert len(SeededDataset(trained_together.Noise())) == trained_together.IMAGES
 
 
-def test_a_sampler_that_all_processes_would_repeat_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_sampler_that_is_not_distributed_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("WSOLNB_CACHE", str(tmp_path))
     monkeypatch.setattr(
         "wsolnb.train.training._fabric", lambda *_: type("Two", (), {"world_size": 2, "device": "cpu"})()

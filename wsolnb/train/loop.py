@@ -149,7 +149,7 @@ class Loop:
                 self.optimizer.step()
                 self.seconds = time.perf_counter() - started
                 self._check(epoch, number, batches, lr)
-        # Summed over the processes; from here on the record is the same in all of them.
+        # Summed over the processes, so that all have the same record.
         total, hit, seen = cast(Tensor, self.fabric.all_reduce(self.sums.clone(), reduce_op="sum"))
         record = {"epoch": epoch + 1, "loss": float(total / seen), "accuracy": float(hit / seen), "lr": lr}
         self.seconds = time.perf_counter() - started  # the loss has waited for a GPU
@@ -183,8 +183,8 @@ class Loop:
         due = last or (number // self.accumulate) % _CHECK_EVERY == 0
         if not due and (distributed or not any(requests)):
             return
+        # All processes check at the same step, and all do what any of them has to.
         flags = torch.tensor([not math.isfinite(self.sums[0]), *requests], device=self.fabric.device)
-        # All processes check at the same step, and all do what one of them has to.
         broken, *requests = cast(Tensor, self.fabric.all_reduce(flags, reduce_op="max")).tolist()
         if broken:
             kept = f"the checkpoint of {self.saved_position} stays at {self.checkpoint.folder}"

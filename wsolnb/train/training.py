@@ -136,12 +136,12 @@ def train(
         raise ValueError(f"accumulate={accumulate}: must be at least 1")
     if strategy != "ddp":
         raise ValueError(f"strategy={strategy!r}: must be ddp")
-    target = resolve_device(device)
+    resolved = resolve_device(device)
     if precision == "auto":
-        precision = "bf16-mixed" if bfloat16_is_fast(target) else "32-true"
-    fabric = _fabric(target, precision)
+        precision = "bf16-mixed" if bfloat16_is_fast(resolved) else "32-true"
+    fabric = _fabric(resolved, precision)
     if (processes := fabric.world_size) > 1:
-        target = fabric.device
+        resolved = fabric.device
         if batches is not None and getattr(batches, "replicas", 1) != processes:
             raise ValueError(f"{batches!r} does not share its batches out to {processes} processes")
     special = [] if batches is None else [repr(batches)]
@@ -155,16 +155,16 @@ def train(
     if not retrain and fabric.broadcast(weights.is_file()):
         if fabric.is_global_zero:
             _tidy_if_unlocked(weights, checkpoint)
-        return _cached(model, dataset, weights, target)
+        return _cached(model, dataset, weights, resolved)
     with _locked(weights.with_suffix(".lock"), fabric):
         if not retrain and fabric.broadcast(weights.is_file()):  # trained by the process that held the lock
-            return _cached(model, dataset, weights, target)
+            return _cached(model, dataset, weights, resolved)
         if retrain and fabric.is_global_zero:
             checkpoint.remove()
         fabric.barrier()
         options: Any = {"batches": batches, "workers": workers, "accumulate": accumulate, "compile": compile}
         history = Loop(fabric, model, dataset, objective, plan, checkpoint, **options).run()
-        model.to(target).eval()
+        model.to(resolved).eval()
         if fabric.is_global_zero:
             data = to_bytes(model.state_dict())
             unreadable = dataset.broken if isinstance(dataset, Readable) else []
