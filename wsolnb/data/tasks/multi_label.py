@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from wsolnb._utils.cache import remembered
+from wsolnb._utils.cache import cached
 from wsolnb.data.critters import World
 from wsolnb.data.in_memory import Kept
 from wsolnb.data.readers.open import open_scenes
@@ -58,7 +58,7 @@ def drawn_scenes(
 ) -> SeveralClasses:
     """Critters, several in an image, drawn once and kept.
 
-    Which animals the training scenes show is remembered on disk (`wsolnb._utils.cache`), so that they are drawn only if a
+    Which animals the training scenes show is cached on disk (`wsolnb._utils.cache`), so that they are drawn only if a
     network learns from them.
 
     Example:
@@ -71,7 +71,7 @@ def drawn_scenes(
         Kept(world.scenes(count, seed=3 * seed + part, size=scene_size)) for part, count in enumerate(counts)
     )
     parts = ["drawn scenes", repr(world), 3 * seed, train_images, scene_size]
-    present = remembered("labels", parts, lambda: {"present": all_labels(train, len(world.classes))})["present"]
+    present = cached("labels", parts, lambda: {"present": all_labels(train, len(world.classes))})["present"]
     return SeveralClasses(world.classes, _Told(train, present), held, test, unseen(present, world.classes))
 
 
