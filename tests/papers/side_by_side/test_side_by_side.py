@@ -208,8 +208,9 @@ def test_networks_of_a_cache_are_read_back(task: SingleObject, tmp_path: Path, m
     assert not other.cached
 
 
-def test_maps_of_a_real_data_set_are_judged(task: SingleObject, fitted: dict[str, Fitted]) -> None:
-    found = read(task.test, {"csoa": fitted["csoa"].reader}, side=48)["csoa"]
-    numbers = evidence(judge_single("csoa", found, found, 48), task.classes)
+@pytest.mark.parametrize("name", ["csoa", "stage2"])
+def test_maps_of_a_real_data_set_are_judged(task: SingleObject, fitted: dict[str, Fitted], name: str) -> None:
+    found = read(task.test, {name: fitted[name].reader}, side=48)[name]
+    numbers = evidence(judge_single(name, found, found, 48), task.classes)
     values = [float(statistic(ones(12))) for statistic in numbers.values()]
     assert all(0 <= value <= 1 for value in values)

@@ -51,7 +51,8 @@ def own_class(found: SceneMaps, side: int, method: Method) -> LocalizationMaps:
     scales = side / found.sizes.flip(1).float().repeat(1, 2)
     boxes = [box * scale for box, scale in zip(boxes, scales, strict=True)]
     masks = masks if bool((found.sizes == side).all()) else {}
-    maps = torch.stack([each[label] for each, label in zip(found.maps, labels.tolist(), strict=True)])
+    rows = labels.tolist() if len(found.maps[0]) > 1 else [0] * len(labels)  # one map for all classes
+    maps = torch.stack([each[row] for each, row in zip(found.maps, rows, strict=True)])
     return LocalizationMaps(maps, found.scores, labels, boxes, (side, side), masks, method.upsample)
 
 
