@@ -111,7 +111,7 @@ def test_many_thresholds_at_once_equal_one_cut_after_another(component, referenc
     thresholds = torch.arange(300).double().flip(0) / 300
     best = best_ious(maps, [each.double() for each in boxes], rule, thresholds)
     for index in (0, 37, 150, 225, 299):
-        cut, image, _ = replace(rule, threshold=float(thresholds[index])).every(maps[:, None], maps.shape[1:])
+        cut, image, _ = replace(rule, threshold=float(thresholds[index])).all_boxes(maps[:, None], maps.shape[1:])
         for i, true in enumerate(boxes):
             assert best[i, index] == iou(cut[image == i], true).max()
 

@@ -124,14 +124,14 @@ def hole_boxes(mask: np.ndarray, eight: bool) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def widest_contour(mask: np.ndarray, table: np.ndarray) -> int:
+def largest_contour(mask: np.ndarray, table: np.ndarray) -> int:
     """Index of the component with the largest polygon area; among equals the last one, as OpenCV lists it first."""
     framed = pad(mask.astype(np.uint8))
     best, best_area = -1, -1
     for k in range(len(table)):
         if 2 * (table[k, 2] - table[k, 0] - 1) * (table[k, 3] - table[k, 1] - 1) < best_area:
             continue
-        area = twice_contour_area(framed, 1, table[k, 5], table[k, 1])
+        area = doubled_contour_area(framed, 1, table[k, 5], table[k, 1])
         if area >= best_area:
             best, best_area = k, area
     return best
@@ -151,7 +151,7 @@ def one_box(masks: np.ndarray, eight: bool, choice: int, out: np.ndarray, first:
         elif choice == LARGEST:
             copy_row(table[np.argmax(table[:, 4])], out[i])
         else:
-            copy_row(table[widest_contour(masks[i], table)], out[i])
+            copy_row(table[largest_contour(masks[i], table)], out[i])
 
 
 @njit(cache=True, nogil=True)
@@ -191,7 +191,7 @@ def pad(image: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def twice_contour_area(framed: np.ndarray, value: int, x: int, y: int) -> int:
+def doubled_contour_area(framed: np.ndarray, value: int, x: int, y: int) -> int:
     """Twice the area of the outer polygon of the component of ``image >= value`` that holds pixel (x, y).
 
     The walk keeps the outside on its left: from the direction of the last step it turns as far left as it may, then

@@ -31,17 +31,11 @@ def require_finite(maps: Tensor) -> None:
         raise ValueError(f"the map of image {image} in this batch holds NaN or infinite values")
 
 
-def minmax(maps: Tensor) -> Tensor:
-    """Each map stretched to [0, 1]; a constant map becomes zero.
-
-    Args:
-        maps: Float ``(N, H, W)``.
-
-    Returns:
-        The same shape, dtype and device.
+def minmax_normalise(maps: Tensor) -> Tensor:
+    """Each map ``(N, H, W)`` scaled to [0, 1] by its own minimum and maximum; a constant map becomes zero.
 
     Example:
-        >>> minmax(torch.tensor([[[1.0, 3.0]], [[2.0, 2.0]]]))
+        >>> minmax_normalise(torch.tensor([[[1.0, 3.0]], [[2.0, 2.0]]]))
         tensor([[[0., 1.]],
         <BLANKLINE>
                 [[0., 0.]]])

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wsolnb.boxes import components
-from wsolnb.boxes.quantise import cubehelix_grey, minmax, percentile, quantise, require_finite
+from wsolnb.boxes.quantise import cubehelix_grey, minmax_normalise, percentile, quantise, require_finite
 
 CHUNK = {"cpu": 1 << 20}  # pixels resized at once, whatever the number of classes: on the CPU what its cache holds
 _THREAD = 1 << 21  # pixels of masks that are worth a thread, about 2 ms of work
@@ -128,9 +128,9 @@ class BoxRule:
         Raises:
             ValueError: The rule gives several boxes, or the arguments do not fit (see the message).
         """
-        return self.at(maps, sizes, [self.threshold])[0]
+        return self.at_thresholds(maps, sizes, [self.threshold])[0]
 
-    def at(self, maps: Tensor, sizes: Tensor | tuple[int, int], thresholds: Sequence[float]) -> Tensor:
+    def at_thresholds(self, maps: Tensor, sizes: Tensor | tuple[int, int], thresholds: Sequence[float]) -> Tensor:
         """One box per map at each of several thresholds; maps are resized once.
 
         Args:
@@ -145,11 +145,13 @@ class BoxRule:
             ValueError: The rule gives several boxes, or the arguments do not fit (see the message).
 
         Example:
-            >>> BoxRule().at(torch.tensor([[[[0.4, 1.0]]]]), (10, 20), [0.2, 0.6])[:, 0, 0].tolist()
+            >>> BoxRule().at_thresholds(torch.tensor([[[[0.4, 1.0]]]]), (10, 20), [0.2, 0.6])[:, 0, 0].tolist()
             [[0.0, 0.0, 20.0, 10.0], [10.0, 0.0, 20.0, 10.0]]
         """
         if self.component not in _CHOICE:
-            raise ValueError(f"a rule with component {self.component!r} gives several boxes per map; call rule.every")
+            raise ValueError(
+                f"a rule with component {self.component!r} gives several boxes per map; call rule.all_boxes"
+            )
         for threshold in thresholds:
             replace(self, threshold=threshold)  # raises for one that the rule cannot have
         batch, frames = _checked(maps, sizes)
@@ -163,7 +165,7 @@ class BoxRule:
                 row[index] = self.convert(found, (masks.shape[1], masks.shape[2]), size)
         return torch.from_numpy(boxes).to(maps.device)
 
-    def every(self, maps: Tensor, sizes: Tensor | tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    def all_boxes(self, maps: Tensor, sizes: Tensor | tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         """All boxes of all maps, in the order of the maps.
 
         A rule for one box gives that one; maps without any box give none.
@@ -219,12 +221,12 @@ class BoxRule:
     def prepared(self, maps: Tensor, size: Sequence[int]) -> Tensor:
         """Maps ``(n, h, w)`` as they are cut: resized to ``size``, normalised and quantised as the rule says."""
         if self.normalise == "before":
-            maps = minmax(maps)
+            maps = minmax_normalise(maps)
         if self.resize is not None:
             corners = {} if self.resize == "nearest" else {"align_corners": False}
             maps = functional.interpolate(maps[:, None], list(size), mode=self.resize, **corners)[:, 0]
         if self.normalise == "after":
-            maps = minmax(maps)
+            maps = minmax_normalise(maps)
         if self.quantise:
             maps = cubehelix_grey(maps) if self.colour_map else quantise(maps)
         return maps

@@ -15,7 +15,7 @@ from numba import njit
 from torch import Tensor
 
 from wsolnb.boxes.component_tree import LEVELS, PIXELS, SEED, VALUE, X0, X1, Y0, Y1, component_table
-from wsolnb.boxes.components import EXTENT, LARGEST, LARGEST_CONTOUR, copy_row, in_threads, pad, twice_contour_area
+from wsolnb.boxes.components import EXTENT, LARGEST, LARGEST_CONTOUR, copy_row, doubled_contour_area, in_threads, pad
 from wsolnb.boxes.overlap import best_iou
 from wsolnb.boxes.quantise import percentile
 from wsolnb.boxes.rule import BoxRule
@@ -220,7 +220,7 @@ def _largest_contours(image: np.ndarray, table: np.ndarray) -> np.ndarray:
             row = table[k]
             if 2 * (row[X1] - row[X0] - 1) * (row[Y1] - row[Y0] - 1) < known:
                 continue
-            area = twice_contour_area(framed, value, row[SEED] % width, row[SEED] // width)
+            area = doubled_contour_area(framed, value, row[SEED] % width, row[SEED] // width)
             if area > largest or (area == largest and row[SEED] > table[chosen[value], SEED]):
                 chosen[value], largest = k, area
             known = max(known, area)

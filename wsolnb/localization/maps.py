@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsolnb.boxes import BoxRule
-from wsolnb.boxes.quantise import minmax
+from wsolnb.boxes.quantise import minmax_normalise
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class ObjectMaps:
     def enlarged(self) -> Tensor:
         """Maps at the size of the frame, bicubic and then stretched to [0, 1] each, as the field's evaluators do."""
         maps = F.interpolate(self.maps[:, None].float(), self.frame, mode="bicubic", align_corners=False)
-        return minmax(maps[:, 0])
+        return minmax_normalise(maps[:, 0])
 
 
 @dataclass(frozen=True)
