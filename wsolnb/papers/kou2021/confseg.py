@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch  # noqa: F401 (for the examples)
 from torch import Tensor
 
 from wsolnb.boxes.quantise import minmax_normalise
