@@ -13,7 +13,7 @@ from torch.nn import functional
 from wsolnb.boxes import BoxRule, iou
 from wsolnb.boxes.quantise import quantise
 from wsolnb.localization._background import Background
-from wsolnb.metrics import CorLoc, MaxBoxAcc, MaxBoxAccV2, PxAP, TopLocalization, interval, read_maps
+from wsolnb.metrics import CorLoc, MaxBoxAcc, MaxBoxAccV2, PxAP, TopLocalization, interval, select_class_maps
 from wsolnb.metrics._best_iou import best_ious
 
 
@@ -237,12 +237,12 @@ def test_top_k_statistic():
 
 def test_readings_agree_for_top_1_and_differ_for_top_5():
     maps, scores, labels = torch.rand(20, 6, 4, 5), torch.rand(20, 6), torch.randint(6, (20,))
-    predicted, true = (read_maps(maps, scores, labels, reading) for reading in ("predicted", "true"))
+    predicted, true = (select_class_maps(maps, scores, labels, reading) for reading in ("predicted", "true"))
     same = (predicted == true).flatten(1).all(dim=1)
     assert torch.equal(same, scores.argmax(dim=1) == labels)
     assert torch.equal(true[7], maps[7, labels[7]])
     with pytest.raises(ValueError, match="unknown reading"):
-        read_maps(maps, scores, labels, "both")
+        select_class_maps(maps, scores, labels, "both")
 
 
 def test_corloc_averages_over_classes():

@@ -9,18 +9,11 @@ from torch import Tensor
 
 
 def iou(boxes: Tensor, truth: Tensor, *, clamped: bool = True) -> Tensor:
-    """IoU of every box ``(n, 4)`` with every ground truth ``(m, 4)``, far corners exclusive.
+    """IoU of boxes ``(n, 4)`` with ground truth ``(m, 4)``, far corners exclusive: float64 ``(n, m)`` on the CPU.
 
     Equals the inclusive IoU of the field's evaluators if one was added to their integer far corners, as `BoxRule` does.
-
-    Args:
-        boxes: ``(n, 4)``.
-        truth: ``(m, 4)``.
-        clamped: False keeps negative overlaps, as the released code of Rethinking CAM does: boxes that are apart on
-            both axes then get a positive, meaningless value.
-
-    Returns:
-        float64 ``(n, m)`` on the CPU; 0 where a union is not positive.
+    A union that is not positive gives 0. ``clamped=False`` keeps negative overlaps, as the released code of Rethinking
+    CAM does: boxes that are apart on both axes then get a positive, meaningless value.
 
     Example:
         >>> iou(torch.tensor([[0, 0, 20, 20]]), torch.tensor([[45, 45, 65, 65]])).item()

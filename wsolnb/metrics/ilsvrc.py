@@ -1,4 +1,4 @@
-"""Labelled boxes as guesses about the one class of an image: the localization error of ILSVRC."""
+"""The localization error of ILSVRC: several guesses, a class with one box each, about the object of an image."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from wsolnb.metrics._checks import check_predictions, check_targets
-from wsolnb.metrics._state import ColumnMetric, image_order, mean_statistic
-from wsolnb.metrics.bootstrap import Statistic
+from wsolnb.metrics._state import ColumnMetric, image_order
+from wsolnb.metrics.bootstrap import Statistic, mean_statistic
 
 
 class GuessLocalizationError(ColumnMetric):
@@ -59,7 +59,7 @@ class GuessLocalizationError(ColumnMetric):
         self.append("wrong", torch.tensor([self._wrong(*pair) for pair in zip(predictions, targets, strict=True)]))
 
     def compute(self) -> Tensor:
-        """Share of images without a right guess, a float64 fraction on the CPU."""
+        """Fraction of images without a right guess, float64 on the CPU."""
         self._wrongs = self.column("wrong")[image_order(self.column("image_id"))].bool().cpu()
         return self._wrongs.double().mean()
 
@@ -69,7 +69,7 @@ class GuessLocalizationError(ColumnMetric):
         return self._wrongs
 
     def statistic(self) -> Statistic:
-        """The error as a function of image weights, for :mod:`wsolnb.metrics.bootstrap`."""
+        """The error as a function of image weights, images sorted by ``image_id``."""
         return mean_statistic(self.wrongs())
 
     def _wrong(self, prediction: Mapping[str, Tensor], target: Mapping[str, Any]) -> bool:
