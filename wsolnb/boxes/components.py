@@ -210,11 +210,8 @@ def doubled_contour_area(framed: np.ndarray, value: int, x: int, y: int) -> int:
     clockwise to the first neighbour in the component, until it would leave the first pixel the same way again. The
     shoelace formula gives the area of the polygon through the pixels' centres, as OpenCV's ``contourArea`` does.
 
-    Args:
-        framed: uint8 ``(H + 2, W + 2)`` from `pad`.
-        value: Grey value, at least 1, of 8-connected components.
-        x: Column in the image without its border.
-        y: Row in that image, the topmost of the component.
+    ``framed`` comes from `pad`; ``value`` is a grey value of at least 1; components are 8-connected. ``x`` and ``y``
+    are without the border; row ``y`` must be the topmost of the component.
     """
     stride = framed.shape[1]
     flat = framed.ravel()

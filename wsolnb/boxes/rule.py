@@ -101,13 +101,6 @@ class BoxRule:
           ``far_corner="last"``.
         - ``adl``.
 
-        Args:
-            name: Key of `PRESETS`.
-            **changes: Fields to replace, as for `dataclasses.replace`.
-
-        Raises:
-            ValueError: If there is no such preset.
-
         Example:
             >>> BoxRule.preset("dcm", threshold=0.3).threshold
             0.3
@@ -139,9 +132,7 @@ class BoxRule:
             [[0.0, 0.0, 20.0, 10.0], [10.0, 0.0, 20.0, 10.0]]
         """
         if self.component not in ONE_BOX:
-            raise ValueError(
-                f"a rule with component {self.component!r} gives several boxes per map; call rule.all_boxes"
-            )
+            raise ValueError(f"component {self.component!r} gives several boxes per map; call rule.all_boxes")
         for threshold in thresholds:
             replace(self, threshold=threshold)  # raises if the threshold is invalid
         batch, image_sizes = _checked(maps, sizes)

@@ -32,7 +32,7 @@ def levels(maps: Tensor, thresholds: Tensor | np.ndarray | Sequence[float], rule
         rule: Only its ``reference`` and ``percentile`` are used.
 
     Returns:
-        int64 ``(N, T)`` on the CPU, 0 to 255: columns of `sweep_boxes` and `sweep_ious`.
+        int64 ``(N, T)`` on the CPU: columns of `sweep_boxes` and `sweep_ious`, 0 to 255.
 
     Example:
         >>> levels(torch.tensor([[[0, 100, 255]], [[0, 9, 10]]], dtype=torch.uint8), [0.0, 0.5, 0.99],

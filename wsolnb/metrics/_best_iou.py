@@ -151,13 +151,13 @@ class ThresholdCounts(ColumnMetric):
         """Accuracies under image weights, float64 ``(draws, groups, D, T)``; T is 1 at a fixed threshold."""
         weights = weights.cpu()
         packed = self._rows["bits"]
-        chosen = slice(0, len(self.thresholds)) if threshold is None else slice(self.index_of(threshold), None)
-        last = chosen.stop or chosen.start + 1
+        first = 0 if threshold is None else self.index_of(threshold)
+        last = len(self.thresholds) if threshold is None else first + 1
         parts = []
         for group in groups:
-            total = torch.zeros(len(weights), len(self.iou_thresholds) * (last - chosen.start), dtype=torch.float64)
+            total = torch.zeros(len(weights), len(self.iou_thresholds) * (last - first), dtype=torch.float64)
             for rows in self._rows["eligible"][:, group].nonzero().squeeze(1).split(2048):
-                hit = ((packed[rows].unsqueeze(-1) & _BITS) > 0).flatten(-2)[..., chosen.start : last]
+                hit = ((packed[rows].unsqueeze(-1) & _BITS) > 0).flatten(-2)[..., first:last]
                 total += weights[:, rows].float() @ hit.flatten(1).float()
             members = (weights.double() @ self._rows["member"][:, group].double()).unsqueeze(1)
             parts.append((total / members).unflatten(1, (len(self.iou_thresholds), -1)))

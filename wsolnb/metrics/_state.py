@@ -14,7 +14,7 @@ from wsolnb.metrics.ranking import Interpolation, Ranking
 
 
 class ColumnMetric(Metric):
-    """A metric with columns in its state: tensors that gain rows with every update."""
+    """A metric with columns in its state: tensors that gain rows with every update. Options are torchmetrics's."""
 
     full_state_update = False
     higher_is_better = True

@@ -43,7 +43,6 @@ class DetectionAP(ColumnMetric):
         iou_thresholds: The IoU thresholds, each in [0, 1].
         matching: ``"instances"`` or ``"image-class"``.
         interpolation: ``"coco"`` (101 recalls), ``"voc07"`` (11) or ``"area"``.
-        **kwargs: Passed to ``torchmetrics.Metric``.
 
     Example:
         >>> metric = DetectionAP(classes=2, iou_thresholds=(0, 0.5))
@@ -245,12 +244,12 @@ def _annotations(
     """COCO annotations; ids start at 1, because 0 means "no match" to COCOeval."""
     size = boxes[:, 2:] - boxes[:, :2]
     fields = {
-        "image_id": pairs[:, 0].tolist(),
-        "category_id": pairs[:, 1].tolist(),
-        "bbox": torch.cat([boxes[:, :2], size], dim=1).tolist(),
-        "area": size.prod(dim=1).tolist(),
-        "score": [0.0] * len(pairs) if scores is None else scores.tolist(),
-        "iscrowd": [0] * len(pairs) if crowd is None else crowd.int().tolist(),
+        "image_id": pairs[:, 0],
+        "category_id": pairs[:, 1],
+        "bbox": torch.cat([boxes[:, :2], size], dim=1),
+        "area": size.prod(dim=1),
+        "score": torch.zeros(len(pairs)) if scores is None else scores,
+        "iscrowd": torch.zeros(len(pairs), dtype=torch.int) if crowd is None else crowd.int(),
     }
-    rows = zip(*fields.values(), strict=True)
+    rows = zip(*(column.tolist() for column in fields.values()), strict=True)
     return [{"id": number, **dict(zip(fields, row, strict=True))} for number, row in enumerate(rows, start=1)]

@@ -24,7 +24,6 @@ class GuessLocalizationError(ColumnMetric):
         classes: Number of classes; labels run from 0 to ``classes - 1``.
         k: Number of guesses.
         iou_threshold: Smallest IoU that counts.
-        **kwargs: Passed to ``torchmetrics.Metric``.
 
     Example:
         >>> metric = GuessLocalizationError(classes=3, k=2)
@@ -49,11 +48,7 @@ class GuessLocalizationError(ColumnMetric):
         self.add_column("image_id", torch.int64)
 
     def update(self, predictions: Sequence[Mapping[str, Tensor]], targets: Sequence[Mapping[str, Any]]) -> None:
-        """Add a batch of images, as :meth:`wsolnb.metrics.DetectionAP.update`; every target needs a box.
-
-        Raises:
-            ValueError: As there, and if a target has no box.
-        """
+        """Add a batch of images as :meth:`wsolnb.metrics.DetectionAP.update` takes them; every target needs a box."""
         check_predictions(predictions, len(targets), self.classes)
         self.append("image_id", check_targets(targets, self.classes)["image_id"])
         self.append("wrong", torch.tensor([self._wrong(*pair) for pair in zip(predictions, targets, strict=True)]))
@@ -64,7 +59,7 @@ class GuessLocalizationError(ColumnMetric):
         return self._wrongs.double().mean()
 
     def wrongs(self) -> Tensor:
-        """Whether each image is wrong, bool ``(n,)``, images sorted by ``image_id``."""
+        """Whether an image is wrong, bool ``(n,)``, images sorted by ``image_id``."""
         self.compute()
         return self._wrongs
 

@@ -80,11 +80,7 @@ class MaxBoxAccV2(ThresholdCounts):
         return tuple(self.thresholds[self.accuracy()[0].argmax(dim=-1)].tolist())
 
     def at(self, threshold: float | Sequence[float]) -> Tensor:
-        """Accuracy at a fixed threshold (or one per IoU), averaged over the IoUs: a float64 fraction on the CPU.
-
-        Raises:
-            ValueError: If a threshold is not among the metric's, or there is not one per IoU.
-        """
+        """Accuracy at a fixed threshold (or one per IoU) of the metric's, averaged over the IoUs, float64."""
         per_iou = [threshold] * len(self.iou_thresholds) if isinstance(threshold, int | float) else list(threshold)
         if len(per_iou) != len(self.iou_thresholds):
             raise ValueError(f"{len(per_iou)} thresholds for {len(self.iou_thresholds)} IoUs: give one, or one per IoU")
@@ -94,8 +90,7 @@ class MaxBoxAccV2(ThresholdCounts):
     def statistic(self, threshold: float | None = None) -> Statistic:
         """The value as a function of image weights, at a fixed threshold or, as in :meth:`compute`, each draw's best.
 
-        Raises:
-            ValueError: If the metric was made without ``per_image=True``.
+        Needs ``per_image=True``.
         """
         return oracle_statistic(self, 0, threshold)
 

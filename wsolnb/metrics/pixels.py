@@ -26,7 +26,6 @@ class PxAP(ColumnMetric):
     Args:
         thresholds: Number of thresholds, ``i / thresholds`` for i from 0; the protocol's training runs use 1000.
         per_image: Keep the histograms of every image (8 kB at 1000 thresholds), which :meth:`statistic` needs.
-        **kwargs: Passed to ``torchmetrics.Metric``.
 
     Example:
         >>> metric = PxAP()
@@ -111,20 +110,12 @@ class PxAP(ColumnMetric):
         return float(curve["threshold"][curve["iou"].argmax()])
 
     def at(self, threshold: float) -> dict[str, Tensor]:
-        """Precision, recall and IoU at one fixed threshold.
-
-        Raises:
-            ValueError: If the threshold is not among the metric's.
-        """
+        """Precision, recall and IoU at one fixed threshold of the metric's."""
         index = threshold_index(self.thresholds, threshold)
         return {name: values[index] for name, values in self.curve().items()}
 
     def statistic(self) -> Statistic:
-        """PxAP as a function of image weights, images in the order in which they came.
-
-        Raises:
-            ValueError: If the metric was made without ``per_image=True``.
-        """
+        """PxAP as a function of image weights, images in the order in which they came; needs ``per_image=True``."""
         if not self.per_image:
             raise ValueError("PxAP keeps no images: make it with per_image=True to bootstrap it")
         self.compute()

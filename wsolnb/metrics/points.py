@@ -24,7 +24,6 @@ class PointAP(RankedMetric):
         classes: Number of classes.
         tolerance: Pixels by which every box is enlarged on each side (Oquab et al. allow 18).
         interpolation: ``"area"``, ``"voc07"`` or ``"coco"``.
-        **kwargs: Passed to ``torchmetrics.Metric``.
 
     Example:
         >>> metric = PointAP(classes=1)

@@ -100,9 +100,6 @@ class Ranking:
 
         Returns:
             float64 ``(draws, C)``, NaN for classes without positives.
-
-        Raises:
-            ValueError: If the interpolation is unknown or the weights are not of shape ``(draws, n)``.
         """
         if interpolation == "coco":
             return self.precision(COCO_RECALLS, weights).mean(dim=-1)

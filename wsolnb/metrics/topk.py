@@ -72,6 +72,7 @@ class TopLocalization(ThresholdCounts):
         if any(k < 1 for k in ks):
             raise ValueError(f"ks must be at least 1, got {tuple(ks)}")
         self.ks = tuple(ks)
+        self.names = ("gt_known", *(f"top{k}_error" for k in ks))
         self.threshold = threshold
         if threshold is not None:
             self.index_of(threshold)
@@ -102,7 +103,7 @@ class TopLocalization(ThresholdCounts):
         """
         accuracy = self.collect()[:, 0]
         result = {}
-        for row, name in enumerate(self._names()):
+        for row, name in enumerate(self.names):
             numbers = {"best": accuracy[row].max()}
             if self.threshold is not None:
                 numbers[f"{self.threshold:g}"] = accuracy[row, self.index_of(self.threshold)]
@@ -113,12 +114,8 @@ class TopLocalization(ThresholdCounts):
         return result
 
     def at(self, threshold: float) -> dict[str, Tensor]:
-        """``gt_known`` and ``topk_error`` at a fixed threshold.
-
-        Raises:
-            ValueError: If the threshold is not among the metric's.
-        """
-        pairs = zip(self._names(), self.accuracy()[:, 0, self.index_of(threshold)], strict=True)
+        """``gt_known`` and ``topk_error`` at a fixed threshold of the metric's."""
+        pairs = zip(self.names, self.accuracy()[:, 0, self.index_of(threshold)], strict=True)
         return {name: value if row == 0 else 1 - value for row, (name, value) in enumerate(pairs)}
 
     def best_threshold(self, of: str = "gt_known") -> float:
@@ -128,20 +125,16 @@ class TopLocalization(ThresholdCounts):
     def statistic(self, of: str = "gt_known", threshold: float | None = None) -> Statistic:
         """One of the numbers as a function of image weights, at a fixed threshold or at the best of every draw.
 
-        Raises:
-            ValueError: If there is no such number, or the metric was made without ``per_image=True``.
+        Needs ``per_image=True``.
         """
         row = self._row(of)
         accuracy = oracle_statistic(self, row, threshold)
         return accuracy if row == 0 else lambda weights: 1 - accuracy(weights)
 
-    def _names(self) -> list[str]:
-        return ["gt_known", *(f"top{k}_error" for k in self.ks)]
-
     def _row(self, of: str) -> int:
-        if of not in self._names():
-            raise ValueError(f"no number {of!r}: choose one of {', '.join(self._names())}")
-        return self._names().index(of)
+        if of not in self.names:
+            raise ValueError(f"no number {of!r}: choose one of {', '.join(self.names)}")
+        return self.names.index(of)
 
 
 class CorLoc(ThresholdCounts):
@@ -150,9 +143,7 @@ class CorLoc(ThresholdCounts):
     Args:
         classes: Number of classes.
         threshold: A fixed threshold, chosen on other images, to report beside the oracle.
-        iou_threshold: Smallest IoU that counts.
-        gt_convention: Whether far corners of the ground truth are exclusive or inclusive.
-        **options: ``rule``, ``thresholds``, ``per_image`` and the rest, as for :class:`wsolnb.metrics.MaxBoxAcc`.
+        iou_threshold, gt_convention, **options: As for :class:`TopLocalization`.
 
     Example:
         >>> metric = CorLoc(classes=3, thresholds=10)
@@ -209,8 +200,7 @@ class CorLoc(ThresholdCounts):
     def statistic(self, threshold: float | None = None) -> Statistic:
         """CorLoc as a function of the pairs' weights, at a fixed threshold or at the best of every draw.
 
-        Raises:
-            ValueError: If the metric was made without ``per_image=True``.
+        Needs ``per_image=True``.
         """
         self.require_images()
         classes = range(self.classes)

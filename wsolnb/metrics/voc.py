@@ -27,7 +27,6 @@ class VOCAP(RankedMetric):
         classes: Number of classes.
         iou_threshold: Smallest IoU that counts, above 0.
         interpolation: ``"area"`` or ``"voc07"``.
-        **kwargs: Passed to ``torchmetrics.Metric``.
 
     Example:
         >>> metric = VOCAP(classes=1)

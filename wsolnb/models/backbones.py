@@ -14,6 +14,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from functools import partial
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -219,32 +221,25 @@ def _pad_like_tensorflow(stages: Stages) -> None:
                     setattr(parent, key, nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), child))
 
 
-def _torchvision(name: str, weights: str | None, heads: tuple[str, ...], **options: object) -> Any:
+def _torchvision(name: str, weights: str | None, heads: tuple[str, ...], **options: bool) -> Any:
     net: nn.Module = torchvision.models.get_model(name, weights=None, **options)
     load_into(net, name, weights, heads)
     return net
 
 
-def _resnet(name: str) -> Callable[[str | None], Stages]:
-    def build(weights: str | None) -> Stages:
-        net = _torchvision(name, weights, ("fc.",))
-        stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
-        return {"stem": stem, **{f"layer{i}": getattr(net, f"layer{i}") for i in (1, 2, 3, 4)}}
-
-    return build
+def _resnet(name: str, weights: str | None) -> Stages:
+    net = _torchvision(name, weights, ("fc.",))
+    return _with_stem(net, nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool))
 
 
-def _features(
-    name: str, ends: tuple[int, ...], heads: tuple[str, ...], **options: object
-) -> Callable[[str | None], Stages]:
+def _with_stem(net: Any, stem: nn.Sequential) -> Stages:
+    return {"stem": stem, **{f"layer{i}": getattr(net, f"layer{i}") for i in (1, 2, 3, 4)}}
+
+
+def _features(name: str, ends: tuple[int, ...], weights: str | None) -> Stages:
     """Split a network whose `features` are one chain; block `i` ends before layer `ends[i]`."""
-
-    def build(weights: str | None) -> Stages:
-        layers = _torchvision(name, weights, heads, **options).features
-        starts = (0, *ends[:-1])
-        return {f"block{i}": layers[a:b] for i, (a, b) in enumerate(zip(starts, ends, strict=True), start=1)}
-
-    return build
+    layers = _torchvision(name, weights, ("classifier.",)).features
+    return {f"block{i}": layers[a:b] for i, (a, b) in enumerate(pairwise((0, *ends)), start=1)}
 
 
 def _googlenet(weights: str | None) -> Stages:
@@ -259,8 +254,7 @@ def _googlenet(weights: str | None) -> Stages:
 
 def _vgg16_gap(weights: str | None) -> Stages:
     """VGG16 with a convolution 512 -> 1024 in place of its last pooling and dense layers (bae2020 Sec. 4.1)."""
-    stages = _features("vgg16", (5, 10, 17, 24, 30), ("classifier.",))(weights)
-    return stages | {"conv6": _conv_relu(512, 1024)}
+    return _features("vgg16", (5, 10, 17, 24, 30), weights) | {"conv6": _conv_relu(512, 1024)}
 
 
 def _googlenet_gap(weights: str | None) -> Stages:
@@ -283,8 +277,7 @@ def _inception_v3(weights: str | None) -> Stages:
 def _resnet50_se(weights: str | None) -> Stages:
     """ResNet-50 with a squeeze-and-excitation block in every residual block: timm's `seresnet50`."""
     net = _timm("seresnet50", weights, ("fc.",))
-    stem = nn.Sequential(net.conv1, net.bn1, net.act1, net.maxpool)
-    return {"stem": stem, **{f"layer{i}": getattr(net, f"layer{i}") for i in (1, 2, 3, 4)}}
+    return _with_stem(net, nn.Sequential(net.conv1, net.bn1, net.act1, net.maxpool))
 
 
 def _mobilenet_v1(weights: str | None) -> Stages:
@@ -309,13 +302,9 @@ def _timm(name: str, weights: str | None, heads: tuple[str, ...]) -> Any:
 
 def _tiny(weights: str | None) -> Stages:
     """Six 3x3 convolutions in three blocks with 0.2 million weights, enough for the drawn world."""
-    widths = (3, 24, 48, 96)
     stages = {
-        f"block{i}": nn.Sequential(
-            *_conv_norm_relu(widths[i - 1], widths[i], stride=2),
-            *_conv_norm_relu(widths[i], widths[i], stride=1),
-        )
-        for i in (1, 2, 3)
+        f"block{i}": nn.Sequential(*_conv_norm_relu(a, b, stride=2), *_conv_norm_relu(b, b, stride=1))
+        for i, (a, b) in enumerate(pairwise((3, 24, 48, 96)), start=1)
     }
     load_into(nn.ModuleDict(stages), "tiny", weights, ())
     return stages
@@ -324,10 +313,7 @@ def _tiny(weights: str | None) -> Stages:
 def _tiny_gap(weights: str | None) -> Stages:
     """The tiny network with a last convolution without normalisation, as in bae2020's networks."""
     stages = _tiny(None)
-    last = nn.Conv2d(96, 96, 3, padding=1)
-    nn.init.kaiming_normal_(last.weight, nonlinearity="relu")
-    nn.init.zeros_(last.bias)  # type: ignore[arg-type]
-    stages["block3"] = nn.Sequential(*stages["block3"][:3], last, nn.ReLU(inplace=True))
+    stages["block3"] = nn.Sequential(*stages["block3"][:3], *_conv_relu(96, 96, "fan_in"))
     load_into(nn.ModuleDict(stages), "tiny_gap", weights, ())
     return stages
 
@@ -338,9 +324,9 @@ def _conv_norm_relu(inputs: int, outputs: int, *, stride: int) -> tuple[nn.Modul
     return conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
 
 
-def _conv_relu(inputs: int, outputs: int) -> nn.Sequential:
+def _conv_relu(inputs: int, outputs: int, mode: Literal["fan_in", "fan_out"] = "fan_out") -> nn.Sequential:
     conv = nn.Conv2d(inputs, outputs, 3, padding=1)
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    nn.init.kaiming_normal_(conv.weight, mode=mode, nonlinearity="relu")
     nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
     return nn.Sequential(conv, nn.ReLU(inplace=True))
 
@@ -348,13 +334,13 @@ def _conv_relu(inputs: int, outputs: int) -> nn.Sequential:
 _BUILDERS: dict[str, tuple[int, Callable[[str | None], Stages]]] = {
     "tiny": (8, _tiny),
     "tiny_gap": (8, _tiny_gap),
-    "resnet18": (32, _resnet("resnet18")),
-    "resnet50": (32, _resnet("resnet50")),
-    "mobilenet_v2": (32, _features("mobilenet_v2", (2, 4, 7, 14, 19), ("classifier.",))),
-    "vgg16": (32, _features("vgg16", (5, 10, 17, 24, 31), ("classifier.",))),
+    "resnet18": (32, partial(_resnet, "resnet18")),
+    "resnet50": (32, partial(_resnet, "resnet50")),
+    "mobilenet_v2": (32, partial(_features, "mobilenet_v2", (2, 4, 7, 14, 19))),
+    "vgg16": (32, partial(_features, "vgg16", (5, 10, 17, 24, 31))),
     "googlenet": (32, _googlenet),
-    "squeezenet1_0": (16, _features("squeezenet1_0", (2, 6, 11, 13), ("classifier.",))),
-    "alexnet": (32, _features("alexnet", (3, 6, 8, 10, 13), ("classifier.",))),  # as in bency2016 Sec. 3.3
+    "squeezenet1_0": (16, partial(_features, "squeezenet1_0", (2, 6, 11, 13))),
+    "alexnet": (32, partial(_features, "alexnet", (3, 6, 8, 10, 13))),  # as in bency2016 Sec. 3.3
     "vgg16_gap": (16, _vgg16_gap),
     "googlenet_gap": (16, _googlenet_gap),
     "inception_v3": (16, _inception_v3),
