@@ -27,8 +27,7 @@ class Interval:
 
     Attributes:
         value: The score of the data set itself.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
+        low, high: The ends of the interval.
         level: Fraction of the draws between the two ends.
         draws: The scores of the resampled data sets, float64 ``(draws,)``, NaN where undefined; :meth:`minus` pairs
             them.

@@ -1,4 +1,4 @@
-"""Ranked predictions, of which is known whether they are right: their precision, recall and average precision.
+"""Predictions ranked by score and matched with the ground truth: their precision, recall and average precision.
 
 Detection metrics differ in how they match predictions with ground truth. Interpolation, image weights and the pooling
 of classes are the same for all of them: tensor expressions over all classes and draws.
@@ -31,12 +31,9 @@ class Ranking:
         score: Scores, float64 ``(D,)``.
         right: Whether a prediction matched a positive, bool ``(D,)``.
         ignored: Whether it counts neither for nor against (crowds), bool ``(D,)``.
-        image: Index of its image, int64 ``(D,)``.
-        klass: Its class, int64 ``(D,)``.
-        positive_image: Image of each positive, int64 ``(P,)``.
-        positive_class: Class of each positive, int64 ``(P,)``.
-        images: Number of images.
-        classes: Number of classes.
+        image, klass: Index of its image, and its class, int64 ``(D,)``.
+        positive_image, positive_class: Image and class of each positive, int64 ``(P,)``.
+        images, classes: Number of images and of classes.
 
     Example:
         >>> right, i, zero = torch.tensor([False, True]), torch.tensor([0, 1]), torch.tensor([0, 0])

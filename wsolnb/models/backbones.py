@@ -41,8 +41,7 @@ class Backbone(nn.Module):
     Args:
         name: The network's name.
         stages: Named stages, first to last; each takes the output of the one before.
-        mean: Mean of the input channels in [0, 1], subtracted first.
-        std: Their deviation, divided by.
+        mean, std: Mean and deviation of the input channels, of images in [0, 1].
         bgr: Whether the channels are reversed first.
         freeze_norm: Keep the running statistics of batch normalisation as loaded, also in training mode.
 

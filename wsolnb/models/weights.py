@@ -53,10 +53,10 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_into(net: nn.Module, name: str, weights: str | None, heads: tuple[str, ...]) -> None:
-    """Load weights into a network, but for its classifier.
+    """Load weights into a network in place, but for its classifier.
 
     Args:
-        net: The network, changed in place.
+        net: The network.
         name: Its name in torchvision and in errors.
         weights: None (the network stays as it is), one of torchvision's names, or a file's path.
         heads: Prefixes of the classifier's keys, which may be missing, left over or of another shape.
