@@ -108,7 +108,7 @@ def test_finds_the_same_boxes_for_every_rule(pure: Any) -> None:
             if flat and rule.resize == "bicubic":
                 continue  # a flat map enlarged is flat up to rounding, and stretching that to [0, 1] gives noise
             c, h, w = maps.shape
-            boxes, _, which = rule.every(maps[None], size)
+            boxes, _, which = rule.all_boxes(maps[None], size)
             found = pure(
                 """([m, c, h, w, size, rule, greys]) => {
                   const all = floats(m);

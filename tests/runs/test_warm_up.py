@@ -34,7 +34,7 @@ def test_nothing_is_left_to_compile_for_rules_and_metrics() -> None:
     scores, labels = torch.rand(3, 4), torch.tensor([0, 1, 3])
     with event.install_listener("numba:compile", Compiled()) as seen:
         for rule in PRESETS.values():
-            rule.every(maps[:, None].double(), torch.tensor([[30, 40], [24, 20], [30, 40]]))
+            rule.all_boxes(maps[:, None].double(), torch.tensor([[30, 40], [24, 20], [30, 40]]))
         for way in (MaxBoxAcc(), MaxBoxAccV2(), MaxBoxAcc(rule=BoxRule(normalise="after", resize="bicubic"))):
             way.update(maps, truth)
         for rule in (BoxRule(), BoxRule(reference="percentile"), BoxRule.preset("wsoleval"), BoxRule.preset("ornet")):

@@ -99,7 +99,7 @@ def found_boxes(
         return []
     maps = view.readings[method].maps[image]
     picked = maps if shown == [ANY] else maps[shown]
-    boxes, _, which = rule.every(picked[None], tuple(picture["size"]))
+    boxes, _, which = rule.all_boxes(picked[None], tuple(picture["size"]))
     known = scores(view, method, image)
     every = torch.full((len(maps),), float("nan")) if known is None else known
     return [(shown[k], float(every[max(shown[k], 0)]), box) for k, box in zip(which.tolist(), boxes, strict=True)]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from wsolnb.boxes import iou
-from wsolnb.boxes.quantise import minmax
+from wsolnb.boxes.quantise import minmax_normalise
 from wsolnb.localization.locate import LocalizationResult
 from wsolnb.metrics.bootstrap import Interval
 from wsolnb.plots.style import HEAT, TRUTH, draw_boxes, judge_box, show_picture
@@ -141,7 +141,7 @@ def show_thresholds(image: Tensor, heat: Tensor, cuts: Sequence[float], boxes: T
         ['map', 'above 20%: IoU 1.00', 'above 50%: IoU 0.17']
     """
     fig, axes = plt.subplots(1, len(cuts) + 1, figsize=(2.6 * (len(cuts) + 1), 2.8), squeeze=False)
-    axes[0, 0].imshow(minmax(heat[None])[0].numpy(), cmap=HEAT)
+    axes[0, 0].imshow(minmax_normalise(heat[None])[0].numpy(), cmap=HEAT)
     axes[0, 0].set_title("map", fontsize=12)
     axes[0, 0].set_axis_off()
     blue = sns.color_palette("colorblind")[0]

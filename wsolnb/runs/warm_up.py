@@ -59,7 +59,7 @@ def call_all() -> None:
 
     maps, boxes = torch.rand(2, 8, 9), [torch.tensor([[2.0, 2.0, 6.0, 7.0]])] * 2
     for rule in PRESETS.values():
-        rule.every(maps[:, None], (16, 18))
+        rule.all_boxes(maps[:, None], (16, 18))
     for metric in (MaxBoxAcc(thresholds=4), MaxBoxAccV2(thresholds=4), MaxBoxAcc(rule=BoxRule(), thresholds=4)):
         metric.update(maps, boxes)
     TopLocalization(rule=BoxRule(), thresholds=4).update(maps, boxes, torch.rand(2, 3), torch.tensor([0, 1]))

@@ -20,7 +20,7 @@ from wsolnb.localization.locate import LocalizationResult, tune_and_evaluate
 from wsolnb.localization.maps import LocalizationMaps, SceneMaps
 from wsolnb.localization.points import judge_points
 from wsolnb.localization.read import Labels, Reader, truth_of
-from wsolnb.metrics import DetectionAP, MaxBoxAccV2
+from wsolnb.metrics import DetectionAP, MaxBoxAccV2, mean_statistic
 from wsolnb.metrics.bootstrap import Statistic
 from wsolnb.models.cost import multiply_adds, tensor_memory
 from wsolnb.papers.method import Method
@@ -109,7 +109,7 @@ def evidence(result: LocalizationResult, classes: Sequence[str]) -> dict[str, St
     third = (3 * area.argsort().argsort()).div(len(area), rounding_mode="floor")
     parts = {size: third == k for k, size in enumerate(SIZES)}
     parts |= {name: result.maps.labels == k for k, name in enumerate(classes)}
-    return numbers | {f"gt_known {name}": _mean_of_part(right, part) for name, part in parts.items()}
+    return numbers | {f"gt_known {name}": mean_statistic(right, part) for name, part in parts.items()}
 
 
 @dataclass(frozen=True)
@@ -202,8 +202,3 @@ def cost(
             read(image, labels)
             times.append(1000 * (time.perf_counter() - started))
     return found | ({"milliseconds": sorted(times)[len(times) // 2]} if times else {})
-
-
-def _mean_of_part(right: Tensor, part: Tensor) -> Statistic:
-    member = part.double()
-    return lambda weights: weights.double() @ (right * member) / (weights.double() @ member)
