@@ -1,4 +1,4 @@
-"""One look for every figure, legible from the back of a room and for colour-blind readers, and its pictures as files."""
+"""One look for every figure, legible from the back of a room and for colour-blind readers, and figures as files."""
 
 from __future__ import annotations
 
@@ -121,7 +121,12 @@ def draw_outlines(ax: Axes, boxes: Tensor, colour: Colour = TRUTH, *, dashed: bo
         >>> len(ax.patches)
         1
     """
-    style = {"fill": False, "linewidth": 2.5, "linestyle": (0, (3, 2)) if dashed else "solid", "edgecolor": colour}
+    style: dict[str, Any] = {
+        "fill": False,
+        "linewidth": 2.5,
+        "linestyle": (0, (3, 2)) if dashed else "solid",
+        "edgecolor": colour,
+    }
     for x0, y0, x1, y1 in boxes[boxes.isfinite().all(dim=1)].tolist():
         edge = [withStroke(linewidth=4.5, foreground="black")]
         ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, path_effects=edge, **style))
@@ -141,10 +146,11 @@ def draw_boxes(
     """
     texts = list(names) if names is not None else [""] * len(boxes)
     for box, label, text in zip(boxes, labels, texts, strict=True):
+        x, y = box[:2].tolist()
         draw_outlines(ax, box[None], colours[label])
         if text:
             ax.text(
-                *box[:2].tolist(), text, color="white", fontsize=10, va="bottom", ha="left", clip_on=True,
+                x, y, text, color="white", fontsize=10, va="bottom", ha="left", clip_on=True,
                 bbox={"facecolor": [c * 0.75 for c in colours[label]], "edgecolor": "none", "pad": 1.5},
             )  # fmt: skip
 

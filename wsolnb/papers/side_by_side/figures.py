@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -45,7 +46,7 @@ def plot_standings(measured: Measured, names: Mapping[str, str], metrics: Mappin
     ax.imshow(above / np.where(spread > 0, spread, 1), cmap=_COLOURS, aspect="auto", vmin=0, vmax=1)
     for y, x in zip(*np.isfinite(values).nonzero(), strict=True):
         score = measured[rows[y]][columns[x]]
-        style = {"ha": "center", "color": "white" if above[y, x] < 0.5 * spread[x] else "black"}
+        style: dict[str, Any] = {"ha": "center", "color": "white" if above[y, x] < 0.5 * spread[x] else "black"}
         ax.text(x, y + 0.1, f"{100 * score.value:.1f}", va="bottom", fontsize=12.5, **style)
         ax.text(x, y + 0.08, f"± {50 * (score.high - score.low):.1f}", va="top", fontsize=9, **style)
     for x, y in enumerate(np.nanargmax(values, axis=0)):

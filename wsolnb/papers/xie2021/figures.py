@@ -114,7 +114,7 @@ def show_erasing(image: Tensor, heat: Tensor, dropped: Mapping[str, Tensor]) -> 
 
 
 def plot_plateau(results: Mapping[str, Located]) -> Figure:
-    """CorLoc over the threshold (xie2021 Figs. 11b, 11c), a line per method; a dot marks the one tuned on held-out images.
+    """CorLoc over the threshold (xie2021 Figs. 11b, 11c), a line per method; a dot marks the tuned one.
 
     Example:
         >>> from wsolnb.boxes import BoxRule
@@ -179,7 +179,7 @@ def plot_seeds(table: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     pooled = pool_seeds(table)
     rows = [name for name in names if name in pooled.index]
     fig, ax = plt.subplots(figsize=(9.5, 0.4 * len(rows) + 1.3))
-    scores = [Interval(*map(float, pooled.loc[name, ["value", "low", "high"]])) for name in rows]
+    scores = [Interval(row.value, row.low, row.high) for row in pooled.loc[rows].itertuples()]
     draw_intervals(ax, scores, [names[name] for name in rows], ["C0"] * len(rows), markersize=8)
     for y, (name, score) in enumerate(zip(rows, scores, strict=True)):
         seeds = 100 * table[table.method == name].value
