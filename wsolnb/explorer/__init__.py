@@ -164,8 +164,8 @@ class Explorer(anywidget.AnyWidget):
             fields = state["_rules"][name].items()  # JSON has no tuples
             rule: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in fields}
             self._shipped[name] = payload.unpack(state["_readings"][name], BoxRule(**rule))
-        own = set(cls.class_trait_names(sync=True)) - set(anywidget.AnyWidget.class_trait_names(sync=True))
-        anywidget.AnyWidget.__init__(self, **{name: state[name] for name in own & set(state)})
+        synced = set(cls.class_trait_names(sync=True)) - set(anywidget.AnyWidget.class_trait_names(sync=True))
+        anywidget.AnyWidget.__init__(self, **{name: state[name] for name in synced & set(state)})
         return self
 
     @t.validate("image")

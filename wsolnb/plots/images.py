@@ -70,9 +70,9 @@ def show_maps(
     if target is not None:
         draw_outlines(axes[0, 0], target["boxes"])
     for ax, (name, values) in zip(axes[0, 1:], maps.items(), strict=True):
-        drawn = ax.imshow(values.float().cpu().numpy(), cmap=HEAT, interpolation="nearest")
+        panel = ax.imshow(values.float().cpu().numpy(), cmap=HEAT, interpolation="nearest")
         ax.set(title=name, xticks=[], yticks=[])
-        fig.colorbar(drawn, ax=ax, shrink=0.8)
+        fig.colorbar(panel, ax=ax, shrink=0.8)
     fig.suptitle(title)
     return fig
 

@@ -126,8 +126,8 @@ def show_points(
         show_picture(row[0], image)
         draw_outlines(row[0], truth)
         row[0].set_title(classes[klass], fontsize=11)
-        for ax, (name, found) in zip(row[1:], maps.items(), strict=True):
-            heat = found.maps[index][klass]
+        for ax, (name, scene_maps) in zip(row[1:], maps.items(), strict=True):
+            heat = scene_maps.maps[index][klass]
             show_picture(ax, image)
             enlarged = F.interpolate(heat[None, None], image.shape[-2:], mode="bilinear")[0, 0]
             ax.imshow(enlarged.numpy(), cmap=HEAT, alpha=0.6)

@@ -122,8 +122,8 @@ def plot_plateau(results: Mapping[str, Located]) -> Figure:
         >>> heat = torch.zeros(1, 8, 12)
         >>> heat[0, 2:6, 3:9] = 0.9
         >>> truth = (torch.zeros(1, 2), torch.tensor([0]), [torch.tensor([[3.0, 2.0, 9.0, 6.0]])], (8, 12))
-        >>> found = SoftMaps(heat, *truth)
-        >>> fig = plot_plateau({"stage two": locate(found, found, BoxRule(reference="absolute"), thresholds=20)})
+        >>> maps = SoftMaps(heat, *truth)
+        >>> fig = plot_plateau({"stage two": locate(maps, maps, BoxRule(reference="absolute"), thresholds=20)})
         >>> curve = fig.axes[0].lines[0]
         >>> float(curve.get_ydata().max()), round(float(curve.get_xdata()[curve.get_ydata() > 0].max()), 2)
         (100.0, 0.85)
@@ -179,7 +179,7 @@ def plot_seeds(table: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     pooled = pool_seeds(table)
     rows = [name for name in names if name in pooled.index]
     fig, ax = plt.subplots(figsize=(9.5, 0.4 * len(rows) + 1.3))
-    scores = [Interval(row.value, row.low, row.high) for row in pooled.loc[rows].itertuples()]
+    scores = [Interval(*row) for row in pooled.loc[rows, ["value", "low", "high"]].to_numpy(dtype=float).tolist()]
     draw_intervals(ax, scores, [names[name] for name in rows], ["C0"] * len(rows), markersize=8)
     for y, (name, score) in enumerate(zip(rows, scores, strict=True)):
         seeds = 100 * table[table.method == name].value
