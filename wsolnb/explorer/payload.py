@@ -41,7 +41,7 @@ class ShippedMaps:
     image_size: tuple[int, int] | None = None
 
     def first(self, count: int) -> ShippedMaps:
-        """The first images only."""
+        """The maps and scores of the first images only."""
         return replace(self, maps=self.maps[:count], scores=None if self.scores is None else self.scores[:count])
 
 
