@@ -175,11 +175,11 @@ def save_figure(figure: Figure, out: str | Path, name: str) -> None:
     from IPython.display import Image, display
     from matplotlib.pyplot import close
 
-    from wsolnb.plots.picture import compact, pixels
+    from wsolnb.plots.style import compact, render
 
     shown = get_ipython() is not None
     if shown or str(out):
-        picture = pixels(figure)
+        picture = render(figure)
         if str(out):
             folder = Path(out) / "figures"
             folder.mkdir(parents=True, exist_ok=True)
