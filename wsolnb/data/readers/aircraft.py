@@ -35,7 +35,7 @@ class Aircraft(Photos):
         transform: Called as `transform(image, target)`.
 
     Raises:
-        FileNotFoundError: If a file of the layout or an image is missing; it says what the folder looks like instead.
+        FileNotFoundError: If a file of the layout or an image is missing.
         ValueError: If split or level are unknown, or an image has no box.
 
     >>> Aircraft("data/aircraft", "test")  # doctest: +SKIP

@@ -34,7 +34,7 @@ class CubBirds(Photos):
         transform: Called as `transform(image, target)`.
 
     Raises:
-        FileNotFoundError: If a file of the layout or an image is missing; it says what the folder looks like instead.
+        FileNotFoundError: If a file of the layout or an image is missing.
         ValueError: If the split is unknown, a row does not parse, or two files disagree.
 
     >>> CubBirds("data/cub", "test")  # doctest: +SKIP

@@ -24,7 +24,7 @@ class StanfordDogs(Photos):
         transform: Called as `transform(image, target)`.
 
     Raises:
-        FileNotFoundError: If a file of the layout or an image is missing; it says what the folder looks like instead.
+        FileNotFoundError: If a file of the layout or an image is missing.
         ValueError: If the split is unknown, or labels and folders disagree.
 
     >>> StanfordDogs("data/dogs", "test")  # doctest: +SKIP

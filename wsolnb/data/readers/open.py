@@ -88,7 +88,7 @@ def open_scenes(
 
     Raises:
         ValueError: If annotations are wrong.
-        FileNotFoundError: If files are missing; the message says what the folder looks like instead.
+        FileNotFoundError: If files are missing; the message names the data set that the folder has instead.
 
     >>> open_scenes("coco", "data/coco2017", "val2017")  # doctest: +SKIP
     CocoScenes(5000 images, 36781 boxes, 80 classes)
@@ -119,7 +119,7 @@ def open_split(name: str, root: str | Path, split: str) -> Dataset[Any]:
 
     Raises:
         ValueError: If the data set or the split is unknown, or the files are wrong.
-        FileNotFoundError: If files are missing; the message says what the folder looks like instead.
+        FileNotFoundError: If files are missing; the message names the data set that the folder has instead.
 
     >>> open_split("voc2007", "data/voc2007", "test")  # doctest: +SKIP
     VocScenes(4952 images, 14976 boxes, 20 classes)

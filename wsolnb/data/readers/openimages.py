@@ -1,4 +1,4 @@
-"""Read OpenImages30k: 100 classes, masks of the objects and regions to ignore, all in one folder per class."""
+"""Read OpenImages30k: 100 classes, masks of the objects and regions to ignore, in one folder per class."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from wsolnb.data.readers.scenes import Transform
 
 
 class OpenImages30k(Photos):
-    """OpenImages30k as its two archives (photos, masks) lie one over the other.
+    """OpenImages30k, with its two archives (photos, masks) extracted into one folder.
 
-    `<split>/<class>/<image>.jpg` beside `<image>_m<class>_<number>.png`, one for each object, and `<image>_ignore.png`:
-    where it cannot be told what belongs to the object. "masks" is the union of the objects, and pixels of an object are
-    not ignored. Classes are codes such as `0bt_c3`; labels count them in alphabetical order, as the field's metadata
-    files do. `train` has no masks.
+    `<split>/<class>/<image>.jpg` beside `<image>_m<class>_<number>.png`, one for each object, and `<image>_ignore.png`,
+    the pixels that cannot be assigned. "masks" is the union of the objects, whose pixels are not ignored. Classes are
+    codes such as `0bt_c3`; labels count them in alphabetical order, as in the field's metadata files. `train` has no
+    masks.
 
     Args:
         root: Folder with `train/`, `val/` and `test/`.
@@ -28,7 +28,7 @@ class OpenImages30k(Photos):
         transform: Called as `transform(image, target)`.
 
     Raises:
-        FileNotFoundError: If the split is missing; it says what the folder looks like instead.
+        FileNotFoundError: If the split is missing.
         ValueError: If a mask has no photo, or a photo no mask though its split has masks.
 
     >>> OpenImages30k("data/openimages", "test")  # doctest: +SKIP
