@@ -413,7 +413,7 @@ def test_voc_masks_with_borders_to_ignore(tmp_path: Path) -> None:
     assert torch.equal(people[1][1]["masks"][0], target["masks"][1])
     (folder / "SegmentationObject" / "2007_000002.png").unlink()
     with pytest.raises(
-        FileNotFoundError, match=r"no masks .*2007_000002\.png: take an image set from ImageSets/Segment"
+        FileNotFoundError, match=r"no segmentation .*2007_000002\.png: take an image set from ImageSets/Segment"
     ):
         scenes[1]
 

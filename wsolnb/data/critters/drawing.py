@@ -238,7 +238,7 @@ def draw_ground(rng: np.random.Generator, size: tuple[int, int], unit: float, cl
 
 
 def draw_cover(
-    canvas: Image.Image, box: tuple[int, int, int, int], rolls: NDArray[np.float64], share: float
+    canvas: Image.Image, box: tuple[int, int, int, int], rolls: NDArray[np.float64], fraction: float
 ) -> Image.Image:
     """Draws a leaf over part of a box of the canvas; returns its alpha channel, of the canvas's size.
 
@@ -246,15 +246,15 @@ def draw_cover(
         canvas: is drawn upon.
         box: left, top, right, bottom, canvas pixels.
         rolls: (3,) numbers in [0, 1): position of the leaf, its tilt, its shade.
-        share: width of the leaf as a fraction of the box's width; it is as long as the box is high.
+        fraction: width of the leaf relative to the box's width; it is as long as the box is high.
 
-    >>> draw_cover(Image.new("RGB", (64, 48)), (8, 8, 56, 40), np.array([0.5, 0.5, 0.5]), share=0.3).getbbox() is None
-    False
+    >>> draw_cover(Image.new("RGB", (64, 48)), (8, 8, 56, 40), np.array([0.5, 0.5, 0.5]), fraction=0.3).getextrema()
+    (0, 255)
     """
     left, top, right, bottom = box
     centre = np.array([[left + rolls[0] * (right - left), (top + bottom) / 2]])
     half = 0.62 * (bottom - top)
-    slim = np.array([share * (right - left) / (2 * half)])
+    slim = np.array([fraction * (right - left) / (2 * half)])
     leaf = _leaves(centre, np.array([half]), math.pi / 2 + (rolls[1:2] - 0.5) * 0.8, slim)[0].tolist()
     shade = 80 + round(80 * float(rolls[2]))
     ImageDraw.Draw(canvas).polygon(leaf, (shade // 2, shade, shade // 3))

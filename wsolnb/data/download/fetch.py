@@ -1,8 +1,8 @@
 """Download a data set into its official layout, so that an incomplete one is never taken for complete.
 
 Below the data root, `.wsolnb/<name>/` holds work in progress: downloads and extracted files. Complete, they are moved
-to their final location by renaming folders, and `.wsolnb/<name>.json` is written last. A run that is killed at any moment
-continues where it stopped when it is started again.
+to their final location by renaming folders, and `.wsolnb/<name>.json` is written last. A killed run
+continues where it stopped.
 """
 
 from __future__ import annotations

@@ -72,20 +72,20 @@ def download(
         if fresh:
             _forget(part)
         resumed = _fill(url, part, size, bool(checksum), attempts, pause, say)
-        found = digest(part, algorithm)
-        if not checksum or found == checksum.lower():
+        actual = digest(part, algorithm)
+        if not checksum or actual == checksum.lower():
             break
         if fresh or not resumed:
             _forget(part)
             raise ValueError(
-                f"{url}: the file has {found}, expected {checksum}; it was removed. Was it changed at its source, or "
+                f"{url}: the file has {actual}, expected {checksum}; it was removed. Was it changed at its source, or "
                 "on its way?"
             )
     with open(part, "rb") as file:
         os.fsync(file.fileno())
     os.replace(part, path)
     _note(part).unlink(missing_ok=True)
-    return found
+    return actual
 
 
 def digest(path: str | Path, algorithm: str = "sha256") -> str:

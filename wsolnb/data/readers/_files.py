@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 _OVERSHOOT = 2.0  # pixels by which a box may leave its image and still count as rounded
@@ -65,6 +66,20 @@ def checked_boxes(boxes: np.ndarray, sizes: np.ndarray, name: Callable[[int], st
                 f"{sizes[k, 0]} pixels; correct the annotation"
             )
     return np.clip(boxes, 0, far).astype(np.float32)
+
+
+def read_values(path: Path, size: tuple[int, int], *, mode: str | None, hint: str) -> Tensor:
+    """The values of a segmentation file, (H, W), which must have the size of its image."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no segmentation {path}{hint}")
+    try:
+        with Image.open(path) as file:
+            values = torch.from_numpy(np.array(file.convert(mode) if mode else file))
+    except OSError as error:
+        raise ValueError(f"segmentation {path} does not decode: {error}") from None
+    if values.shape != size:
+        raise ValueError(f"{path} has {values.shape[1]} x {values.shape[0]} pixels, its image {size[1]} x {size[0]}")
+    return values
 
 
 def read_column(path: Path, columns: int = 2) -> dict[str, str]:

@@ -32,11 +32,7 @@ class Aircraft(Photos):
         root: Folder with `fgvc-aircraft-2013b/`.
         split: `train`, `val`, `trainval` or `test` (3,334, 3,333, 6,667 and 3,333 images).
         level: `variant`, `family` or `manufacturer`.
-        transform: Called as `transform(image, target)`.
-
-    Raises:
-        FileNotFoundError: If a file of the layout or an image is missing.
-        ValueError: If split or level are unknown, or an image has no box.
+        transform: See `Photos`.
 
     >>> Aircraft("data/aircraft", "test")  # doctest: +SKIP
     Aircraft(3333 images, 100 classes)

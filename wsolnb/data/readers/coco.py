@@ -105,17 +105,17 @@ class CocoScenes(Scenes):
     def _masks(self, index: int) -> tuple[Tensor, Tensor] | None:
         if self._coco is None:
             return None
-        kept = self._span(index)
+        rows = self._span(index)
         height, width = self.sizes[index].tolist()
-        masks = torch.zeros(kept.stop - kept.start, height, width, dtype=torch.bool)
-        for k, number in enumerate(self._numbers[kept].tolist()):
+        masks = torch.zeros(rows.stop - rows.start, height, width, dtype=torch.bool)
+        for k, number in enumerate(self._numbers[rows].tolist()):
             annotation = self._annotations[number]
             if not annotation.get("segmentation"):
                 raise ValueError(f"annotation {annotation['id']} of {self.files[index].name} has no segmentation")
             with warnings.catch_warnings():  # pycocotools' arrays predate NumPy 2
                 warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
                 masks[k] = torch.from_numpy(self._coco.annToMask(annotation)).bool()
-        crowd = self._crowd[kept]
+        crowd = self._crowd[rows]
         objects = masks[~crowd].any(dim=0, keepdim=True)
         return masks, masks[crowd].any(dim=0, keepdim=True) & ~objects
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from wsolnb.data.readers._files import all_there, read_box_column, read_column
+from wsolnb.data.readers._files import all_there, read_box_column, read_column, read_values
 from wsolnb.data.readers.layouts import not_here
 from wsolnb.data.readers.photos import Photos
 from wsolnb.data.readers.scenes import Transform
@@ -31,11 +29,7 @@ class CubBirds(Photos):
     Args:
         root: Folder with `CUB_200_2011/`, or that folder itself.
         split: `train` (5,994 images), `test` (5,794) or `all`.
-        transform: Called as `transform(image, target)`.
-
-    Raises:
-        FileNotFoundError: If a file of the layout or an image is missing.
-        ValueError: If the split is unknown, a row does not parse, or two files disagree.
+        transform: See `Photos`.
 
     >>> CubBirds("data/cub", "test")  # doctest: +SKIP
     CubBirds(5794 images, 200 classes)
@@ -52,9 +46,9 @@ class CubBirds(Photos):
         names, classes = read_column(folder / "images.txt"), read_column(folder / "classes.txt")
         labels, training = (read_column(folder / f"{part}.txt") for part in ("image_class_labels", "train_test_split"))
         boxes = read_box_column(folder / "bounding_boxes.txt")
-        tables = {"image_class_labels": labels, "train_test_split": training, "bounding_boxes": boxes}
-        for part, table in tables.items():
-            _same_images(folder / f"{part}.txt", table, names)
+        _same_images(folder / "image_class_labels.txt", labels, names)
+        _same_images(folder / "train_test_split.txt", training, names)
+        _same_images(folder / "bounding_boxes.txt", boxes, names)
         order = {number: k for k, number in enumerate(classes)}
         for number, label in labels.items():
             if label not in order:
@@ -88,15 +82,7 @@ class CubBirds(Photos):
         if self.segmentations is None:
             return None
         path = (self.segmentations / self.name(index)).with_suffix(".png")
-        if not path.is_file():
-            raise FileNotFoundError(f"no segmentation {path}, though there are others: get the archive again")
-        try:
-            with Image.open(path) as file:
-                votes = torch.from_numpy(np.array(file.convert("L")))
-        except OSError as error:
-            raise ValueError(f"segmentation {path} does not decode: {error}") from None
-        if votes.shape != size:
-            raise ValueError(f"{path} has {votes.shape[1]} x {votes.shape[0]} pixels, its image {size[1]} x {size[0]}")
+        votes = read_values(path, size, mode="L", hint=", though there are others: get the archive again")
         return votes >= MAJORITY, torch.zeros(size, dtype=torch.bool)
 
 
@@ -104,7 +90,7 @@ def _far_corner(left: float, top: float, width: float, height: float) -> Tensor:
     return torch.tensor([[left, top, left + width + 1, top + height + 1]])
 
 
-def _same_images(path: Path, table: Mapping[str, object], names: Mapping[str, str]) -> None:
+def _same_images(path: Path, table: Collection[str], names: Collection[str]) -> None:
     for number in table:
         if number not in names:
             raise ValueError(f"{path} has a row for image {number}, which images.txt does not list")

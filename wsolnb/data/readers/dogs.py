@@ -21,11 +21,7 @@ class StanfordDogs(Photos):
     Args:
         root: Folder with `Images/`, `Annotation/` and the lists (beside them or in `lists/`).
         split: `train` (12,000 images) or `test` (8,580).
-        transform: Called as `transform(image, target)`.
-
-    Raises:
-        FileNotFoundError: If a file of the layout or an image is missing.
-        ValueError: If the split is unknown, or labels and folders disagree.
+        transform: See `Photos`.
 
     >>> StanfordDogs("data/dogs", "test")  # doctest: +SKIP
     StanfordDogs(8580 images, 120 classes)

@@ -44,11 +44,7 @@ class ImageNet(Photos):
         root: The data set's folder.
         split: `train` or `val`.
         classes: Expected synsets, such as the training split's; by default those that occur.
-        transform: Called as `transform(image, target)`.
-
-    Raises:
-        FileNotFoundError: If there is no such split, or the classes of a flat `val` are not known.
-        ValueError: If the split is unknown, has unexpected classes, or lacks some.
+        transform: See `Photos`.
 
     >>> ImageNet("data/imagenet", "val")  # doctest: +SKIP
     ImageNet(50000 images, 1000 classes)

@@ -42,11 +42,7 @@ class ProtocolImages(Photos):
     Args:
         metadata: Folder of one split.
         root: Folder that image and mask paths are relative to.
-        transform: Called as `transform(image, target)`.
-
-    Raises:
-        FileNotFoundError: If the metadata are missing.
-        ValueError: If the metadata do not parse.
+        transform: See `Photos`.
 
     >>> ProtocolImages("metadata/CUB/test", "data/cub/CUB_200_2011/images")  # doctest: +SKIP
     ProtocolImages(5794 images, 200 classes)
@@ -86,10 +82,6 @@ def open_scenes(
         classes: Names, in the order of the labels: all that may occur (`voc`), or those to keep (`coco`).
         year: Of VOC or COCO; "": any.
 
-    Raises:
-        ValueError: If annotations are wrong.
-        FileNotFoundError: If files are missing; the message names the data set that the folder has instead.
-
     >>> open_scenes("coco", "data/coco2017", "val2017")  # doctest: +SKIP
     CocoScenes(5000 images, 36781 boxes, 80 classes)
     """
@@ -113,9 +105,6 @@ def open_split(name: str, root: str | Path, split: str) -> Dataset[Any]:
         name: A key of `wsolnb.data.readers.layouts.TITLES`.
         root: The data set's folder, as `wsolnb data get` makes it.
         split: As the data set calls it: `train2017` for COCO, `trainval` for VOC, a folder of metadata files.
-
-    Returns:
-        Items `(image, target)`.
 
     Raises:
         ValueError: If the data set or the split is unknown, or the files are wrong.

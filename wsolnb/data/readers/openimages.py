@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from wsolnb.data.readers.layouts import not_here
 from wsolnb.data.readers.photos import Photos
-from wsolnb.data.readers.protocol import read_mask
+from wsolnb.data.readers.protocol import read_union
 from wsolnb.data.readers.scenes import Transform
 
 
@@ -24,12 +23,8 @@ class OpenImages30k(Photos):
 
     Args:
         root: Folder with `train/`, `val/` and `test/`.
-        split: One of them.
-        transform: Called as `transform(image, target)`.
-
-    Raises:
-        FileNotFoundError: If the split is missing.
-        ValueError: If a mask has no photo, or a photo no mask though its split has masks.
+        split: One of them; either all of its photos have masks or none has.
+        transform: See `Photos`.
 
     >>> OpenImages30k("data/openimages", "test")  # doctest: +SKIP
     OpenImages30k(5000 images, 100 classes)
@@ -62,14 +57,7 @@ class OpenImages30k(Photos):
 
     def _masks(self, index: int, size: tuple[int, int]) -> tuple[Tensor, Tensor] | None:
         masks, ignore = self._files[index]
-        if not masks:
-            return None
-        folder = self.file(index).parent
-        union = torch.zeros(size, dtype=torch.bool)
-        for name in masks:
-            union |= read_mask(folder / name, size)
-        ignored = read_mask(folder / ignore, size) if ignore else torch.zeros(size, dtype=torch.bool)
-        return union, ignored & ~union
+        return read_union(self.file(index).parent, masks, ignore, size) if masks else None
 
 
 def _with_masks(folder: Path, code: str) -> dict[str, tuple[list[str], str]]:

@@ -26,6 +26,9 @@ class Photos(Dataset[tuple[Tensor, Target]]):
     "masks" and "ignore" (`tv_tensors.Mask`, bool (1, H, W)): the object, and the pixels that count as neither object
     nor background.
 
+    Readers of data sets raise FileNotFoundError if a file of the layout or a listed image is missing, naming the data
+    set that the folder has instead, and ValueError if the split is unknown or files disagree.
+
     Args:
         root: Folder of the images.
         names: Path of every image below it.

@@ -110,15 +110,15 @@ class Scenes(Dataset[tuple[Tensor, Target]]):
     def target(self, index: int) -> Target:
         """The target of an image, without decoding the image and without the transform."""
         index = range(len(self))[index]
-        kept = self._span(index)
+        rows = self._span(index)
         height, width = self.sizes[index].tolist()
         boxes = tv_tensors.BoundingBoxes(
-            self._boxes[kept].clone(), format=tv_tensors.BoundingBoxFormat.XYXY, canvas_size=(height, width)
+            self._boxes[rows].clone(), format=tv_tensors.BoundingBoxFormat.XYXY, canvas_size=(height, width)
         )
         return {
             "boxes": boxes,
-            "labels": self._labels[kept].clone(),
-            "crowd": self._crowd[kept].clone(),
+            "labels": self._labels[rows].clone(),
+            "crowd": self._crowd[rows].clone(),
             "image_id": self.image_ids[index],
         }
 

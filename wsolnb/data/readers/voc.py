@@ -7,11 +7,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
-import torch
-from PIL import Image
 from torch import Tensor
 
-from wsolnb.data.readers._files import Object, check_names, checked_boxes, parse_xml, xml_objects
+from wsolnb.data.readers._files import Object, check_names, checked_boxes, parse_xml, read_values, xml_objects
+from wsolnb.data.readers.images import stored_size
 from wsolnb.data.readers.scenes import Scenes, Transform
 
 _BORDER = 255  # value of pixels between objects
@@ -109,17 +108,9 @@ class VocScenes(Scenes):
         if self._segmentations is None:
             return None
         path = self._segmentations / f"{self.files[index].stem}.png"
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"no masks {path}: take an image set from ImageSets/Segmentation, whose images have them"
-            )
-        try:
-            with Image.open(path) as file:
-                values = torch.from_numpy(np.array(file)).long()
-        except OSError as error:
-            raise ValueError(f"{path} does not decode as an image: {error}") from None
-        if values.shape != tuple(self.sizes[index].tolist()):
-            raise ValueError(f"{path} has {values.shape[-1]} x {values.shape[0]} pixels, unlike its image")
+        hint = ": take an image set from ImageSets/Segmentation, whose images have them"
+        height, width = self.sizes[index].tolist()
+        values = read_values(path, (height, width), mode=None, hint=hint).long()
         numbers = self._numbers[self._span(index)] - self._first[index] + 1
         return values == numbers[:, None, None], (values == _BORDER)[None]
 
@@ -179,8 +170,4 @@ def _size(xml: Path, root: ElementTree.Element, image: Path) -> tuple[int, int]:
         raise ValueError(f"{xml}: the image's height and width are {texts}, expected 2 numbers") from None
     if height > 0 and width > 0:
         return height, width
-    try:
-        with Image.open(image) as file:
-            return file.height, file.width
-    except OSError as error:
-        raise ValueError(f"{image} does not decode as an image: {error}") from None
+    return stored_size(image)

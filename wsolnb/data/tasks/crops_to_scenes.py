@@ -103,14 +103,14 @@ def from_photos(
             train and test.
         min_boxes: Leave out classes with fewer boxes in the training split.
         image_size: Side of the training images.
-        short_side: Range from which the length of an object's short side is drawn before its square is cropped, for
-            squares of 224 pixels; scaled in proportion for other sizes.
+        short_side: Range of an object's short side before its square is cropped, for squares of 224 pixels; in
+            proportion for other sizes.
         erase: Probability of random erasing.
         tree: Parent of every node of the class tree; None: the tree of COCO or VOC, or a flat tree if neither fits.
         train_images: Number of training images, drawn by `seed`; 0: all.
         tune_images: Number of scenes to tune on, the first ones of the training split; 0: all.
         test_images: Number of test scenes, the first ones; 0: all.
-        skip_broken: Replace a training image whose photo does not decode by the next one; see `train.broken_files`.
+        skip_broken: Replace a training image whose photo does not decode by the next one, see `Readable`.
         seed: Of the draws.
 
     Raises:

@@ -97,9 +97,9 @@ def from_photos(
         dataset: `voc` or `coco`, in the layouts of `wsolnb.data.readers.open.open_scenes`.
         root: The data set's folder.
         splits: Names of the training, the held-out and the test split; None: train and test, or train2017 and val2017.
-            Without a held-out split, a fraction of the training images is held out.
+            Without a held-out split, the fraction `held_share` of the training images is held out.
         min_images: Leave out classes that fewer training images show; 0 keeps classes that none shows.
-        held_share: That fraction, drawn by the seed.
+        held_share: See `splits`.
         train_images: Number of training images, drawn by the seed; 0: all.
         held_images: Number of held-out images; 0: all.
         test_images: Number of test images, the first ones; 0: all.

@@ -84,11 +84,8 @@ def from_photos(
     Args:
         dataset: `cub`, `imagenet`, `openimages`, `dogs` or `aircraft` in their official layouts; `voc` or `coco` (their
             images with exactly one box); or `protocol` (any data set with the field's metadata files).
-        root: Folder of the photos, as `wsolnb data get` makes it, with a folder per split for `coco`; for `protocol`,
-            the folder that the paths in the metadata are relative to.
-        metadata: `protocol`: folder with a folder of metadata per split. "": CUB, ImageNet or OpenImages in the
-            official layout, with the splits named as in the metadata; CUB and ImageNet then have no `val`, and
-            training images are held out.
+        root: The data set's folder; for `protocol`, the folder that paths in the metadata are relative to.
+        metadata: `protocol`: folder with a folder of metadata per split; "": see `split.without_metadata`.
         splits: Names of the training, the held-out and the test split. Without a held-out split, `held_images` (0: a
             fifth, which is also the maximum) of the training images that have boxes are held out.
         image_size: Side of the training squares: random crops, half of them flipped, of images resized to 256/224 of
@@ -96,9 +93,8 @@ def from_photos(
         train_images: Number of training images, drawn by `seed`; 0: all.
         held_images: Number of held-out images; 0: all.
         test_images: Number of test images; 0: all.
-        skip_broken: Replace a training image that does not decode by the next one; see `train.broken_files`.
-        cache_gb: Keep decoded and resized training images on disk, up to so many GB (1e9 bytes): the same pixels, at a
-            fraction of the work from the second epoch on. 0: no cache.
+        skip_broken: Replace a training image that does not decode by the next one, see `Readable`.
+        cache_gb: Size of the disk cache of resized training images, in 1e9 bytes; 0: none. The pixels are the same.
         seed: Of the draws.
 
     Raises:
