@@ -112,11 +112,8 @@ class ImageNet(Photos):
     def _xml_file(self, name: str) -> Path | None:
         if self._xml is None:
             return None
-        stem = Path(name).stem
-        for path in (self._xml / Path(name).with_suffix(".xml"), self._xml / f"{stem}.xml"):
-            if path.is_file():
-                return path
-        return None
+        candidates = (self._xml / Path(name).with_suffix(".xml"), self._xml / f"{Path(name).stem}.xml")
+        return next((path for path in candidates if path.is_file()), None)
 
     def _flat_classes(self, names: list[str], devkit: tuple[list[str], dict[str, str]] | None, root: Path) -> list[str]:
         """Synset of every image of a flat `val`, from the devkit or from the XML files."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +34,8 @@ def decode(path: str | Path) -> tv_tensors.Image:
         ...     tuple(decode(Path(folder) / "a.png").shape)
         (3, 3, 5)
     """
-    try:
-        with Image.open(path) as file:
-            return tv_tensors.Image(v2.functional.pil_to_tensor(file.convert("RGB")))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no image {path}: is the data root right?") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UnreadableImage(f"{path} does not decode as an image: {error}; {_REMEDY}") from None
+    with _opened(path, f"; {_REMEDY}") as file:
+        return tv_tensors.Image(v2.functional.pil_to_tensor(file.convert("RGB")))
 
 
 def stored_size(path: str | Path) -> tuple[int, int]:
@@ -55,13 +52,19 @@ def stored_size(path: str | Path) -> tuple[int, int]:
         ...     stored_size(Path(folder) / "a.png")
         (3, 5)
     """
+    with _opened(path) as file:
+        return file.height, file.width
+
+
+@contextmanager
+def _opened(path: str | Path, remedy: str = "") -> Iterator[Image.Image]:
     try:
         with Image.open(path) as file:
-            return file.height, file.width
+            yield file
     except FileNotFoundError:
         raise FileNotFoundError(f"no image {path}: is the data root right?") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UnreadableImage(f"{path} does not decode as an image: {error}") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UnreadableImage(f"{path} does not decode as an image: {error}{remedy}") from None
 
 
 class Readable(Dataset[Any]):
