@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from wsolnb.data.critters import World
-from wsolnb.data.tasks.single_object import SingleObject, drawn_objects
+from wsolnb.data.tasks import single_object
+from wsolnb.data.tasks.single_object import SingleObject
 from wsolnb.localization.maps import SceneMaps, as_probabilities
 from wsolnb.localization.read import Reader, read
 from wsolnb.models.cam import class_activation_maps, classifier
@@ -27,7 +28,7 @@ WORLD = World(families=2, species=2, size=48)
 
 @pytest.fixture(scope="module")
 def task() -> SingleObject:
-    return drawn_objects(WORLD, train_images=24, held_images=8, test_images=12)
+    return single_object.from_critters(WORLD, train_images=24, held_images=8, test_images=12)
 
 
 @pytest.fixture(scope="module")
