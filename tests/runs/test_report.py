@@ -22,7 +22,7 @@ from wsolnb.runs.record import record
 from wsolnb.runs.report.pages import STATE, VIEW, formula, page, take_states
 from wsolnb.runs.report.report import find_runs, report
 from wsolnb.runs.run import NOTEBOOK
-from wsolnb.runs.verdicts import board, verdicts
+from wsolnb.runs.verdicts import verdict_board, verdicts
 
 FETCHES = re.compile(
     r"""(?:src|href)\s*=\s*["'](?!data:|#|index\.html|results\.csv|verdicts\.md|[\w.+-]+\.html)|@import|url\((?!data:)"""
@@ -199,7 +199,7 @@ def test_the_board_has_every_claim_with_its_numbers(tmp_path: Path) -> None:
     claim = paper.claims()[0]
     measured = {claim.first: {claim.metric: first}, claim.second: {claim.metric: second}}
     written = record(tmp_path, {}, {}, verdicts(paper, measured))["verdicts"]
-    lines = board({"barz2022-default": written, "unfinished": []}).splitlines()
+    lines = verdict_board({"barz2022-default": written, "unfinished": []}).splitlines()
     assert lines[0].split("|")[1:-1] == [
         " run ",
         " reproduced ",
@@ -215,4 +215,4 @@ def test_the_board_has_every_claim_with_its_numbers(tmp_path: Path) -> None:
 
 
 def test_no_verdicts_no_board() -> None:
-    assert board({"unfinished": []}) == ""
+    assert verdict_board({"unfinished": []}) == ""
