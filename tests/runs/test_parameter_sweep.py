@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from wsolnb.cli.app import app
 from wsolnb.cli.sweep import table
 from wsolnb.runs import sweep as sweeps
-from wsolnb.runs.sweep import Outcome, Sweep, attempt, read_grid
+from wsolnb.runs.sweep import Outcome, Sweep, _attempt, read_grid
 from wsolnb.runs.workers import gpus, one_gpu, thread_caps
 
 PARAMETERS = """\
@@ -151,10 +151,10 @@ def test_a_run_done_twice_is_kept_once(notebook: Path, tmp_path: Path) -> None:
     place = sweep.folder / point.name
     place.mkdir(parents=True)
     (place / sweeps.STATUS).write_text('{"state": "failed", "seconds": 1, "error": "before"}')
-    attempt(point, sweep.folder, place, 1, tmp_path)  # makes room for itself
+    _attempt(point, sweep.folder, place, 1, tmp_path)  # makes room for itself
     kept = (place / sweeps.STATUS).stat().st_ino
     assert sweep.outcomes()[point.name].state == "done"
-    attempt(point, sweep.folder, place, 1, tmp_path)
+    _attempt(point, sweep.folder, place, 1, tmp_path)
     assert (place / sweeps.STATUS).stat().st_ino == kept
     assert list((sweep.folder / sweeps.ATTEMPTS).iterdir()) == []
     assert "[3/4] Work" in (place / sweeps.LOG).read_text()

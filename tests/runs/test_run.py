@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -72,7 +73,7 @@ def test_only_for_notebooks_of_papers_the_kernel_is_warmed_up(
 ) -> None:
     source = demo("import sys\nprint('torch' in sys.modules, 'torch' in globals())")
     run(source, root=tmp_path / "runs")
-    monkeypatch.setattr(runs, "_resolve_source", lambda *_: ("demo", source, {}))
+    monkeypatch.setattr(runs, "Paper", lambda key: SimpleNamespace(key=key, notebook=source))
     run("demo", root=tmp_path / "runs")
     shown = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("[")]
     assert shown == ["False False", "True False"]

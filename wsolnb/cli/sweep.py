@@ -7,10 +7,11 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -50,7 +51,7 @@ def sweep_command(
     sweep = Sweep(points, out / points[0].run.key / (name or grid.stem))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with Watch(sweep):
+        with _shown(sweep):
             outcomes = sweep.run(jobs=jobs, backend=backend.value, address=address)
     except KeyboardInterrupt:
         done = sum(outcome.state == "done" for outcome in sweep.outcomes().values())
@@ -70,66 +71,47 @@ def sweep_command(
         raise typer.Exit(1)
 
 
-class Watch:
-    """Shows the states of a sweep while it runs: a table on a terminal, elsewhere a line for every change.
+@contextmanager
+def _shown(sweep: Sweep) -> Iterator[None]:
+    """Show the states of a sweep, read twice a second: a table on a terminal, elsewhere a line for every change."""
+    from rich.live import Live
 
-    Args:
-        sweep: The sweep; its folder is read twice a second.
-    """
+    states = {name: outcome.state for name, outcome in sweep.outcomes().items()}
+    if already := list(states.values()).count("done"):
+        typer.echo(f"{already} of {len(states)} runs are done already")
+    live = Live(auto_refresh=False) if sys.stdout.isatty() else None
 
-    def __init__(self, sweep: Sweep) -> None:
-        self.sweep = sweep
-        self._live: Any = None
-        self._seen: dict[str, str] = {}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        if sys.stdout.isatty():
-            from rich.live import Live
-
-            self._live = Live(transient=False, auto_refresh=False)
-
-    def __enter__(self) -> Self:
-        self._seen = {name: outcome.state for name, outcome in self.sweep.outcomes().items()}
-        if already := sum(state == "done" for state in self._seen.values()):
-            typer.echo(f"{already} of {len(self._seen)} runs are done already")
-        if self._live:
-            self._live.start()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._show(self.sweep.outcomes())
-        if self._live:
-            self._live.stop()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.5):
-            self._show(self.sweep.outcomes())
-
-    def _show(self, outcomes: Mapping[str, Outcome]) -> None:
-        if self._live:
-            self._live.update(table(self.sweep, outcomes, self._live.console.height - 6), refresh=True)
+    def show() -> None:
+        outcomes = sweep.outcomes()
+        if live:
+            live.update(table(sweep, outcomes, live.console.height - 6), refresh=True)
             return
         done = sum(outcome.state == "done" for outcome in outcomes.values())
         for name, outcome in outcomes.items():
-            if outcome.state not in (self._seen[name], "waiting"):
+            if outcome.state not in (states[name], "waiting"):
                 typer.echo(f"[{done}/{len(outcomes)}] {outcome.state:<8} {name} {_duration(outcome)}".rstrip())
-            self._seen[name] = outcome.state
+            states[name] = outcome.state
+
+    def show_regularly() -> None:
+        while not stop.wait(0.5):
+            show()
+
+    stop, thread = threading.Event(), threading.Thread(target=show_regularly, daemon=True)
+    with live or nullcontext():
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            show()
 
 
 _COLOURS = {"running": "yellow", "failed": "red", "waiting": "dim", "done": "green"}
 
 
 def table(sweep: Sweep, outcomes: Mapping[str, Outcome], rows: int) -> Table:
-    """A table of the runs; if not all of them fit, those that run or failed.
-
-    Args:
-        sweep: The sweep.
-        outcomes: The states of its points by name.
-        rows: How many rows fit; the caption counts all runs.
-    """
+    """A table of the runs; if there are more than ``rows``, those that run or failed. The caption counts all."""
     from rich.table import Table
 
     order = list(_COLOURS)

@@ -36,31 +36,18 @@ _CPU_IMAGES = 4  # images of the measured step on a CPU; time and memory are sca
 
 @dataclass(frozen=True)
 class Training:
-    """One kind of training of a run.
-
-    Attributes:
-        what: What is trained.
-        network: Name of the backbone.
-        images: Images per epoch, or None if unknown.
-        epochs: Passes over them.
-        batch: Images per step.
-        side: Side of the images in pixels.
-        stride: Pixels per cell of the features, or None for the backbone's own.
-        times: How many trainings of this kind.
-        frozen: Whether the backbone is.
-        objects: Whether every object is an image of its own, so that ``images`` is a lower bound.
-    """
+    """One kind of training of a run."""
 
     what: str
-    network: str
-    images: int | None
+    network: str  # name of the backbone
+    images: int | None  # per epoch; None if unknown
     epochs: int
-    batch: int
-    side: int
-    stride: int | None = None
-    times: int = 1
-    frozen: bool = False
-    objects: bool = False
+    batch: int  # images per step
+    side: int  # of the images, in pixels
+    stride: int | None = None  # pixels per cell of the features; None for the backbone's own
+    times: int = 1  # trainings of this kind
+    frozen: bool = False  # whether the backbone is
+    objects: bool = False  # whether every object is an image of its own, so that there are at least as many as images
 
     @property
     def steps(self) -> int | None:
@@ -75,11 +62,11 @@ class Training:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a run trains: the data set in words, all parameters, the number of classes if known, and the trainings."""
+    """What a run trains."""
 
-    dataset: str
-    parameters: dict[str, Any]
-    classes: int | None
+    dataset: str  # in words
+    parameters: dict[str, Any]  # all of them
+    classes: int | None  # None if unknown
     trainings: list[Training]
 
 
@@ -104,8 +91,7 @@ def budget(source: str, parameters: Mapping[str, object] | None = None, *, recip
     values = resolve(source, parameters, recipe=recipe).parameters
     critters = values.get("dataset", "critters") == "critters"
     if critters:
-        images, dataset = None, "critters (drawn here)"
-        classes = values.get("families", 4) * values.get("species", 3)
+        images, dataset, classes = None, "critters (drawn here)", values.get("families", 4) * values.get("species", 3)
     else:
         official = _official(values, Path(recipe).stem if recipe else "")
         images, origin = _count_images(values, official)
@@ -194,20 +180,12 @@ def _count_images(values: Mapping[str, Any], official: Source | None) -> tuple[i
 
 @dataclass(frozen=True)
 class Step:
-    """One step of training that was measured.
+    """One step of training that was measured."""
 
-    Attributes:
-        seconds: Time of a whole batch.
-        memory: Its peak in bytes: weights, gradients, momentum, and what is kept for the backward pass.
-        parameters: Number of weights.
-        measured: Images in the measured step.
-        device: Where it was measured.
-    """
-
-    seconds: float
-    memory: int
-    parameters: int
-    measured: int
+    seconds: float  # of a whole batch
+    memory: int  # its peak in bytes: weights, gradients, momentum, and what is kept for the backward pass
+    parameters: int  # number of weights
+    measured: int  # images in the measured step
     device: str
 
 

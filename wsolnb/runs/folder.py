@@ -48,21 +48,19 @@ def claimed_folder(parent: Path, name: str | None, default: str, parameters: str
             raise FileExistsError(f"{folder} {problem}")
     else:
         raise FileExistsError(f"{parent} holds too many runs named {default}: delete some")
-    unfinished = folder / _UNFINISHED
+    stopped = False
     try:
         (folder / PARAMETERS).write_text(parameters, encoding="utf-8")
         yield folder
     except KeyboardInterrupt:
-        lock.release()
-        unfinished.touch()  # some versions of filelock delete the file
+        stopped = True
         raise
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-    else:
-        unfinished.unlink(missing_ok=True)
     finally:
+        if not stopped:
+            (folder / _UNFINISHED).unlink(missing_ok=True)
         lock.release()
+        if stopped:
+            (folder / _UNFINISHED).touch()  # some versions of filelock delete it
 
 
 def _claim(folder: Path, lock: FileLock, parameters: str) -> str:
@@ -73,9 +71,6 @@ def _claim(folder: Path, lock: FileLock, parameters: str) -> str:
     except FileExistsError:
         if not Path(lock.lock_file).exists():
             return taken
-    else:
-        lock.acquire(timeout=0)
-        return ""
     try:
         lock.acquire(timeout=0)
     except Timeout:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
-from wsolnb.runs.parameters import known_parameters, read_recipe, values_of
+from wsolnb.runs.parameters import known_parameters, read_recipe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,31 +59,18 @@ def paper_keys() -> list[str]:
 
 @dataclass(frozen=True)
 class Claim:
-    """One headline claim, which compares a metric of two results of a run.
-
-    Attributes:
-        id: Short name.
-        says: What the paper says, in our words.
-        where: Section, table or figure.
-        kind: ``greater`` (first > second), ``less`` (first < second) or ``equal`` (at most ``margin`` apart).
-        metric: Name of the metric in the run.
-        first: Name of the first result.
-        second: Name of the second result.
-        reported: The paper's numbers for first and second, in ``unit``.
-        unit: ``%`` for percent of a measured fraction, or empty for the number as it is.
-        margin: For ``equal``: the largest difference that counts as equal, in ``unit``.
-    """
+    """One headline claim, which compares a metric of two results of a run."""
 
     id: str
-    says: str
-    where: str
-    kind: Literal["greater", "less", "equal"]
+    says: str  # what the paper says, in our words
+    where: str  # section, table or figure
+    kind: Literal["greater", "less", "equal"]  # first > second, first < second, or at most `margin` apart
     metric: str
-    first: str
+    first: str  # name of a result, as in Paper.methods
     second: str
-    reported: tuple[float, float]
-    unit: str = ""
-    margin: float = 0.0
+    reported: tuple[float, float]  # the paper's numbers for first and second, in `unit`
+    unit: str = ""  # "%" for percent of a measured fraction, or empty for the number as it is
+    margin: float = 0.0  # for "equal": the largest difference that counts as equal, in `unit`
 
     def __post_init__(self) -> None:
         if self.kind not in ("greater", "less", "equal"):
@@ -105,11 +92,7 @@ class Paper:
     """One paper of the suite, by its key: the folder name below ``papers/``, such as ``barz2022``.
 
     Attributes:
-        key: The key.
         folder: ``papers/<key>/``.
-        title: Title of the paper.
-        authors: Its authors.
-        year: Year of publication.
         notebook: The notebook that walks through it.
         card: The card, a Markdown file.
         methods: Names of the results of a run, with a description of each.
@@ -146,9 +129,8 @@ class Paper:
         """Every number the paper prints, one per row.
 
         Returns:
-            Columns ``table`` (where the paper prints it), ``row`` (the paper's name for it), ``method`` (ours, if the
-            number belongs to one), ``dataset``, ``metric``, ``value``, ``unit`` and ``note``; empty text if not
-            applicable.
+            Columns ``table`` and ``row`` (where it is printed), ``method`` (our name), ``dataset``, ``metric``,
+            ``value``, ``unit`` and ``note``; empty text if not applicable.
 
         Example:
             >>> reported = Paper("barz2022").reported()
@@ -209,7 +191,10 @@ class Paper:
         Raises:
             ValueError: If one is missing or does not fit its type.
         """
-        return values_of(known_parameters(self.notebook), namespace)
+        known = known_parameters(self.notebook)
+        if missing := [name for name in known if name not in namespace]:
+            raise ValueError(f"no variable for the parameters {', '.join(missing)}: run the parameters cell first")
+        return {name: parameter.take(namespace[name]) for name, parameter in known.items()}
 
     def beside(self, metrics: Mapping[str, Mapping[str, Any]], dataset: str) -> pd.DataFrame:
         """Put reported and measured numbers side by side.

@@ -25,11 +25,7 @@ _BOOLS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no"
 class Parameter:
     """One line of a parameters cell: ``name: type = default  # help``.
 
-    Attributes:
-        name: Name of the variable.
-        type: ``int``, ``float``, ``str``, ``bool``, ``list`` or ``dict``; a list may name its items: ``list[float]``.
-        default: The value in the notebook.
-        help: The comment at the end of the line.
+    Types are ``int``, ``float``, ``str``, ``bool``, ``list`` and ``dict``; a list may name its items: ``list[float]``.
     """
 
     name: str
@@ -168,19 +164,3 @@ def checked(known: Mapping[str, Parameter], given: Mapping[str, object], noteboo
     if unknown:
         raise ValueError(f"{notebook} has no parameter {', '.join(unknown)}; known: {', '.join(known) or 'none'}")
     return {name: known[name].take(value) for name, value in given.items()}
-
-
-def values_of(known: Mapping[str, Parameter], namespace: Mapping[str, object]) -> dict[str, Any]:
-    """The values of the parameters among variables, checked against their types.
-
-    Raises:
-        ValueError: If one is missing or does not fit.
-
-    Example:
-        >>> values_of({"epochs": Parameter("epochs", "int", 8)}, {"epochs": 3, "other": None})
-        {'epochs': 3}
-    """
-    missing = [name for name in known if name not in namespace]
-    if missing:
-        raise ValueError(f"no variable for the parameters {', '.join(missing)}: run the parameters cell first")
-    return {name: parameter.take(namespace[name]) for name, parameter in known.items()}

@@ -29,11 +29,7 @@ NOTEBOOK = "notebook.ipynb"
 
 
 class RunFailed(RuntimeError):
-    """A notebook did not reach its end.
-
-    Attributes:
-        notebook: The notebook as far as it came, with the error in it.
-    """
+    """A notebook did not reach its end; ``notebook`` is as far as it came, with the error in it."""
 
     def __init__(self, message: str, notebook: Path) -> None:
         super().__init__(message)
@@ -41,12 +37,7 @@ class RunFailed(RuntimeError):
 
 
 class Stopped(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM ended the run; a training that was running has saved itself and printed where.
-
-    Attributes:
-        number: The signal.
-        notebook: The notebook as far as it came.
-    """
+    """The signal ``number`` ended the run; a training that was running has saved itself and printed where."""
 
     def __init__(self, number: int, cell: str, notebook: Path) -> None:
         at = f" in {cell}" if cell else ""
@@ -57,23 +48,14 @@ class Stopped(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class ResolvedRun:
-    """A run with all its parameters, checked.
+    """A run with all its parameters, checked."""
 
-    Attributes:
-        key: Key of the paper, or the notebook's stem.
-        notebook: The notebook.
-        given: The parameters that override the notebook's defaults.
-        parameters: All parameters but ``out``.
-        has_out: Whether the notebook has a parameter ``out``.
-        warm_up: Whether the kernel imports the suite's packages before the first cell does.
-    """
-
-    key: str
+    key: str  # of the paper, or the notebook's stem
     notebook: Path
-    given: dict[str, Any]
-    parameters: dict[str, Any]
-    has_out: bool
-    warm_up: bool
+    given: dict[str, Any]  # the parameters that override the notebook's defaults
+    parameters: dict[str, Any]  # all of them but out
+    has_out: bool  # whether the notebook has a parameter out
+    warm_up: bool  # whether the kernel imports the suite's packages before the first cell does
 
     @property
     def text(self) -> str:
@@ -133,24 +115,21 @@ def resolve(
         >>> resolve("barz2022", {"epochs": "3"}, recipe="smoke").parameters["epochs"]
         3
     """
-    key, notebook, layer = _resolve_source(str(source), recipe)
+    paper = None if str(source).endswith(".ipynb") else Paper(str(source))
+    layer: dict[str, Any] = {}
+    if paper and recipe is not None and not recipe.endswith((".yaml", ".yml")):
+        layer = paper.recipe(recipe)
+    elif recipe:
+        layer = read_recipe(recipe)
+    notebook = paper.notebook if paper else Path(source)
     known = known_parameters(notebook)
     given = checked(known, {**layer, **(parameters or {})}, notebook.name)
     if "out" in given:
         raise ValueError("parameter out is set by the run itself: choose its folder by name and root")
     values = {parameter.name: parameter.default for parameter in known.values()} | given
     values.pop("out", None)
-    return ResolvedRun(key, notebook, given, values, "out" in known, warm_up=not str(source).endswith(".ipynb"))
-
-
-def _resolve_source(source: str, recipe: str | None) -> tuple[str, Path, dict[str, Any]]:
-    if source.endswith(".ipynb"):
-        return Path(source).stem, Path(source), read_recipe(recipe) if recipe else {}
-    paper = Paper(source)
-    if recipe is None:
-        return paper.key, paper.notebook, {}
-    layer = read_recipe(recipe) if recipe.endswith((".yaml", ".yml")) else paper.recipe(recipe)
-    return paper.key, paper.notebook, layer
+    key = paper.key if paper else notebook.stem
+    return ResolvedRun(key, notebook, given, values, has_out="out" in known, warm_up=paper is not None)
 
 
 _KERNEL_OPTIONS = (
@@ -170,7 +149,7 @@ def execute(
     environment: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> None:
-    """Execute a run in a folder that exists and holds no files of another run.
+    """Execute a run in a folder that exists and holds no files of another run; errors as in :func:`run`.
 
     Args:
         resolved: The run.
@@ -178,10 +157,6 @@ def execute(
         log: Text file for progress and what cells print, in place of standard output.
         environment: Variables of the kernel, added to those of this process.
         cwd: Working directory of the kernel; by default that of this process.
-
-    Raises:
-        RunFailed: If a cell raises or the kernel dies; the notebook is kept.
-        Stopped: After Ctrl-C or SIGTERM in the main thread, as in :func:`run`.
 
     Example:
         >>> execute(resolve("barz2022", recipe="smoke"), Path("empty-folder"))  # doctest: +SKIP

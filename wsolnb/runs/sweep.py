@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import yaml
 from filelock import FileLock, Timeout
@@ -27,46 +27,28 @@ from wsolnb.runs.parameters import read_recipe
 from wsolnb.runs.run import ResolvedRun, execute, resolve
 from wsolnb.runs.workers import Backend, one_gpu, thread_caps, worker_pool
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-
 ATTEMPTS, LOG, STATUS = ".attempts", "log.txt", "status.json"
 _TRIES = 2
 
 
 @dataclass(frozen=True)
 class Point:
-    """One combination of parameters.
+    """One combination of parameters."""
 
-    Attributes:
-        name: Name of its folder: the values that vary, and a hash of all parameters.
-        varied: The parameters that vary in the sweep.
-        run: The run.
-    """
-
-    name: str
-    varied: dict[str, Any]
+    name: str  # of its folder: the values that vary, and a hash of all parameters
+    varied: dict[str, Any]  # the parameters that vary in the sweep
     run: ResolvedRun
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The state of a point.
-
-    Attributes:
-        state: ``waiting``, ``running``, ``done`` or ``failed``.
-        seconds: Duration of a run that ended.
-        error: Why it failed.
-        progress: The running cell, such as ``[3/9] Training``.
-        since: When it started, in seconds since 1970, while it runs.
-    """
+    """The state of a point."""
 
     state: Literal["waiting", "running", "done", "failed"] = "waiting"
-    seconds: float = 0.0
-    error: str = ""
-    progress: str = ""
-    since: float = 0.0
+    seconds: float = 0.0  # duration of a run that ended
+    error: str = ""  # why it failed
+    progress: str = ""  # the running cell, such as "[3/9] Training"
+    since: float = 0.0  # when a running one started, in seconds since 1970
 
 
 def read_grid(
@@ -76,13 +58,10 @@ def read_grid(
 
     Args:
         source: Key of a paper, or path of a notebook.
-        grid: YAML file of parameters. A list varies the parameter, anything else sets it. A parameter that is itself a
-            list is varied by a list of lists.
+        grid: YAML file of parameters. A list varies the parameter (the last one fastest), anything else sets it. A
+            parameter that is itself a list is varied by a list of lists.
         recipe: Recipe that the grid overrides.
         given: Further parameters of all runs, such as those of a command line.
-
-    Returns:
-        The points, the last parameter of the file varying fastest.
 
     Raises:
         ValueError: If a name is unknown or a value does not fit, a list is empty or repeats a value, or a parameter
@@ -131,11 +110,7 @@ def _name(varied: Mapping[str, Any], run: ResolvedRun) -> str:
 
 
 class Sweep:
-    """The points of a sweep and their folder, which shows their states while they run.
-
-    Args:
-        points: The points, of :func:`read_grid`.
-        folder: Folder of the runs; may hold some of them already.
+    """The points of a sweep and the folder of their runs, which may hold some of them already.
 
     Example:
         >>> point = Point("seed-1-0a1b2c3d4e", {"seed": 1}, resolve("barz2022", {"seed": 1}, recipe="smoke"))
@@ -173,13 +148,9 @@ class Sweep:
         """Run every point that is not done, retry failed ones once, and collect all metrics in ``results.csv``.
 
         Args:
-            jobs: How many at a time; 0 for one per GPU or, without GPUs, one per two cores. A running cluster decides
-                by its workers.
+            jobs: How many at a time; 0 for one per GPU or, without GPUs, one per two cores.
             backend: ``loky`` (processes of this machine) or ``dask``.
-            address: ``HOST:PORT`` of a Dask scheduler, whose workers see the same folders.
-
-        Returns:
-            The outcome of every point by name.
+            address: ``HOST:PORT`` of a Dask scheduler, whose workers see the same folders and decide on ``jobs``.
 
         Raises:
             BlockingIOError: If another process runs a sweep in the folder.
@@ -199,7 +170,7 @@ class Sweep:
                         self._run(n_jobs, per_machine)
                 finally:
                     shutil.rmtree(self.folder / ATTEMPTS, ignore_errors=True)
-                    self.collect()
+                    self._collect()
         except Timeout:
             raise BlockingIOError(f"another sweep works in {self.folder}: wait for it, or give another name") from None
         return self.outcomes()
@@ -211,13 +182,13 @@ class Sweep:
         tries = {name: 0 for name, folder in folders.items() if _ended(folder).state != "done"}
         while remaining := [point for point in self.points if tries.get(point.name, _TRIES) < _TRIES]:
             jobs = [
-                joblib.delayed(attempt)(point, self.folder, folders[point.name], per_machine, Path.cwd())
+                joblib.delayed(_attempt)(point, self.folder, folders[point.name], per_machine, Path.cwd())
                 for point in remaining
             ]
             broken: Exception | None = None
             try:
                 joblib.Parallel(n_jobs=n_jobs, batch_size=1, pre_dispatch="all")(jobs)
-            except Exception as error:  # attempt() raises nothing: the workers themselves died
+            except Exception as error:  # _attempt() raises nothing: the workers themselves died
                 broken = error
             started = {path.name.partition("@")[0] for path in self.folder.glob(f"{ATTEMPTS}/*@*")}
             shutil.rmtree(self.folder / ATTEMPTS, ignore_errors=True)
@@ -232,12 +203,8 @@ class Sweep:
             if broken is not None and tries == before:
                 raise ConnectionError(f"the workers stopped before a run began: {broken}") from broken
 
-    def collect(self) -> pd.DataFrame:
-        """Write the metrics and parameters of all runs in the folder that are done to ``results.csv``.
-
-        Returns:
-            The table, as :func:`wsolnb.runs.record.load_runs` gives it.
-        """
+    def _collect(self) -> None:
+        """Write the metrics and parameters of all runs in the folder that are done to ``results.csv``."""
         from wsolnb.runs.record import load_runs
 
         table = load_runs(self.folder)
@@ -246,22 +213,12 @@ class Sweep:
         partial = self.folder / "results.csv.part"
         table.to_csv(partial, index=False)
         partial.replace(self.folder / "results.csv")
-        return table
 
 
-def attempt(point: Point, sweep: Path, run_folder: Path, per_machine: int, cwd: Path) -> None:
-    """Run a point once, on the worker that calls this, and keep the result or the failure in its final folder.
+def _attempt(point: Point, sweep: Path, run_folder: Path, per_machine: int, cwd: Path) -> None:
+    """Run a point once and move the result or the failure to its final folder; this is what a worker executes.
 
-    Args:
-        point: The point.
-        sweep: Folder of the sweep.
-        run_folder: Final folder of the run.
-        per_machine: How many runs share the cores of a machine.
-        cwd: Working directory of the kernel, if the worker's machine has it.
-
-    Example:
-        >>> sweep = Path("sweeps/seeds")
-        >>> attempt(point, sweep, sweep / point.name, 1, Path.cwd())  # doctest: +SKIP
+    The cores of the worker's machine are shared by ``per_machine`` runs; the kernel works in ``cwd`` if it exists.
     """
     folder = sweep / ATTEMPTS / f"{point.name}@{uuid.uuid4().hex[:8]}"
     started, error = time.time(), ""

@@ -72,13 +72,7 @@ def verdicts(
 def _test(claim: Claim, measured: Measured) -> dict[str, object]:
     record: dict[str, object] = {
         "claim": claim.id,
-        "says": claim.says,
-        "where": claim.where,
-        "kind": claim.kind,
-        "metric": claim.metric,
-        "first": claim.first,
-        "second": claim.second,
-        "unit": claim.unit,
+        **{name: getattr(claim, name) for name in ("says", "where", "kind", "metric", "first", "second", "unit")},
         "reported_first": claim.reported[0],
         "reported_second": claim.reported[1],
         **dict.fromkeys(("measured_first", "measured_second", "difference", "low", "high"), math.nan),
@@ -94,17 +88,11 @@ def _test(claim: Claim, measured: Measured) -> dict[str, object]:
         return record | {"note": f"{claim.metric} is not defined on these images"}
     gap = first.minus(second)
     value, low, high = (claim.scale * end for end in (gap.value, gap.low, gap.high))
-    return record | {"difference": value, "low": low, "high": high, "verdict": judge(claim, value, low, high)}
+    return record | {"difference": value, "low": low, "high": high, "verdict": _judge(claim, value, low, high)}
 
 
-def judge(claim: Claim, value: float, low: float, high: float) -> str:
-    """Turn a measured difference, first minus second, and its 95 % interval into a verdict, all in the claim's unit.
-
-    Example:
-        >>> claim = Paper("barz2022").claims()[0]
-        >>> judge(claim, 4.6, 3.9, 5.3), judge(claim, 0.4, -0.3, 1.1), judge(claim, -1.0, -2.0, 0.1)
-        ('reproduced', 'same direction', 'not reproduced')
-    """
+def _judge(claim: Claim, value: float, low: float, high: float) -> str:
+    """Turn a measured difference, first minus second, and its 95 % interval into a verdict, all in the claim's unit."""
     if claim.kind == "equal":
         holds, significant = abs(value) <= claim.margin, max(abs(low), abs(high)) <= claim.margin
     else:

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,13 +49,9 @@ def gpus() -> list[str]:
 
 @contextmanager
 def one_gpu(parameters: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    """Reserve a GPU of this machine for one run, or wait for one; a lock that ends with the process.
+    """Reserve a GPU of this machine for one run, or wait for one; give the variables that make only it visible.
 
-    Args:
-        parameters: Of the run; if ``device`` is ``cpu`` or the machine has no GPU, none is reserved.
-
-    Returns:
-        Environment variables that make only this GPU visible.
+    None is reserved if the run's parameter ``device`` is ``cpu``, or the machine has none.
 
     Example:
         >>> with one_gpu({"device": "cpu"}) as variables:
@@ -84,15 +80,9 @@ def one_gpu(parameters: Mapping[str, Any]) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def worker_pool(backend: Backend, address: str, jobs: int) -> Iterator[tuple[int, int]]:
-    """Set joblib's backend.
+    """Set joblib's backend; give ``n_jobs`` for ``joblib.Parallel``, and how many runs share a machine.
 
-    Args:
-        backend: ``loky`` or ``dask``.
-        address: Of Dask's scheduler; empty for workers on this machine.
-        jobs: How many runs at a time; 0 for one per GPU or, without GPUs, one per two cores.
-
-    Returns:
-        ``n_jobs`` for ``joblib.Parallel``, and how many runs share a machine.
+    Arguments as for :meth:`wsolnb.runs.sweep.Sweep.run`.
 
     Raises:
         ValueError: If there is no such backend, or loky is given an address.
@@ -127,16 +117,11 @@ def _dask(address: str, jobs: int) -> Iterator[Any]:
         from distributed import Client, LocalCluster
     except ImportError:
         raise ModuleNotFoundError("backend dask needs the extra 'cluster': pip install 'wsolnb[cluster]'") from None
-    if not address:
-        with (
-            LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None) as cluster,
-            Client(cluster) as client,
-        ):
+    local: dict[str, Any] = {"n_workers": jobs, "threads_per_worker": 1, "dashboard_address": None}
+    with nullcontext(address) if address else LocalCluster(**local) as scheduler:
+        try:
+            client = Client(scheduler, timeout=10)
+        except (OSError, ValueError) as error:
+            raise ConnectionError(f"no scheduler of Dask answers at {address}: {error}") from None
+        with client:
             yield client
-        return
-    try:
-        client = Client(address, timeout=10)
-    except (OSError, ValueError) as error:
-        raise ConnectionError(f"no scheduler of Dask answers at {address}: {error}") from None
-    with client:
-        yield client

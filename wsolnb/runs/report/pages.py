@@ -111,13 +111,13 @@ class _Renderer(IPythonRenderer):
     """Markdown with formulas as MathML, and without links to local files, which a page does not come with."""
 
     def block_math(self, body: str) -> str:
-        return formula(body, "block")
+        return _formula(body, "block")
 
     def inline_math(self, body: str) -> str:
-        return formula(body, "inline")
+        return _formula(body, "inline")
 
     def latex_environment(self, name: str, body: str) -> str:
-        return formula(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
+        return _formula(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
 
     def link(self, text: str, url: str, title: str | None = None) -> str:
         if re.match(r"(?:[a-z]+:|#)", url):
@@ -138,13 +138,8 @@ def _markdown(context: Any, source: str) -> str:
     return str(MarkdownWithMath(renderer=renderer).render(source))
 
 
-def formula(latex: str, display: str = "inline") -> str:
-    """A LaTeX formula without delimiters as MathML, `inline` or `block`; as it is if it cannot be parsed.
-
-    Example:
-        >>> formula("x^2").endswith("<msup><mi>x</mi><mn>2</mn></msup></mrow></math>")
-        True
-    """
+def _formula(latex: str, display: str = "inline") -> str:
+    """A LaTeX formula without delimiters as MathML, `inline` or `block`; as it is if it cannot be parsed."""
     try:
         braced = re.sub(r"(\\math(?:cal|bb|bf|frak|scr|sf|rm))\s+(\w)", r"\1{\2}", latex)  # else plain letters
         return str(convert(braced, display=display))

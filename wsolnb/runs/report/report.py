@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,23 +29,14 @@ _COLUMNS = ["run", "kind", "method", "metric", "value", "low", "high", "verdict"
 
 @dataclass
 class Run:
-    """One executed notebook and the results of its run.
+    """One executed notebook and the results of its run."""
 
-    Attributes:
-        name: Name in the report, and of the page.
-        notebook: The file.
-        record: Content of `metrics.json`; empty if the run did not reach its end.
-        figures: Name and thumbnail (a data URI) of every figure.
-        sheet: A contact sheet of detections (a data URI), or empty.
-        note: Why something is missing.
-    """
-
-    name: str
+    name: str  # in the report, and of the page
     notebook: Path
-    record: Mapping[str, Any] = field(default_factory=dict)
-    figures: list[tuple[str, str]] = field(default_factory=list)
-    sheet: str = ""
-    note: str = ""
+    record: Mapping[str, Any] = field(default_factory=dict)  # metrics.json; empty if the run did not reach its end
+    figures: list[tuple[str, str]] = field(default_factory=list)  # names and thumbnails (data URIs)
+    sheet: str = ""  # a contact sheet of detections (a data URI), or empty
+    note: str = ""  # why something is missing
 
     @property
     def metrics(self) -> list[str]:
@@ -72,7 +64,7 @@ def report(runs: Sequence[str | Path], out: str | Path, *, theme: str = "light")
     """
     if theme not in ("light", "dark"):
         raise ValueError(f"theme {theme!r} is neither light nor dark")
-    executed = find_runs(runs)
+    executed = _find_runs(runs)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     for run in executed:
@@ -90,22 +82,8 @@ def report(runs: Sequence[str | Path], out: str | Path, *, theme: str = "light")
     return index
 
 
-def find_runs(paths: Sequence[str | Path]) -> list[Run]:
-    """The executed notebooks at or below the given paths, with their records.
-
-    Raises:
-        FileNotFoundError: If a path does not exist or has no executed notebook below it.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     run = Path(folder, "barz2022", "default")
-        ...     run.mkdir(parents=True)
-        ...     _ = (run / NOTEBOOK).write_text("{}")
-        ...     _ = (run / "metrics.json").write_text('{"metrics": {"cam": {"ap50": {"value": 0.5}}}}')
-        ...     [(run.name, run.metrics) for run in find_runs([folder])]
-        [('barz2022-default', ['ap50'])]
-    """
+def _find_runs(paths: Sequence[str | Path]) -> list[Run]:
+    """The executed notebooks at or below the given paths, with their records."""
     notebooks: dict[Path, Path] = {}
     for root in map(Path, paths):
         if not root.exists():
@@ -118,11 +96,8 @@ def find_runs(paths: Sequence[str | Path]) -> list[Run]:
     runs: dict[str, Run] = {}
     for path, notebook in notebooks.items():
         base = "-".join(path.parts[-3:-1]) if path.name == NOTEBOOK else path.stem
-        name = base = re.sub(r"[^\w.+-]", "_", base)
-        number = 1
-        while name in runs:
-            number += 1
-            name = f"{base}-{number}"
+        base = re.sub(r"[^\w.+-]", "_", base)
+        name = next(name for name in chain([base], (f"{base}-{k}" for k in count(2))) if name not in runs)
         runs[name] = Run(name, notebook)
         _read_record(runs[name])
     return list(runs.values())
