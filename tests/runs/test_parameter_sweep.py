@@ -230,7 +230,7 @@ def test_backends_say_what_they_need(notebook: Path, tmp_path: Path, monkeypatch
     with pytest.raises(ValueError, match="loky works on this machine: --address here:1 goes with dask"):
         sweep.run(address="here:1")
     with pytest.raises(ValueError, match="backend is 'slurm', not loky or dask"):
-        sweep.run(backend="slurm")  # type: ignore[arg-type]
+        sweep.run(backend="slurm")
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ModuleNotFoundError, match=r"wsolnb\[cluster\]"):
         sweep.run(backend="dask")

@@ -52,7 +52,7 @@ def sweep_command(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with _shown(sweep):
-            outcomes = sweep.run(jobs=jobs, backend=backend.value, address=address)
+            outcomes = sweep.run(jobs=jobs, backend=backend, address=address)
     except KeyboardInterrupt:
         done = sum(outcome.state == "done" for outcome in sweep.outcomes().values())
         message = f"stopped; {done} of {len(points)} runs are done: give the same command again to go on"

@@ -125,7 +125,8 @@ def _trainings(
 
     parts = entry.get("times", 1)
     frozen = value("frozen", "") if "frozen" in entry else False
-    networks = values.get(name := entry.get("network", "backbone"), name)
+    name = entry.get("network", "backbone")
+    networks = values.get(name, name)
     for network in networks if isinstance(networks, list) else [networks]:
         training = Training(
             entry["what"],
@@ -248,15 +249,15 @@ def measure_step(training: Training, classes: int, *, device: str = "auto", prec
     except torch.OutOfMemoryError:
         size = f"{count} images of {training.side} px through {training.network}"
         raise ValueError(f"a step of {size} does not fit into the memory of {target}: lower batch_size") from None
-    scale = training.batch / count
+    scale, weights = training.batch / count, list(net.parameters())
     if gpu:
         memory = torch.cuda.max_memory_allocated(target)
     else:  # weights, their gradients and momentum, and whatever else autograd saved
-        weights = {weight.untyped_storage().data_ptr() for weight in net.parameters()}
-        activations = sum(size for pointer, size in saved.items() if pointer not in weights)
-        state = sum(weight.nbytes for weight in net.parameters()) + 2 * sum(weight.nbytes for weight in trained)
-        memory = int(state + scale * activations)
-    return Step(seconds * scale, memory, sum(weight.numel() for weight in net.parameters()), count, str(target))
+        for weight in weights:
+            saved.pop(weight.untyped_storage().data_ptr(), None)
+        state = sum(weight.nbytes for weight in weights) + 2 * sum(weight.nbytes for weight in trained)
+        memory = int(state + scale * sum(saved.values()))
+    return Step(seconds * scale, memory, sum(weight.numel() for weight in weights), count, str(target))
 
 
 def describe(plan: Budget) -> Iterator[str]:
@@ -285,8 +286,7 @@ def describe(plan: Budget) -> Iterator[str]:
         yield f"training    {training.what}: {training.times} x {training.epochs} epochs"
         yield f"  model     {training.network} with a linear head, {step.parameters:,} weights{frozen}"
         yield f"  steps     {count}, of {training.batch} images of {training.side} px, {images} images in an epoch"
-        measured = f"measured on {step.measured} images on {step.device}"
-        yield f"  a step    {step.seconds:.3g} s, {human(step.memory)} ({measured})"
+        yield f"  a step    {step.seconds:.3g} s, {human(step.memory)} (measured on {step.measured} images on {step.device})"
         seconds += (training.steps or 0) * step.seconds
     memory = max((step.memory for step in steps.values()), default=0)
     yield f"memory      about {human(memory)} for the largest step, besides data and libraries"

@@ -15,15 +15,10 @@ _UNFINISHED = ".unfinished"  # locked while a run works in the folder; left behi
 
 @contextmanager
 def claimed_folder(parent: Path, name: str | None, default: str, parameters: str) -> Iterator[Path]:
-    """Lock a folder for a run, and write its ``parameters.yaml``.
+    """Lock the folder ``parent/name`` for a run, and write the text of its ``parameters.yaml``.
 
-    The folder is new, or was left behind by a run of the same parameters that was stopped or killed.
-
-    Args:
-        parent: The folder above it.
-        name: Its name; None for ``default``, numbered if that is taken.
-        default: The name if there is none.
-        parameters: Text of ``parameters.yaml``.
+    The folder is new, or was left behind by a run of the same parameters that was stopped or killed. Without a name it
+    is ``default``, numbered if that is taken.
 
     Raises:
         ValueError: If ``name`` is no name.

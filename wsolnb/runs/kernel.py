@@ -21,11 +21,7 @@ class Kernel(AsyncKernelManager):
     cell_started, interrupt_requested = False, False
 
     def request_interrupt(self, number: int) -> None:
-        """Interrupt the running cell, or as soon as it starts the one that was just sent.
-
-        Args:
-            number: The signal that was received, for the message.
-        """
+        """Because of a signal, interrupt the running cell, or as soon as it starts the one that was just sent."""
         os.write(2, f"{signal.Signals(number).name}: stopping; a training saves first. Again to kill it\n".encode())
         self.interrupt_requested = True
         self._interrupt()

@@ -26,8 +26,7 @@ _NOT_RECIPES = ("paper.yaml", "claims.yaml", "trainings.yaml")
 def suite_folder() -> Path:
     """Find the folder that holds ``papers/`` and ``notebooks/``.
 
-    It is the working directory or one above it, the folder of the package (an editable install), or inside the package
-    (an installed wheel).
+    It is the working directory or above it, beside the package (an editable install), or inside (an installed wheel).
 
     Raises:
         FileNotFoundError: If there is none; the message lists the folders searched.
@@ -204,8 +203,7 @@ class Paper:
             dataset: The data set of the reported numbers, as in ``reported().dataset``.
 
         Returns:
-            One row per method, and two columns per metric, ``reported`` and ``measured``, both in percent; NaN where a
-            number is missing.
+            A row per method, and for every metric the columns ``reported`` and ``measured`` in percent, NaN if missing.
 
         Example:
             >>> table = Paper("barz2022").beside({"cam": {"ap25": 0.25}}, "COCO")

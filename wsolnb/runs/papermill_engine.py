@@ -44,7 +44,6 @@ class _Engine(NBClientEngine):
         start_timeout: int,
         **options: Any,
     ) -> None:
-        """Execute the notebook in ``kernel``; ``kernel_name`` and ``input_path`` are not used."""
         options |= {"log": logger, "startup_timeout": start_timeout, "shutdown_kernel": "immediate"}
         _Client(nb_man, km=kernel, **options).execute(cleanup_kc=True)
 

@@ -60,17 +60,16 @@ def _convert(value: object, kind: str) -> Any:
             raise TypeError
         return [_convert(item, items) for item in loaded] if base == "list" and items else loaded
     if base == "bool":
-        if isinstance(value, str) and value.lower() in _BOOLS:
-            return _BOOLS[value.lower()]
-        if isinstance(value, bool):
-            return value
-    elif base == "str" and isinstance(value, str):
-        return value
-    elif base == "int" and isinstance(value, int | str) and not isinstance(value, bool):
-        return int(value)
-    elif base == "float" and isinstance(value, float | int | str) and not isinstance(value, bool):
-        return float(value)
-    raise TypeError
+        value = _BOOLS.get(value.lower()) if isinstance(value, str) else value
+    allowed: dict[str, tuple[type, ...]] = {
+        "bool": (bool,),
+        "str": (str,),
+        "int": (int, str),
+        "float": (float, int, str),
+    }
+    if not isinstance(value, allowed[base]) or (isinstance(value, bool) and base != "bool"):
+        raise TypeError
+    return {"int": int, "float": float}.get(base, lambda same: same)(value)
 
 
 def known_parameters(notebook: str | Path) -> dict[str, Parameter]:

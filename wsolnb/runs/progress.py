@@ -33,9 +33,6 @@ class CellProgress:
         total: Number of code cells.
         log: File for the plain lines; by default standard output.
 
-    Attributes:
-        cell: The running cell, such as ``cell 3 (Training)``; empty before the first.
-
     Example:
         >>> with CellProgress(12) as progress:
         ...     progress.write("loss 0.31\rloss 0.27")
@@ -43,7 +40,7 @@ class CellProgress:
     """
 
     def __init__(self, total: int, log: TextIO | None = None) -> None:
-        self.cell = ""
+        self.cell = ""  # the running cell, such as "cell 3 (Training)"
         self._log = log
         self._total = total
         self._done = 0

@@ -50,9 +50,8 @@ def record(
         about: Anything else worth keeping, such as sizes of data sets or tuned thresholds.
 
     Returns:
-        The content of the file: ``parameters``, ``metrics``, ``verdicts``, ``about``, ``seed``, ``device``,
-        ``wall_time`` (seconds since this module was imported), ``finished`` (UTC), ``versions``, ``revision`` and
-        ``machine``. A number that is not finite is ``None``.
+        The content of ``metrics.json``: the arguments, ``seed``, ``wall_time`` (seconds since this module was
+        imported), ``finished`` (UTC), ``versions``, ``revision`` and ``machine``. A number that is not finite is None.
 
     Raises:
         TypeError: If a value in ``about`` or ``parameters`` cannot be written as JSON.
@@ -159,10 +158,7 @@ def _revision() -> str | None:
 def save_figure(figure: Figure, out: str | Path, name: str) -> None:
     """Render a figure once: save it as ``<out>/figures/<name>.png``, show it in a notebook, and close it.
 
-    Args:
-        figure: The figure.
-        out: Folder of the run; empty to save nothing.
-        name: File name without suffix.
+    Without a folder ``out`` nothing is saved.
 
     Example:
         >>> from matplotlib.figure import Figure

@@ -6,10 +6,10 @@ import os
 import re
 import signal
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from jupyter_client.utils import run_sync
@@ -20,10 +20,6 @@ from wsolnb.runs.kernel import Kernel
 from wsolnb.runs.paper import Paper
 from wsolnb.runs.parameters import checked, known_parameters, read_recipe
 from wsolnb.runs.progress import CellProgress, count_cells
-
-if TYPE_CHECKING:
-    from papermill.exceptions import PapermillExecutionError
-
 
 NOTEBOOK = "notebook.ipynb"
 
@@ -71,7 +67,7 @@ def run(
     name: str | None = None,
     root: str | Path = "runs",
 ) -> Path:
-    """Run a paper's notebook, or any other, in a folder of its own.
+    """Run a paper's notebook, or any other, in a folder of its own, which is returned.
 
     The folder ``<root>/<key>/<name>/`` gets ``parameters.yaml`` before the run, ``notebook.ipynb`` cell by cell, and
     what the notebook writes to its parameter ``out``, if it has one: ``metrics.json``, ``metrics.csv``, ``figures/``.
@@ -84,9 +80,6 @@ def run(
         recipe: Name of a recipe of the paper, or path of a YAML file of parameters.
         name: Name of the folder; by default that of the recipe, or ``default``, numbered if it exists already.
         root: Folder of all runs.
-
-    Returns:
-        The folder of the run.
 
     Raises:
         ValueError: If paper, recipe or a parameter is unknown, a value does not fit its type, or ``name`` is no name.
@@ -151,12 +144,8 @@ def execute(
 ) -> None:
     """Execute a run in a folder that exists and holds no files of another run; errors as in :func:`run`.
 
-    Args:
-        resolved: The run.
-        folder: Where its files are written.
-        log: Text file for progress and what cells print, in place of standard output.
-        environment: Variables of the kernel, added to those of this process.
-        cwd: Working directory of the kernel; by default that of this process.
+    Progress and what cells print go to the text file ``log``, by default to standard output. The kernel gets this
+    process's environment with the given variables, and this process's working directory unless ``cwd`` is given.
 
     Example:
         >>> execute(resolve("barz2022", recipe="smoke"), Path("empty-folder"))  # doctest: +SKIP
@@ -168,24 +157,20 @@ def execute(
         "env": {**os.environ, **_HEADLESS, **(environment or {})},
         **({"cwd": str(cwd)} if cwd else {}),
     }
-    target = folder / NOTEBOOK
+    target, total = folder / NOTEBOOK, count_cells(resolved.notebook) + bool(values)  # papermill adds a cell of values
     for attempt in (1, 2):  # a kernel that does not start, for want of a free port, is tried twice
         kernel = Kernel()
         with Interruption(kernel.request_interrupt) as stop:
-            cell = ""
             try:
-                with ExitStack() as stack:
-                    file = None if log is None else stack.enter_context(log.open("a", encoding="utf-8"))
-                    total = count_cells(resolved.notebook) + bool(values)  # papermill adds a cell of parameters
-                    progress = stack.enter_context(CellProgress(total, file))
+                with (
+                    log.open("a", encoding="utf-8") if log else nullcontext() as file,
+                    CellProgress(total, file) as progress,
+                ):
                     run_sync(kernel.start_kernel)(**launch)
-                    try:
-                        _execute_in(kernel, resolved.notebook, target, values, progress, stop)
-                    finally:
-                        cell = progress.cell
+                    _execute_in(kernel, resolved.notebook, target, values, progress, stop)
             except (_StopRequested, RunFailed):
                 if stop.number:
-                    raise Stopped(stop.number, cell, target) from None
+                    raise Stopped(stop.number, progress.cell, target) from None
                 raise
             except RuntimeError as error:
                 if attempt == 2:
@@ -241,7 +226,7 @@ def _execute_in(
         raise
 
 
-def _cell_message(error: PapermillExecutionError, cell: str) -> str:
+def _cell_message(error: Any, cell: str) -> str:
     """The error of a cell, and the line of the cell that raised it."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))
     arrow = re.search(r"^-+> *\d+ +(.*\S)", plain, re.MULTILINE)

@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 
 from wsolnb.runs.parameters import read_recipe
 from wsolnb.runs.run import ResolvedRun, execute, resolve
-from wsolnb.runs.workers import Backend, one_gpu, thread_caps, worker_pool
+from wsolnb.runs.workers import one_gpu, thread_caps, worker_pool
 
 ATTEMPTS, LOG, STATUS = ".attempts", "log.txt", "status.json"
 _TRIES = 2
@@ -56,12 +56,9 @@ def read_grid(
 ) -> list[Point]:
     """Read a grid and check every combination against the parameters of the notebook, before anything runs.
 
-    Args:
-        source: Key of a paper, or path of a notebook.
-        grid: YAML file of parameters. A list varies the parameter (the last one fastest), anything else sets it. A
-            parameter that is itself a list is varied by a list of lists.
-        recipe: Recipe that the grid overrides.
-        given: Further parameters of all runs, such as those of a command line.
+    The grid is a YAML file of parameters, which overrides the recipe. A list varies the parameter (the last one
+    fastest), anything else sets it; a parameter that is itself a list is varied by a list of lists. Parameters that are
+    ``given``, as on a command line, are those of all runs.
 
     Raises:
         ValueError: If a name is unknown or a value does not fit, a list is empty or repeats a value, or a parameter
@@ -144,7 +141,7 @@ class Sweep:
         names = [point.name for point in self.points]
         return {name: hashed.get(name.rpartition("-")[2], self.folder / name) for name in names}
 
-    def run(self, *, jobs: int = 0, backend: Backend = "loky", address: str = "") -> dict[str, Outcome]:
+    def run(self, *, jobs: int = 0, backend: str = "loky", address: str = "") -> dict[str, Outcome]:
         """Run every point that is not done, retry failed ones once, and collect all metrics in ``results.csv``.
 
         Args:

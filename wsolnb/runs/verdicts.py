@@ -36,15 +36,15 @@ def verdicts(
     Args:
         paper: The paper with its claims.
         results: What :func:`wsolnb.metrics.bootstrap.measure` returned, for all methods over the same test images in
-            the same order and from the same draws; or the evidence itself, which is then measured here.
+            the same order and from the same draws; or the evidence for it.
         n: With evidence, the number of test images; by metric where metrics are taken over different images.
         draws: With evidence, the number of resampled data sets.
         seed: With evidence, the seed of the draws.
 
     Returns:
-        One row per claim: ``claim``, ``says``, ``where``, ``kind``, ``metric``, ``first``, ``second``, ``unit``,
-        ``reported_first``, ``reported_second``, ``measured_first``, ``measured_second``, ``difference`` (first minus
-        second) with ``low`` and ``high``, ``verdict`` and ``note``. Measured numbers are in the unit of the claim.
+        A row per claim: ``claim``, ``says``, ``where``, ``kind``, ``metric``, ``first``, ``second``, ``unit``; in that
+        unit ``reported_first``, ``reported_second``, ``measured_first``, ``measured_second``, ``difference`` (first
+        minus second), ``low`` and ``high``; ``verdict`` and ``note``.
 
     Example:
         >>> import torch
@@ -102,14 +102,10 @@ def _judge(claim: Claim, value: float, low: float, high: float) -> str:
 
 
 def verdict_table(tested: pd.DataFrame) -> pd.DataFrame:
-    """Format verdicts for reading.
+    """Format verdicts for reading, as text.
 
-    Args:
-        tested: What :func:`verdicts` returned.
-
-    Returns:
-        Text columns ``claim``, ``says``, ``reported``, ``measured``, ``difference`` (with its 95 % interval) and
-        ``verdict``.
+    The columns are ``claim``, ``says``, ``reported``, ``measured``, ``difference`` (with its 95 % interval) and
+    ``verdict``.
 
     Example:
         >>> verdict_table(verdicts(Paper("barz2022"), {}, n=4)).reported[0]
@@ -137,13 +133,9 @@ def _text(template: str, row: Mapping[Hashable, Any], *names: str) -> str:
 
 
 def verdict_board(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """The verdicts of several runs as Markdown: a table of counts, and below it every claim.
+    """The verdicts of runs, as in their ``metrics.json``, as Markdown: a table of counts, and below it every claim.
 
-    Args:
-        runs: Verdicts by name of the run, as in its ``metrics.json``.
-
-    Returns:
-        Markdown of the runs that have verdicts; empty if none has.
+    Runs without verdicts are left out; the text is empty if none has any.
 
     Example:
         >>> row = {"claim": "a", "says": "A beats B.", "where": "Table 1", "kind": "greater", "unit": "%", "note": ""}

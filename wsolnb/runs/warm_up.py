@@ -27,9 +27,6 @@ def compile_meanwhile(
 
     A marker file in Numba's cache folder records that, for the sources, processor and versions at hand. If it cannot be
     written, nothing is started, and functions are compiled when they are first called.
-
-    Args:
-        command: The process.
     """
     digest = hashlib.sha256(repr((platform.machine(), sys.version, version("numba"))).encode())
     for source in sorted(path for room in _ROOMS for path in (_PACKAGE / room).glob("*.py")):

@@ -11,11 +11,10 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from filelock import FileLock, Timeout
 
-Backend = Literal["loky", "dask"]
 _CAPS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -79,7 +78,7 @@ def one_gpu(parameters: Mapping[str, Any]) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def worker_pool(backend: Backend, address: str, jobs: int) -> Iterator[tuple[int, int]]:
+def worker_pool(backend: str, address: str, jobs: int) -> Iterator[tuple[int, int]]:
     """Set joblib's backend; give ``n_jobs`` for ``joblib.Parallel``, and how many runs share a machine.
 
     Arguments as for :meth:`wsolnb.runs.sweep.Sweep.run`.

@@ -52,9 +52,6 @@ def report(runs: Sequence[str | Path], out: str | Path, *, theme: str = "light")
         out: Folder of the report; files of an earlier report are replaced.
         theme: `light` or `dark`, for the pages.
 
-    Returns:
-        The index page.
-
     Raises:
         FileNotFoundError: If there is no such folder or file, or no executed notebook below it.
 
@@ -99,22 +96,19 @@ def _find_runs(paths: Sequence[str | Path]) -> list[Run]:
         base = re.sub(r"[^\w.+-]", "_", base)
         name = next(name for name in chain([base], (f"{base}-{k}" for k in count(2))) if name not in runs)
         runs[name] = Run(name, notebook)
-        _read_record(runs[name])
+        if notebook.name == NOTEBOOK:
+            _read_record(runs[name])
     return list(runs.values())
 
 
 def _read_record(run: Run) -> None:
-    path = run.notebook.parent / "metrics.json"
-    if run.notebook.name != NOTEBOOK:
-        return
-    if not path.exists():
-        run.note = "This run did not reach its end."
-        return
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads((run.notebook.parent / "metrics.json").read_text(encoding="utf-8"))
         run.record = record if isinstance(record, dict) else {}
+    except FileNotFoundError:
+        run.note = "This run did not reach its end."
     except ValueError as error:
-        run.note = f"Its {path.name} cannot be read: {error}"
+        run.note = f"Its metrics.json cannot be read: {error}"
 
 
 def _write_page(run: Run, folder: Path, theme: str) -> None:
@@ -141,8 +135,7 @@ def _thumbnail(path: Path, size: tuple[int, int]) -> str:
 
 
 def _data_uri(picture: Image.Image) -> str:
-    stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=80, optimize=True)
+    picture.save(stream := io.BytesIO(), "JPEG", quality=80, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
