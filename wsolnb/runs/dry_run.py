@@ -286,7 +286,8 @@ def describe(plan: Budget) -> Iterator[str]:
         yield f"training    {training.what}: {training.times} x {training.epochs} epochs"
         yield f"  model     {training.network} with a linear head, {step.parameters:,} weights{frozen}"
         yield f"  steps     {count}, of {training.batch} images of {training.side} px, {images} images in an epoch"
-        yield f"  a step    {step.seconds:.3g} s, {human(step.memory)} (measured on {step.measured} images on {step.device})"
+        measured = f"measured on {step.measured} images on {step.device}"
+        yield f"  a step    {step.seconds:.3g} s, {human(step.memory)} ({measured})"
         seconds += (training.steps or 0) * step.seconds
     memory = max((step.memory for step in steps.values()), default=0)
     yield f"memory      about {human(memory)} for the largest step, besides data and libraries"

@@ -58,7 +58,8 @@ class CellProgress:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._end_line()
+        if self._line:
+            self.write("\n")
         if self._bar:
             self._bar.stop()
 
@@ -70,7 +71,8 @@ class CellProgress:
 
     def on_cell_execute(self, cell: Any, cell_index: int) -> None:
         """Show that a code cell starts."""
-        self._end_line()
+        if self._line:
+            self.write("\n")
         self._done += 1
         self.cell = f"cell {self._done}" + (f" ({self._section})" if self._section else "")
         if self._bar:
@@ -87,11 +89,6 @@ class CellProgress:
 
     def flush(self) -> None:
         """Do nothing: a line is shown when it ends."""
-
-    def _end_line(self) -> None:
-        if self._line:
-            self._show(self._line)
-        self._line = ""
 
     def _show(self, line: str) -> None:
         line = line.rstrip("\r").rpartition("\r")[2]
