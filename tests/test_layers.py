@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -42,6 +43,28 @@ def test_every_room_has_its_floor(repo: Path) -> None:
     }
     assert rooms - {"__init__", "__main__"} == set(FLOOR)
     assert len([room for room in rooms if not room.startswith("_")]) <= 14
+
+
+def blocks(repo: Path) -> list[list[str]]:
+    """The indented blocks of CONTRIBUTING.md: the tree of the house, and the import order."""
+    found = re.findall(r"(?:^    .*\n)+", (repo / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.MULTILINE)
+    return [[line[4:] for line in block.splitlines()] for block in found]
+
+
+def test_contributing_draws_the_house_as_it_is(repo: Path) -> None:
+    tree, _ = blocks(repo)
+    drawn = [(line.startswith(" "), line.split()[0].rstrip("/")) for line in tree]
+    assert [name for room, name in drawn if not room] == ["wsolnb", "notebooks", "papers", "tests"]
+    assert sorted(name.removesuffix(".py") for room, name in drawn if room) == sorted(FLOOR)
+    assert all((repo / "wsolnb" / name).exists() for room, name in drawn if room)
+    tests = next(line for line in tree if line.startswith("tests/"))
+    folders = {path.name for path in (repo / "tests").iterdir() if path.is_dir() and not path.name.startswith("__")}
+    assert folders <= {*FLOOR, *re.findall(r"\w+", tests)}
+
+
+def test_contributing_gives_the_import_order(repo: Path) -> None:
+    _, (order,) = blocks(repo)
+    assert [set(re.findall(r"\w+", floor)) for floor in order.split("->")] == list(FLOORS)
 
 
 def test_rooms_import_only_rooms_below(repo: Path) -> None:

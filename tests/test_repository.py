@@ -20,9 +20,8 @@ from wsolnb.cli.app import app
 from wsolnb.runs.paper import Paper
 
 ALLOWED_AT_THE_TOP = {
-    "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "environment.yml", "notebooks", "papers",
-    "pyproject.toml", "tests", "wsolnb",
-    "conftest.py",  # what doctests get: those of the package do not see tests/conftest.py
+    "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "README.md", "VERDICTS.md", "environment.yml",
+    "notebooks", "papers", "pyproject.toml", "tests", "wsolnb",
 }  # fmt: skip
 TEXT = {".py", ".md", ".toml", ".yml", ".yaml", ".csv", ".cfg", ".txt", ".ipynb", ".js", ".css", ""}
 
@@ -155,8 +154,8 @@ def test_files_of_the_package_stay_short(tracked: list[Path], repo: Path) -> Non
     assert {str(path): n for path, n in lengths.items() if repo / "wsolnb" in path.parents and n > 350} == {}
 
 
-def test_contributing_fits_a_page(repo: Path) -> None:
-    assert len((repo / "CONTRIBUTING.md").read_text().splitlines()) <= 50
+def test_contributing_fits_two_screens(repo: Path) -> None:
+    assert len((repo / "CONTRIBUTING.md").read_text().splitlines()) <= 80
 
 
 @pytest.mark.parametrize("tool", [["ruff", "check", "."], ["mypy"]], ids=lambda tool: tool[0])

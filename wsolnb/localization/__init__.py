@@ -1,1 +1,1 @@
-"""One way to read maps from a network over a data set, and to judge points, boxes and regions."""
+"""Read maps over a data set, then evaluate points, boxes and regions."""

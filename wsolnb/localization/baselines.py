@@ -1,4 +1,4 @@
-"""Maps that look at no image: what every table should carry beside its methods."""
+"""Baselines that ignore the image, for every table."""
 
 from __future__ import annotations
 
@@ -11,16 +11,10 @@ from wsolnb.localization.maps import LocalizationMaps
 
 
 def centred_gaussian(size: tuple[int, int]) -> Tensor:
-    """A Gaussian in the middle of the image, stretched to [0, 1].
+    """A Gaussian in the middle of the image, stretched to [0, 1]: float32 `(H, W)` for a size `(H, W)`.
 
-    Its level sets are ellipses with the image's own aspect, so that every box has it too. The width of the Gaussian
-    changes only which threshold gives which box; here the edge of the image is two standard deviations out.
-
-    Args:
-        size: Height and width.
-
-    Returns:
-        float32 ``(H, W)``.
+    Its level sets are ellipses with the image's aspect ratio, which every box inherits. Its width changes only which
+    threshold gives which box; here the image's edge is two standard deviations from the centre.
 
     Example:
         >>> centred_gaussian((3, 5)).argmax().item()
@@ -33,7 +27,7 @@ def centred_gaussian(size: tuple[int, int]) -> Tensor:
 
 
 def baselines(maps: LocalizationMaps) -> dict[str, LocalizationMaps]:
-    """Maps that look at no image, in place of those given: a Gaussian in the `centre`, and the `whole` image.
+    """The same images with baseline maps: a Gaussian in the `centre`, and the `whole` image.
 
     Example:
         >>> truth = (torch.zeros(1, 3), torch.tensor([2]), [torch.tensor([[2.0, 2.0, 6.0, 6.0]])], (8, 12))

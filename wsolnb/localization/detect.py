@@ -1,9 +1,6 @@
-"""Several classes in one image: read every class's map and score from a classifier, then turn them into detections.
+"""Several classes in one image: from maps and scores of all classes to detections, one box per class.
 
-    scenes -> features -> readout (maps of all classes, one score per class) -> box rule -> detections
-
-Maps are computed once and kept at feature resolution, so that a threshold can be tuned or dragged without running the
-network again.
+Maps are computed once, at feature resolution: tuning or dragging a threshold needs no further forward pass.
 """
 
 from __future__ import annotations
@@ -29,8 +26,8 @@ def detections(found: SceneMaps, rule: BoxRule, *, score_threshold: float = 0.0)
     Args:
         found: Maps and scores.
         rule: How a map becomes a box.
-        score_threshold: Classes scoring at most this get no box (`ϑ_score`, strict). At its default 0 a dense class
-            map leaves out just the classes without a cell.
+        score_threshold: Classes scoring at most this get no box (`ϑ_score`, strict). The default 0 excludes exactly the
+            classes without a cell in a dense class map.
 
     Returns:
         Per image `boxes` (xyxy in pixels of the original image), `scores`, `labels`.
@@ -46,7 +43,7 @@ def detections(found: SceneMaps, rule: BoxRule, *, score_threshold: float = 0.0)
 
 
 def _boxes(found: SceneMaps, rule: BoxRule, thresholds: Sequence[float]) -> list[list[Tensor]]:
-    """For every threshold, the boxes of all classes of every image, `(K, 4)` each."""
+    """Per threshold and image, the boxes of all classes, `(K, 4)`."""
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for index, (maps, size) in enumerate(zip(found.maps, found.sizes.tolist(), strict=True)):
         groups[(*maps.shape, *size)].append(index)
@@ -70,12 +67,9 @@ def _predictions(found: SceneMaps, boxes: Sequence[Tensor], score_threshold: flo
 def tune_threshold(
     found: SceneMaps, rule: BoxRule, thresholds: Sequence[float], *, iou: float = 0.25
 ) -> dict[float, float]:
-    """Mean average precision for every threshold of the box rule (`ϑ_bbox` of barz2022 Sec. 4.4.2).
+    """Mean average precision at one IoU for every threshold of the box rule (`ϑ_bbox` of barz2022 Sec. 4.4.2).
 
-    Give it training scenes: the threshold that is best here is then used, unchanged, on the test scenes.
-
-    Returns:
-        Threshold to mAP at the given IoU, in the order given; the best is `max(curve, key=curve.get)`.
+    Meant for training scenes; the best threshold, `max(curve, key=curve.get)`, is then used on the test scenes.
 
     Example:
         >>> maps = torch.tensor([[[0.4, 1.0]]])

@@ -1,4 +1,4 @@
-"""One box per image: the threshold that is best on held-out images, and how the boxes do on test images."""
+"""One box per image: the threshold is tuned on held-out images, the boxes are evaluated on test images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class LocalizationResult:
-    """One way to cut boxes out of maps, with the threshold that was best on held-out images.
+    """Boxes of test images by a rule with the threshold that is best on held-out images.
 
     Args:
         maps: Maps and truth of the test images.
@@ -38,7 +38,7 @@ class LocalizationResult:
         return self.maps.subset(torch.tensor(list(indices))).cut(self.rule)
 
     def regions(self) -> Tensor:
-        """What the rule keeps of every test image before it looks for the largest piece, bool `(N, H, W)`."""
+        """Pixels above the rule's threshold, before components are selected, bool `(N, H, W)`."""
         maps = self.maps.upsampled()
         percent = self.rule.percentile if self.rule.reference == "percentile" else 100.0
         return maps > (self.rule.threshold * percentile(maps, percent)).to(maps)[:, None, None]
@@ -56,8 +56,8 @@ class LocalizationResult:
         """The numbers of bae2020's tables as functions of image weights.
 
         Returns:
-            `top1_cls`; `gt_known` and `top1_loc` at the rule's threshold; `gt_known_oracle` at the best one of every
-            draw; `pxap` where masks are known.
+            `top1_cls`; `gt_known` and `top1_loc` at the rule's threshold; `gt_known_oracle` at each draw's best one;
+            `pxap` where there are masks.
         """
         wrong = self.metric.statistic("top1_error", self.rule.threshold)
         named = self.maps.scores.argmax(dim=1) == self.maps.labels
@@ -84,12 +84,12 @@ def tune_and_evaluate(
     thresholds: int = 100,
     ks: Sequence[int] = (1,),
 ) -> LocalizationResult:
-    """Judge boxes on test images, at the threshold that is best for GT-known localization on held-out images.
+    """Evaluate boxes on test images, at the threshold with the best GT-known localization on held-out images.
 
     Args:
         held_out: Maps and truth of the held-out images.
         test: Maps and truth of the test images.
-        rule: How a map becomes a box. Its own threshold is replaced, and maps are upsampled as they say.
+        rule: How a map becomes a box; its threshold is replaced, and maps are upsampled by their own `upsample`.
         thresholds: Number of thresholds `i / thresholds`.
         ks: The values of k for top-k localization.
 

@@ -1,4 +1,4 @@
-"""Maps of all images of a data set, in its order, with the truth about them: of the true class, or of all classes."""
+"""Maps and truth of all images of a data set, in its order: of the true class, or of all classes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wsolnb.boxes.quantise import minmax_normalise
 
 
 def stretched(maps: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Bring maps `(N, h, w)` to the images' size as the field's evaluators do: bicubic, then each stretched to [0, 1].
+    """Upsample maps `(N, h, w)` as the field's evaluators do: bicubic, then each stretched to [0, 1].
 
     Example:
         >>> stretched(torch.rand(2, 3, 4), (24, 32)).aminmax()
@@ -27,7 +27,7 @@ def stretched(maps: Tensor, image_size: tuple[int, int]) -> Tensor:
 
 
 def as_probabilities(maps: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Bring maps of probabilities `(N, h, w)` to the images' size: bilinear, clamped to [0, 1], not stretched.
+    """Upsample maps of probabilities `(N, h, w)`: bilinear, clamped to [0, 1], not stretched.
 
     Example:
         >>> as_probabilities(torch.full((1, 3, 4), 0.25), (24, 32)).unique()
@@ -64,7 +64,7 @@ class LocalizationMaps:
 
     @property
     def accuracy(self) -> float:
-        """Fraction of the images whose highest score is that of the true class."""
+        """Top-1 classification accuracy."""
         return float((self.scores.argmax(dim=1) == self.labels).double().mean())
 
     def box_masks(self) -> Tensor:
@@ -93,7 +93,7 @@ class LocalizationMaps:
         return self.upsample(self.maps, self.image_size)
 
     def cut(self, rule: BoxRule) -> Tensor:
-        """The rule's box of every map, `(N, 4)` in pixels. Maps that are to be `stretched` are resized by the rule."""
+        """The rule's box of every map, `(N, 4)` in pixels; the rule itself resizes maps that are `stretched`."""
         maps = self.maps if self.upsample is stretched else self.upsampled()
         return rule(maps[:, None], self.image_size)[:, 0]
 

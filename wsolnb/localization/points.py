@@ -1,10 +1,4 @@
-"""Several classes per image: where does each class point, and what boxes does its map give?
-
-    maps and class scores -> points (average precision without a box threshold)
-                          -> boxes of all blobs (one threshold per class) -> average precision
-
-Any reader's maps are judged by the same code.
-"""
+"""Points in scenes: does the peak of a class's map lie in an object of the class, and is the class there at all?"""
 
 from __future__ import annotations
 
@@ -27,9 +21,9 @@ def judge_points(found: SceneMaps, *, rank: Rank = "class", tolerance: float = 0
 
     Args:
         found: Maps, scores and truth.
-        rank: What sorts the images of a class: `class`, the score of the whole image (Table 1), or `heat`, the map's
+        rank: Sorts the images of a class: by `class`, its score in the whole image (Table 1), or by `heat`, the map's
             maximum (Sec. 4.2; the paper says both).
-        tolerance: Pixels by which boxes are widened.
+        tolerance: Pixels by which boxes are enlarged.
 
     Example:
         >>> heat = torch.zeros(1, 3, 4)
@@ -47,13 +41,10 @@ def judge_points(found: SceneMaps, *, rank: Rank = "class", tolerance: float = 0
 
 
 def peaks(maps: Tensor) -> Tensor:
-    """The middle of the region of the strongest response (bency2016 Sec. 4.2) as a map that is 1 there and 0 elsewhere.
+    """The centre of the region of the strongest response (bency2016 Sec. 4.2): maps `(B, K, h, w)`, 1 there, else 0.
 
-    A heat map is highest in a whole region, the common part of the last windows. Of several such regions the first in
-    raster order counts; a map that is 0 everywhere, of a class that was not searched, gives the middle of the image.
-
-    Args:
-        maps: `(B, K, h, w)`.
+    A heat map is constant on its highest region, the intersection of the last windows. Of several regions the first in
+    raster order counts; a map that is 0 everywhere, of a class that was not searched, gives the image's centre.
 
     Example:
         >>> peaks(torch.tensor([[[[0.0, 2.0, 2.0, 2.0, 0.0, 2.0]]]])).flatten()
@@ -72,11 +63,11 @@ def peaks(maps: Tensor) -> Tensor:
     return F.one_hot(place, height * width).float().view_as(maps)
 
 
-_WITHIN_A_MAP = np.pad(np.ones((1, 3, 3), bool), ((1, 1), (0, 0), (0, 0)))  # which of 3 x 3 x 3 cells touch the middle
+_WITHIN_A_MAP = np.pad(np.ones((1, 3, 3), bool), ((1, 1), (0, 0), (0, 0)))  # 8 neighbours in a map, none across maps
 
 
 def judge_classes(found: SceneMaps) -> PointAP:
-    """Classification average precision: as points that count wherever they are.
+    """Classification average precision: that of points which are right anywhere in the image.
 
     Example:
         >>> there = {"boxes": torch.tensor([[0.0, 0.0, 20.0, 30.0]]), "labels": torch.tensor([0])}

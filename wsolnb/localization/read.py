@@ -1,6 +1,6 @@
 """One loop over a data set for every method: images -> readers -> maps and class scores.
 
-`read` keeps the maps of all classes, `read_objects` that of the true class, for images with objects of one class.
+`read` keeps the maps of all classes; `read_objects` the true class's, for images with objects of one class.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ Labels = Sequence[Tensor]
 """The classes that each image shows, int64 `(n,)` per image."""
 
 Reader = Callable[[Tensor, Labels | None], tuple[Tensor, Tensor]]
-"""Images `(B, 3, H, W)` in [0, 1], and the classes they show where these are known, to maps `(B, K, h, w)` and class
-scores `(B, K)`. The labels let a reader skip what no metric looks at; then it may return the true class's map alone."""
+"""Images `(B, 3, H, W)` in [0, 1], and their labels if known, to maps `(B, K, h, w)` and class scores `(B, K)`. Given
+labels, a reader may skip maps that no metric needs, and return the true class's alone."""
 
 
 @dataclass(frozen=True)
 class FeatureReader:
-    """A reader in two parts, so that several readers of one network share its forward pass.
+    """A reader in two parts, so that readers of one network share its forward pass.
 
     Args:
-        forward: From images to features, or whatever else the network gives; readers with an equal one share it.
+        forward: From images to features, or another output of the network; readers with an equal one share it.
         readout: From features and labels to maps and scores.
 
     Example:
@@ -55,7 +55,7 @@ class FeatureReader:
 
 
 def cam_reader(model: Classifier, objective: Objective) -> FeatureReader:
-    """Class activation maps (barz2022 Eq. 4), scored by the classifier's output for the whole image.
+    """Class activation maps (barz2022 Eq. 4), with the classifier's scores of the whole image.
 
     Example:
         >>> from wsolnb.losses import CrossEntropy
@@ -73,7 +73,7 @@ def cam_reader(model: Classifier, objective: Objective) -> FeatureReader:
 
 
 def true_class_reader(model: Classifier, weight: Tensor) -> FeatureReader:
-    """The map of the true class alone, `M_k = sum_c w_ck F_c` (bae2020 Eq. 2), without the bias.
+    """The map of the true class alone, `M_k = sum_c w_ck F_c` without the bias (bae2020 Eq. 2).
 
     Scores are the model's own outputs, whatever weights the map is read with.
 
@@ -113,20 +113,19 @@ def read(
     batch_size: int = 16,
     workers: int = 0,
 ) -> dict[str, SceneMaps]:
-    """Go through a data set once and read it in several ways.
+    """Maps and scores of all classes in all images, by several readers in one pass over a data set.
 
     Args:
         images: Items `(image, target)` without a transform, of any sizes.
         readers: By name.
         side: Side of the square in pixels to which images are resized first.
-        longer_side: Or the longer side to which they are resized (barz2022 Sec. 3.3: 640). By default they keep their
-            size.
+        longer_side: Or the longer side (barz2022 Sec. 3.3: 640); default: not resized.
         device: Where the readers' networks are.
-        batch_size: Largest number of images, all of one size, in one pass.
-        workers: Processes that decode.
+        batch_size: Largest number of images, all of one size, in a batch.
+        workers: Decoding processes.
 
     Returns:
-        For every reader maps and scores of all images, on the CPU, with the truth in original pixels.
+        By reader, on the CPU, with the truth in original pixels.
 
     Example:
         >>> from wsolnb.data.critters import World
@@ -162,19 +161,18 @@ def read_objects(
     device: torch.device | str = "cpu",
     workers: int = 0,
 ) -> dict[str, LocalizationMaps]:
-    """Go through images with objects of one class each, once, and read the true class's map in several ways.
+    """Maps of the true class, by several readers in one pass over images with objects of one class each.
 
     Args:
         images: Items `(image, target)` with one or more boxes of one class and their "labels".
         readers: By name.
-        image_size: Side of the square to which images are resized first, boxes and masks with them; None keeps their
-            size, which then must be the same for all.
+        image_size: Side of the square to which images, boxes and masks are resized first; None: all have one size.
         upsample: As for `LocalizationMaps`.
         device: Where the readers' networks are.
-        workers: Processes that decode.
+        workers: Decoding processes.
 
     Returns:
-        For every reader the maps of all images, on the CPU.
+        By reader, on the CPU.
 
     Example:
         >>> from wsolnb.data.critters import World
@@ -208,7 +206,7 @@ def read_objects(
 def _passes(
     batches: Iterator[SceneBatch], readers: Mapping[str, Reader], device: torch.device | str
 ) -> Iterator[tuple[SceneBatch, dict[str, tuple[Tensor, Tensor]]]]:
-    """Every batch with the maps and scores that each reader gives, on the CPU."""
+    """Every batch with each reader's maps and scores, on the CPU."""
     for batch in track(batches, "images"):
         images = batch.images.to(device)
         labels = [target["labels"].to(device) for target in batch.targets]
@@ -226,10 +224,10 @@ def _passes(
 
 
 def first_labels(labels: Labels | None) -> Tensor:
-    """The class of images that show objects of one class, int64 `(B,)`.
+    """The class of images with objects of one class, int64 `(B,)`.
 
     Raises:
-        ValueError: If labels are not given.
+        ValueError: If there are no labels.
 
     Example:
         >>> first_labels([torch.tensor([2, 2]), torch.tensor([0])])
@@ -241,7 +239,7 @@ def first_labels(labels: Labels | None) -> Tensor:
 
 
 def present_classes(labels: Labels, classes: int) -> Tensor:
-    """Which classes images show, as crowd or not: bool `(B, K)` on the labels' device.
+    """Classes present in images, also as a crowd: bool `(B, K)` on the labels' device.
 
     Example:
         >>> present_classes([torch.tensor([2, 2])], 3)
@@ -255,7 +253,7 @@ def present_classes(labels: Labels, classes: int) -> Tensor:
 
 
 def truth_of(targets: Sequence[Mapping[str, Any]]) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
-    """Labels `(N,)`, boxes and masks of images with objects of one class each, as `LocalizationMaps` keeps them.
+    """Labels `(N,)`, boxes and masks of images with objects of one class each, as in `LocalizationMaps`.
 
     Example:
         >>> from wsolnb.data.critters import World
@@ -272,7 +270,7 @@ def truth_of(targets: Sequence[Mapping[str, Any]]) -> tuple[Tensor, list[Tensor]
 
 
 class Resized(Dataset[tuple[Tensor, dict[str, Any]]]):
-    """Images in [0, 1] and their truth, resized together to squares of `side` pixels; None keeps them as they are.
+    """Images in [0, 1] and their truth, resized to squares of `side` pixels; None: not resized.
 
     Example:
         >>> from wsolnb.data.critters import World

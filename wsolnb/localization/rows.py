@@ -1,4 +1,4 @@
-"""Choices of classes, and boxes, scores, labels and maps per image in the form of torchvision's detectors."""
+"""Choices of classes, and detections in the form of torchvision's detectors."""
 
 from __future__ import annotations
 
@@ -12,17 +12,10 @@ from wsolnb.boxes import BoxRule
 
 
 def choose_classes(classes: str | int | Sequence[Any] | Tensor, scores: Tensor) -> Tensor:
-    """Classes as one row of indices per image.
-
-    Args:
-        classes: As for `localize`.
-        scores: `(B, C)`.
-
-    Returns:
-        int64 `(B, K)`.
+    """Class indices per image, int64 `(B, K)`, for a choice of classes as in `localize` and scores `(B, C)`.
 
     Raises:
-        ValueError: Something that is no choice of classes, or a class that is not there.
+        ValueError: If it is no choice of classes, or there is no such class.
 
     Example:
         >>> choose_classes(2, torch.tensor([[0.1, 0.3, 0.2]]))
@@ -73,7 +66,7 @@ def class_indices(classes: Any) -> Tensor:
 def detection_rows(
     maps: Tensor, scores: Tensor, labels: Tensor, rule: BoxRule, size: tuple[int, int]
 ) -> list[dict[str, Tensor]]:
-    """A dictionary per image, with a row per box and at least one per class.
+    """One dictionary per image, with a row per box and at least one per class.
 
     Args:
         maps: Of the chosen classes, float `(B, K, h, w)`.
@@ -83,8 +76,7 @@ def detection_rows(
         size: Height and width of the images.
 
     Returns:
-        `boxes` `(n, 4)` xyxy in pixels, NaN where the rule finds nothing; `scores` and `labels` `(n,)`; `maps`
-        `(n, h, w)`.
+        `boxes` `(n, 4)` xyxy in pixels, NaN where there is none; `scores` and `labels` `(n,)`; `maps` `(n, h, w)`.
 
     Example:
         >>> maps = torch.tensor([[[[0.0, 1.0]], [[1.0, 0.0]]]])

@@ -1,8 +1,8 @@
-"""A paper as a method: trained one way and read one way, all called alike.
+"""The interface of all methods: every paper's method is trained and read alike.
 
     images with labels -> fit (untrained network, objective, one training loop) -> reader -> maps and scores -> boxes
 
-`CAM` is the method that every paper changes; a paper's own stand in `method.py` of its room.
+`CAM` is the method that every paper changes; the papers' own are in `method.py` of their rooms.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from wsolnb.train import Plan, Training, train
 
 
 class Untrained(NamedTuple):
-    """A network before it is trained, and what it is trained with; `batches` in place of random ones."""
+    """A network to train, with its objective; `batches` replaces random ones."""
 
     network: nn.Module
     objective: Any
@@ -35,7 +35,7 @@ class Untrained(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """A network, what it was trained with, and how that went."""
+    """A trained network, with its objective and the record of its training."""
 
     network: Any
     objective: Any
@@ -43,7 +43,7 @@ class Trained(NamedTuple):
 
 
 class Start(NamedTuple):
-    """What all methods are trained from: a backbone, and images of one object each with labels."""
+    """What all methods start from: a backbone, and images of one object each with labels."""
 
     backbone: Backbone
     images: Dataset[Any]
@@ -54,19 +54,19 @@ class Start(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """One way to train a network and one way to read it.
+    """One way to train a network and to read it.
 
     Args:
         key: Name of the method.
-        lr: Learning rate, in place of the plan's; None keeps that.
-        percentile: Boxes are cut at a fraction of the 90th percentile of a map instead of its maximum (PaS, bae2020).
+        lr: Learning rate; None: the plan's.
+        percentile: Boxes are cut at a fraction of the map's 90th percentile instead of its maximum (PaS, bae2020 Eq. 6).
     """
 
     paper: ClassVar[str] = ""
     absolute: ClassVar[bool] = False
-    """Whether its maps have a scale of their own and are cut at values instead of fractions of a maximum."""
+    """Whether maps are probabilities, cut at absolute thresholds instead of fractions of a maximum."""
     class_specific: ClassVar[bool] = True
-    """Whether it has a map for every class; without, it cannot find several classes in one image."""
+    """Whether it has a map for every class, as detecting several classes in one image requires."""
 
     key: str
     lr: float | None = None
@@ -79,27 +79,27 @@ class Method:
 
     @property
     def needs(self) -> tuple[Method, ...]:
-        """Methods whose networks this one cannot do without."""
+        """Methods whose trained networks this one needs."""
         return ()
 
     @property
     def upsample(self) -> Callable[[Tensor, tuple[int, int]], Tensor]:
-        """How maps of one object are brought to the image's size, see `wsolnb.localization.maps`."""
+        """How maps of one object are upsampled, see `wsolnb.localization.maps`."""
         return as_probabilities if self.absolute else stretched
 
     def untrained(self, start: Start, networks: Mapping[str, Trained]) -> Untrained:
-        """The network to train, its objective and its batches; `networks` holds those that it needs."""
+        """The network to train, its objective and its batches; `networks` holds those of `needs`."""
         raise NotImplementedError
 
     def reader(self, networks: Mapping[str, Trained]) -> Reader:
-        """How images are read, with the networks that `fit` trained."""
+        """The reader of images, given the networks that `fit` trained."""
         raise NotImplementedError
 
     def rule(self, *, scenes: bool = False) -> BoxRule:
-        """How its maps become one box per class; the threshold is to be chosen on held-out images.
+        """How its maps become one box per class; the threshold is to be tuned on held-out images.
 
-        Maps of one object are stretched to [0, 1] when they are upsampled; maps of scenes are cut as they are, so that
-        a class that is not there need not get a box.
+        Maps of one object are stretched to [0, 1] when they are upsampled. Maps of scenes are cut as they are, so that
+        an absent class can stay without a box.
 
         Example:
             >>> CAM(key="pas", percentile=True).rule().reference
@@ -113,10 +113,10 @@ class Method:
         return BoxRule(0.5, reference=reference, resize="bicubic", normalise="after")
 
     def fit(self, start: Start, networks: dict[str, Trained] | None = None, **loop: Any) -> Fitted:
-        """Train the network, unless it is there already, and those that it needs.
+        """Train the network and those it needs, unless `networks` has them.
 
         Args:
-            start: Backbone, images, classes and plan. The backbone stays as it is.
+            start: Backbone, images, classes and plan. The backbone is copied.
             networks: Those trained so far from the same start, by name; new ones are added.
             **loop: As for `wsolnb.train.train`.
 
@@ -147,7 +147,7 @@ class Fitted:
 
     Args:
         method: The method.
-        networks: By name; its own, those that it needs, and maybe others.
+        networks: By name: its own, those it needs, and possibly others.
     """
 
     method: Method
@@ -155,7 +155,7 @@ class Fitted:
 
     @property
     def reader(self) -> Reader:
-        """How images are read."""
+        """The method's reader of images."""
         return self.method.reader(self.networks)
 
     @torch.inference_mode()
@@ -165,7 +165,7 @@ class Fitted:
         Args:
             images: RGB in [0, 1], float `(B, 3, H, W)`.
             classes: A number of best-scored classes, class indices or `"all"`; None: the best-scored one.
-            rule: How a map becomes boxes; by default the method's, with a threshold of 0.5 that nobody has chosen.
+            rule: How a map becomes boxes; default: the method's, at an untuned threshold of 0.5.
 
         Returns:
             Per image `boxes` (xyxy in pixels), `scores`, `labels` and `maps`.
@@ -197,11 +197,11 @@ class CAM(Method):
         return "gap"
 
     def masked(self, backbone: Backbone) -> Backbone:
-        """The backbone, or a copy that hides something while it trains."""
+        """The backbone, or a copy with masking while it trains."""
         return backbone
 
     def pool(self) -> nn.Module | None:
-        """From features to one number per channel; None is their average."""
+        """From features to one number per channel; None: their average."""
         return None
 
     def untrained(self, start: Start, networks: Mapping[str, Trained]) -> Untrained:

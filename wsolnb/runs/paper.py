@@ -47,13 +47,13 @@ def suite_folder() -> Path:
 
 
 def paper_keys() -> list[str]:
-    """Keys of all papers, sorted.
+    """Keys of all papers, sorted; folders whose names begin with an underscore, such as the template, are none.
 
     Example:
-        >>> "barz2022" in paper_keys()
-        True
+        >>> "barz2022" in paper_keys(), "_template" in paper_keys()
+        (True, False)
     """
-    return sorted(path.parent.name for path in (suite_folder() / "papers").glob("*/paper.yaml"))
+    return sorted(path.parent.name for path in (suite_folder() / "papers").glob("[!_]*/paper.yaml"))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""What is wrong with a map, in numbers: the three analyses on which bae2020 rests its argument, and covered parts.
+"""What is wrong with a map, in numbers: the three analyses behind bae2020's argument, and the coverage of parts.
 
-Regions and masks are bool `(N, H, W)`. Shares are NaN where they are undefined (an empty region, an empty mask), so
-average them with `nanmean`.
+Regions and masks are bool `(N, H, W)`. A fraction is NaN where it is undefined (empty region or mask): average with
+`nanmean`. Paper: https://doi.org/10.1007/978-3-030-58555-6_37
 """
 
 from __future__ import annotations
@@ -20,16 +20,9 @@ from wsolnb.models.cam import Classifier
 
 
 def activated_area(features: Tensor, share: float = 0.0) -> Tensor:
-    """Activated area of every channel: the share of cells above `share` of its maximum (bae2020 P1, Fig. 2).
+    """Activated area of every channel: the fraction of cells above `share` of its maximum (bae2020 P1, Fig. 2).
 
-    It counts the cells that thresholded average pooling keeps.
-
-    Args:
-        features: `(B, D, h, w)`.
-        share: Of the channel's maximum in the image; strict.
-
-    Returns:
-        `(B, D)` in [0, 1].
+    These are the cells that thresholded average pooling keeps. Features `(B, D, h, w)` to `(B, D)` in [0, 1].
 
     Example:
         >>> activated_area(torch.tensor([[[[0.0, 1.0, 2.0, 4.0]]]]), share=0.25)
@@ -39,11 +32,7 @@ def activated_area(features: Tensor, share: float = 0.0) -> Tensor:
 
 
 def activated(maps: Tensor, share: float = 0.2) -> Tensor:
-    """Activated region of every map: the pixels above `share` of its maximum; none where that is not positive.
-
-    Args:
-        maps: `(N, H, W)`.
-        share: Of the map's maximum; strict.
+    """Activated region of maps `(N, H, W)`: pixels above `share` of the maximum; none where that is not positive.
 
     Example:
         >>> activated(torch.tensor([[[0.0, 1.0, 4.0]], [[-1.0, -3.0, -2.0]]]), share=0.2)
@@ -56,7 +45,7 @@ def activated(maps: Tensor, share: float = 0.2) -> Tensor:
 
 
 def inside(regions: Tensor, masks: Tensor) -> Tensor:
-    """Intersection over area: the share of each region that lies in its mask, `(N,)` (bae2020 P2, Fig. 3b).
+    """Intersection over area: the fraction of each region that lies in its mask, `(N,)` (bae2020 P2, Fig. 3b).
 
     Example:
         >>> inside(torch.tensor([[[True, True, False]]]), torch.tensor([[[False, True, True]]]))
@@ -66,7 +55,7 @@ def inside(regions: Tensor, masks: Tensor) -> Tensor:
 
 
 def covered(regions: Tensor, masks: Tensor) -> Tensor:
-    """The share of each mask (an object, or a part of it) that its region covers, `(N,)`.
+    """Coverage: the fraction of each mask (an object, or a part of it) that its region covers, `(N,)`.
 
     Example:
         >>> covered(torch.tensor([[[True, True, False]]]), torch.tensor([[[True, True, True]]]))
@@ -76,16 +65,16 @@ def covered(regions: Tensor, masks: Tensor) -> Tensor:
 
 
 def sorted_activations(maps: Tensor, percent: float = 100.0) -> Tensor:
-    """Values of each map from the largest to the smallest, in units of its maximum or of a percentile (bae2020 Fig. 4).
+    """Values of each map in descending order, divided by its maximum or a percentile (bae2020 Fig. 4).
 
-    A threshold `θ` is a horizontal line in this picture; where it meets the curve is the share of pixels kept.
+    A threshold `θ` is a horizontal line in this plot; it meets the curve at the fraction of pixels kept.
 
     Args:
-        maps: `(N, H, W)`, 0 or more.
-        percent: Which percentile is the unit; 100 is the maximum.
+        maps: Non-negative, `(N, H, W)`.
+        percent: Percentile to divide by; 100 is the maximum.
 
     Returns:
-        `(N, H·W)`; NaN or infinite where the unit is 0.
+        `(N, H·W)`; NaN or infinite where the divisor is 0.
 
     Raises:
         ValueError: If the percentile is outside of (0, 100].
@@ -112,7 +101,7 @@ def mean_over_images(
     device: torch.device | str = "cpu",
     workers: int = 0,
 ) -> Tensor:
-    """Mean over all images of something that is computed from their features, on the CPU.
+    """Mean over all images of a statistic of their features, on the CPU.
 
     Args:
         model: In evaluation mode.
@@ -120,7 +109,7 @@ def mean_over_images(
         statistic: From features `(B, D, h, w)` to one row per image, such as `activated_area`.
         image_size: Side of the square to which images are resized first.
         device: Where the model is.
-        workers: Processes that decode.
+        workers: Decoding processes.
 
     Example:
         >>> from wsolnb.data.critters import World

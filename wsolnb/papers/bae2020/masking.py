@@ -1,8 +1,7 @@
-"""Masking while training: hide parts of the image or of the features, so that a classifier looks at more of the object.
+"""Masking while training: hide parts of the image or the features, so that a classifier relies on more of the object.
 
-Both methods are modules without weights that do nothing in evaluation mode. They are put between the stages of a
-backbone, so that any classifier can carry them: `hide_and_seek` in front of the first stage, `attention_dropout`
-behind stages or behind blocks of a stage. Each gives a copy of the backbone and leaves the original as it is.
+Both methods are modules without weights, and the identity in evaluation mode. They are inserted between the stages of a
+copy of a backbone: `hide_and_seek` before the first stage, `attention_dropout` behind stages or blocks of a stage.
 """
 
 from __future__ import annotations
@@ -28,22 +27,22 @@ ADL_POSITIONS: dict[str, tuple[str, ...]] = {
     "googlenet": ("inception3", "inception4", "inception5"),
     "googlenet_gap": ("inception3", "inception4", "conv5"),
 }
-"""Where `attention_dropout` goes by default: the published places of VGG16 and ResNet-50, and their likes elsewhere."""
+"""Default positions of `attention_dropout`: as published for VGG16 and ResNet-50, the corresponding ones elsewhere."""
 
 
 class HideAndSeek(nn.Module):
-    """Hide-and-Seek (singh2017, HaS in bae2020): patches of a grid are hidden at random, in every image others.
+    """Hide-and-Seek (singh2017, HaS in bae2020): cells of a grid are hidden at random, drawn for each image.
 
-    It works on images that are normalised already: what is hidden becomes 0, the mean colour. Patches at the right and
-    lower border are cut off where the side of the image is no multiple of theirs.
+    Images are normalised already: hidden pixels become 0, the mean colour. Patches at the right and lower border are
+    cropped where the image's side is no multiple of theirs.
 
     Args:
-        patch: Side of a patch in pixels; 32 gives the HaS-32 of bae2020.
+        patch: Side of a patch in pixels; 32 for the HaS-32 of bae2020.
         rate: Probability that a patch is hidden.
 
     Raises:
-        ValueError: If the patch has no pixel or the rate is outside of [0, 1]; and, when it meets images, if the patch
-            is larger than an image.
+        ValueError: If the patch has no pixel, the rate is outside of [0, 1], or (in training) a patch is larger than
+            an image.
 
     Example:
         >>> hidden = HideAndSeek(2, rate=1.0)(torch.ones(1, 3, 4, 6))
@@ -58,7 +57,7 @@ class HideAndSeek(nn.Module):
         self.patch, self.rate = patch, _probability("rate", rate)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Hide patches of images `(B, 3, H, W)`; in evaluation mode nothing happens."""
+        """Hide patches of images `(B, 3, H, W)`; the identity in evaluation mode."""
         if not self.training:
             return images
         height, width = images.shape[-2:]
@@ -77,17 +76,16 @@ class HideAndSeek(nn.Module):
 class AttentionDropout(nn.Module):
     """Attention-based dropout layer (choe2019, ADL in bae2020) between two parts of a network.
 
-    The mean over the channels is taken as attention. In every training step one draw for the whole batch decides:
-    with probability `drop_rate` the most attended cells of every image are set to 0 (those at or above `threshold`
-    times the image's largest attention), else all cells are weighted by the importance map, `sigmoid(attention)`.
-    Gradients flow through the importance map, not through the drop mask.
+    Attention is the mean over the channels. One draw per batch: with probability `drop_rate`, the cells at or above
+    `threshold` times the image's largest attention are set to 0 (drop mask); otherwise all cells are weighted by
+    `sigmoid(attention)` (importance map), through which gradients flow.
 
     Args:
         drop_rate: Probability of the drop mask.
-        threshold: Share of the largest attention, in [0, 1].
+        threshold: Fraction of the largest attention, in [0, 1].
 
     Raises:
-        ValueError: If one of them is outside of [0, 1].
+        ValueError: If either is outside of [0, 1].
 
     Example:
         >>> features = torch.tensor([[[[1.0, 4.0, 2.0]]]])
@@ -100,7 +98,7 @@ class AttentionDropout(nn.Module):
         self.drop_rate, self.threshold = _probability("drop_rate", drop_rate), _probability("threshold", threshold)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Mask features `(B, D, h, w)`; in evaluation mode nothing happens."""
+        """Mask features `(B, D, h, w)`; the identity in evaluation mode."""
         if not self.training:
             return features
         attention = features.mean(dim=1, keepdim=True)
@@ -114,7 +112,7 @@ class AttentionDropout(nn.Module):
 
 
 def hide_and_seek(backbone: Backbone, patch: int = 32, rate: float = 0.5) -> Backbone:
-    """A copy of a backbone that hides patches of its input while it trains: `HideAndSeek` behind the normalisation.
+    """A copy of a backbone with `HideAndSeek` between the normalisation and the first stage.
 
     Example:
         >>> from wsolnb.models.backbones import backbone
@@ -134,13 +132,12 @@ def attention_dropout(
 
     Args:
         backbone: The network.
-        positions: `stage` (behind it) or `stage.index` (behind that block of it, from 0); by default those of
-            `ADL_POSITIONS`.
-        drop_rate: Probability of the drop mask; the authors' code takes 0.75.
-        threshold: Share of the largest attention; the authors' code takes 0.8 for VGG16, 0.9 for ResNet-50.
+        positions: `stage` (behind it) or `stage.index` (behind that block of it, from 0); default: `ADL_POSITIONS`.
+        drop_rate: Probability of the drop mask; 0.75 in the authors' code.
+        threshold: Fraction of the largest attention; in the authors' code 0.8 for VGG16, 0.9 for ResNet-50.
 
     Raises:
-        ValueError: If the network lacks a position, or has no default ones (those it has are listed).
+        ValueError: If the network lacks a position, or has no default ones; its positions are listed.
 
     Example:
         >>> from wsolnb.models.backbones import backbone
@@ -162,7 +159,7 @@ def attention_dropout(
 
 
 def _insert(net: Backbone, stage: str, index: int, layer: nn.Module) -> None:
-    """Rebuild a stage with one more layer; the own `insert` of a slice of a `Sequential` mixes up its layers."""
+    """Rebuild a stage with one more layer: `insert` on a slice of a `Sequential` mixes up its layers."""
     layers = _layers(net, stage)
     net.stages[stage] = nn.Sequential(*layers[:index], layer, *layers[index:])
 

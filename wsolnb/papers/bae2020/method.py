@@ -1,4 +1,4 @@
-"""bae2020 as methods: thresholded average pooling (with CAM's `clamp` and `percentile`: NWC and PaS), HaS and ADL.
+"""TAP, HaS and ADL as methods (bae2020, https://doi.org/10.1007/978-3-030-58555-6_37).
 
 NWC and PaS need no training of their own: `CAM(clamp=True)`, `CAM(percentile=True)`.
 """

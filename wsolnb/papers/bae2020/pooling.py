@@ -1,7 +1,7 @@
-"""From a feature map to one number per channel: average, maximum, and the thresholded average between them.
+"""Thresholded average pooling (bae2020): features `(B, D, h, w)` to `(B, D)`, for any backbone and any linear head.
 
-A pooling takes features `(B, D, h, w)` and gives `(B, D)`, for any backbone and any head. Which one a classifier was
-trained with decides how its weights compare between channels, and so what its class activation maps show.
+The pooling of the training decides how the weights of different channels compare, and so what class activation maps
+show. Average and maximum pooling are in `wsolnb.models.cam`. Paper: https://doi.org/10.1007/978-3-030-58555-6_37
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from torch import Tensor, nn
 class ThresholdedAveragePooling(nn.Module):
     """Mean over the active cells of each channel (bae2020 Eq. 4).
 
-    `p_c = sum_ij 1[F_c(i, j) > τ] · F_c(i, j) / sum_ij 1[F_c(i, j) > τ]` with `τ = θ · max_ij F_c(i, j)`, for each
-    image and channel by itself. A channel's activated area no longer counts, only how strong it is there.
+    `p_c = sum_ij 1[F_c(i, j) > τ] · F_c(i, j) / sum_ij 1[F_c(i, j) > τ]` with `τ = θ · max_ij F_c(i, j)`, per image and
+    channel: the strength of the active cells, independent of their number.
 
-    The kept cells are always positive: where the maximum is positive, so is what exceeds a share of it; where it is
-    not, nothing exceeds `θ · max`. Such a channel is empty and gives 0. Gradients flow through the values of the kept
-    cells, not through threshold and count. `θ = 0` averages the positive cells, which is not the plain average.
+    Kept cells are always positive: nothing exceeds `θ · max` where the maximum is not. Such a channel gives 0.
+    Gradients flow through the values of the kept cells, not through threshold and count. `θ = 0` averages the positive
+    cells, which is not the plain average.
 
     Args:
-        threshold: `θ` in [0, 1). The paper takes 0.1 for VGG16 and MobileNetV1, 0 for ResNet50-SE and GoogLeNet.
+        threshold: `θ` in [0, 1): in the paper 0.1 for VGG16 and MobileNetV1, 0 for ResNet50-SE and GoogLeNet.
 
     Raises:
         ValueError: If the threshold is outside of [0, 1).

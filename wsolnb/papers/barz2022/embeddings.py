@@ -1,4 +1,4 @@
-"""Class embeddings: the vectors that the cosine loss pulls the images towards."""
+"""Class embeddings: the targets of the cosine loss (barz2022, https://doi.org/10.5220/0010760800003124)."""
 
 from __future__ import annotations
 
@@ -10,16 +10,10 @@ TOLERANCE = 1e-6  # on symmetry, the diagonal and the smallest eigenvalue; simil
 
 
 def one_hot(classes: int) -> Tensor:
-    """One-hot class embeddings, without knowledge of the classes (barz2022 section 3.1).
-
-    Args:
-        classes: number of classes C.
-
-    Returns:
-        (C, C) float32, the identity.
+    """One-hot class embeddings `(C, C)`, float32 (barz2022 Sec. 3.1).
 
     Raises:
-        ValueError: fewer than one class.
+        ValueError: Fewer than one class.
 
     >>> one_hot(2).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
@@ -30,27 +24,26 @@ def one_hot(classes: int) -> Tensor:
 
 
 def semantic_embeddings(similarity: np.ndarray | Tensor, dims: int | None = None) -> Tensor:
-    """Class embeddings whose cosine similarities are the given ones (barz2019; barz2022 section 4.1).
+    """Class embeddings with given cosine similarities (barz2019; barz2022 Sec. 4.1).
 
-    Exact (`dims=None`): the lower Cholesky factor E of the similarities S, E @ E.T = S. This is what
-    barz2019's construction, which places one class after the other on the unit sphere, arrives at. All
-    entries depend on the order of the classes, their products do not.
+    Exact (`dims=None`): the lower Cholesky factor E of the similarities S, `E @ E.T = S`, to which barz2019's
+    construction, one class after the other on the unit sphere, leads. Entries depend on the order of the classes, their
+    products do not.
 
-    Low-rank (`dims` < C): the eigenvectors of the `dims` largest eigenvalues, each times the root of its
-    eigenvalue: the best approximation of S with so few dimensions. The rows are then scaled to length 1,
-    because barz2022 Eq. 5 divides by the length anyway and Eq. 7 needs comparable classes.
+    Low rank (`dims` < C): the eigenvectors of the largest eigenvalues, times the root of the eigenvalue: the best
+    approximation of S in so few dimensions. Rows are scaled to length 1, as Eq. 5 divides by the length and Eq. 7
+    compares classes.
 
     Args:
-        similarity: (C, C), symmetric, 1 on the diagonal, positive definite: what `Taxonomy.similarity` gives.
-        dims: number of dimensions E of the embeddings, 1 to C; None stands for exact.
+        similarity: `(C, C)`, symmetric, positive definite, 1 on the diagonal, such as `Taxonomy.similarity`.
+        dims: Number of dimensions E, 1 to C; None: exact.
 
     Returns:
-        (C, E) float32 on the CPU, with rows of length 1.
+        `(C, E)` float32 on the CPU, with rows of length 1.
 
     Raises:
-        ValueError: `similarity` is not square, not symmetric, not finite, its diagonal is not 1 or it is not
-            positive definite (the smallest eigenvalue is named); `dims` is out of range or so small that a
-            class has no direction left.
+        ValueError: `similarity` is not square, symmetric, finite, positive definite and 1 on the diagonal; `dims` is
+            out of range, or so small that a class has no direction left.
 
     >>> import numpy as np
     >>> embeddings = semantic_embeddings(np.array([[1.0, 0.6], [0.6, 1.0]]))

@@ -1,8 +1,4 @@
-"""Losses of classifiers, and how to read class scores from an output trained with each.
-
-An objective is called with outputs and labels and gives a scalar; its `scores` turns outputs into one comparable
-number per class, which is what predictions, accuracies and maps are made from.
-"""
+"""Cosine loss (barz2022, https://doi.org/10.5220/0010760800003124) and the class scores that follow from it."""
 
 from __future__ import annotations
 
@@ -14,11 +10,11 @@ class CosineLoss(nn.Module):
     """Cosine loss: `L(x, c) = 1 - <x, φ(c)> / (‖x‖ ‖φ(c)‖)` (barz2022 Eq. 5).
 
     Args:
-        embeddings: Class embeddings `φ`, float `(C, E)`; `torch.eye(C)` is the one-hot case, in which the loss
-            raises one entry of the L2-normalised output.
+        embeddings: Class embeddings `φ`, float `(C, E)`; for one-hot ones, `torch.eye(C)`, the loss raises one entry of
+            the L2-normalised output.
 
     Raises:
-        ValueError: If the embeddings are no matrix or a class has an embedding of length zero.
+        ValueError: If the embeddings are no matrix, or one of them has length zero.
 
     Example:
         >>> import torch

@@ -1,7 +1,7 @@
-"""From features and a linear head to maps: class activation maps, dense class embeddings, dense class maps.
+"""From features and a linear head to class activation maps, dense class embeddings and dense class maps (barz2022).
 
-Every function takes a whole batch and all classes in one tensor expression. `B` images, `D` channels, `E` embedding
-dimensions, `C` classes, `h x w` cells.
+Every function takes a whole batch and all classes: `B` images, `D` channels, `E` embedding dimensions, `C` classes,
+`h x w` cells. Paper: https://doi.org/10.5220/0010760800003124
 """
 
 from __future__ import annotations
@@ -22,17 +22,11 @@ from wsolnb.papers.barz2022.losses import CosineLoss
 
 
 def dense_class_embeddings(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Dense class embeddings: the head at every cell, then L2-normalised there (barz2022 Eq. 6).
+    """Dense class embeddings: the head applied at every cell, then L2-normalised (barz2022 Eq. 6).
 
-    `DCE_ij = (W·ψ_ij + b) / ‖W·ψ_ij + b‖`. Unlike a class activation map, its mean is not the network's output.
-
-    Args:
-        features: `ψ(x)`, float `(B, D, h, w)`.
-        weight: `W`, `(E, D)`.
-        bias: `b`, `(E,)`.
-
-    Returns:
-        Unit vectors `(B, E, h, w)`; zero where the head gives exactly zero.
+    `DCE_ij = (W·ψ_ij + b) / ‖W·ψ_ij + b‖`. Unlike that of a class activation map, its mean is not the network's output.
+    Features `ψ(x)` `(B, D, h, w)`, `W` `(E, D)` and `b` `(E,)` give unit vectors `(B, E, h, w)`, zero where the head
+    gives exactly zero.
 
     Example:
         >>> dense_class_embeddings(torch.tensor([[[[3.0]], [[4.0]]]]), torch.eye(2)).flatten()
@@ -44,12 +38,7 @@ def dense_class_embeddings(features: Tensor, weight: Tensor, bias: Tensor | None
 def similarity_maps(dce: Tensor, embeddings: Tensor) -> Tensor:
     """Cosine similarity of every cell to every class, `sim_ijc = <DCE_ij, φ(c)>` (barz2022 Eq. 7a).
 
-    Args:
-        dce: Unit vectors `(B, E, h, w)`.
-        embeddings: Class embeddings `φ`, unit rows, `(C, E)`.
-
-    Returns:
-        Maps `(B, C, h, w)` in [-1, 1].
+    Unit vectors `(B, E, h, w)` and class embeddings with unit rows, `(C, E)`, give maps `(B, C, h, w)` in [-1, 1].
 
     Example:
         >>> similarity_maps(torch.tensor([[[[0.6]], [[0.8]]]]), torch.tensor([[1.0, 0.0], [-1.0, 0.0]])).flatten()
@@ -61,11 +50,7 @@ def similarity_maps(dce: Tensor, embeddings: Tensor) -> Tensor:
 def assigned_classes(sim: Tensor) -> Tensor:
     """The most similar class of every cell, `class_ij = argmax_c sim_ijc` (barz2022 Eq. 7b).
 
-    Args:
-        sim: `(B, C, h, w)`.
-
-    Returns:
-        int64 `(B, h, w)` in `0 .. C-1`; the lowest index where classes tie.
+    Similarities `(B, C, h, w)` to int64 `(B, h, w)`; of tied classes the lowest index.
 
     Example:
         >>> assigned_classes(torch.tensor([[[[0.9, 0.1]], [[0.8, 0.2]]]]))
@@ -77,14 +62,8 @@ def assigned_classes(sim: Tensor) -> Tensor:
 def class_scores(sim: Tensor) -> Tensor:
     """Score of a class: its largest similarity over the cells assigned to it (barz2022 Eq. 8).
 
-    `score(x, c) = max_ij 1{class_ij = c} · sim_ijc`. A class without a cell scores 0. Of two related classes that
-    are similar to the same cells only the more similar one scores: that is what suppresses doubles.
-
-    Args:
-        sim: `(B, C, h, w)`.
-
-    Returns:
-        `(B, C)`, at most 1.
+    `score(x, c) = max_ij 1{class_ij = c} · sim_ijc`, from `(B, C, h, w)` to `(B, C)`; 0 for a class without a cell.
+    Of two related classes that are similar to the same cells only the more similar one scores: no duplicates.
 
     Example:
         >>> sim = torch.tensor([[[[0.9, 0.1]], [[0.8, 0.2]], [[0.7, 0.1]]]])  # 1 image, 3 classes, 1 x 2 cells
@@ -97,10 +76,10 @@ def class_scores(sim: Tensor) -> Tensor:
 
 
 def dense_class_map(sim: Tensor, score_threshold: float, sim_threshold: float) -> Tensor:
-    """Dense class map: a class number per cell, 0 for background (barz2022 Eq. 9).
+    """Dense class map: the class of every cell, or background (barz2022 Eq. 9).
 
-    A cell keeps its class if that class is present in the image (`score > ϑ_score`) and the cell is similar enough to
-    it (`sim > ϑ_sim`); both comparisons are strict.
+    A cell keeps its class if that class is present in the image (`score > ϑ_score`) and similar enough to the cell
+    (`sim > ϑ_sim`), both strictly.
 
     Args:
         sim: `(B, C, h, w)`.
@@ -108,7 +87,7 @@ def dense_class_map(sim: Tensor, score_threshold: float, sim_threshold: float) -
         sim_threshold: `ϑ_sim`.
 
     Returns:
-        int64 `(B, h, w)`: 0 or the class index plus one.
+        int64 `(B, h, w)`: class index plus one, 0 for background.
 
     Example:
         >>> sim = torch.tensor([[[[0.9, 0.4]], [[0.1, 0.6]]]])
@@ -128,7 +107,8 @@ def dcm_reader(model: Classifier, objective: CosineLoss) -> FeatureReader:
 
     Example:
         >>> from wsolnb.models.cam import classifier
-        >>> sim, scores = dcm_reader(classifier("tiny", 5).eval(), CosineLoss(torch.eye(5)))(torch.rand(2, 3, 64, 96), None)
+        >>> read = dcm_reader(classifier("tiny", 5).eval(), CosineLoss(torch.eye(5)))
+        >>> sim, scores = read(torch.rand(2, 3, 64, 96), None)
         >>> sim.shape, scores.shape
         (torch.Size([2, 5, 8, 12]), torch.Size([2, 5]))
     """
@@ -144,7 +124,7 @@ def dcm_reader(model: Classifier, objective: CosineLoss) -> FeatureReader:
 def cosine_cam_reader(model: Classifier, objective: CosineLoss) -> FeatureReader:
     """Class activation maps of a network trained with the cosine loss, scored by the cosines of the pooled output.
 
-    The map of class c is `<W·ψ_ij + b, φ(c)>`, Eq. 4 on its embedding `φ(c)`, without normalisation in the cell.
+    The map of class c is `<W·ψ_ij + b, φ(c)>`, Eq. 4 projected on `φ(c)`, without the normalisation of Eq. 6.
 
     Example:
         >>> from wsolnb.models.cam import classifier
@@ -161,10 +141,10 @@ def cosine_cam_reader(model: Classifier, objective: CosineLoss) -> FeatureReader
 
 
 def evidence(judged: DetectionAP, single: GuessLocalizationError, *, recall: float = 0.3) -> dict[str, Statistic]:
-    """What a claim about detections is tested on: statistics by the names that `papers/barz2022` gives them.
+    """The numbers of barz2022's claims as functions of image weights, by the names in `papers/barz2022/paper.yaml`.
 
     Args:
-        judged: Detections on scenes, at IoU 0, 0.25 and 0.5.
+        judged: Detections in scenes, at IoU 0, 0.25 and 0.5.
         single: Guesses on images with one object.
         recall: Where precision is read, all classes pooled, at IoU 0.25.
 
@@ -192,17 +172,16 @@ def evidence(judged: DetectionAP, single: GuessLocalizationError, *, recall: flo
 
 
 def background_similarity(raw: SceneMaps, counts: Sequence[int]) -> dict[int, float]:
-    """How near background comes to the nearest class, if the network had fewer outputs.
+    """Median similarity of background cells to their nearest class, for networks with fewer outputs.
 
-    The outputs of a one-hot cosine network before normalisation are cut to the first `C` classes, normalised in every
-    cell, and the largest entry is taken where no object is.
+    The outputs of a one-hot cosine network are truncated to the first `C` classes before they are normalised.
 
     Args:
         raw: Maps `W·ψ + b` of a one-hot network, from `cosine_cam_reader`.
         counts: Numbers of classes `C`.
 
     Returns:
-        Number of classes to the median of the largest similarity over all background cells.
+        Number of classes to the median, over all background cells, of the largest similarity.
 
     Example:
         >>> truth = {"boxes": torch.tensor([[10.0, 0.0, 20.0, 10.0]]), "labels": torch.tensor([0])}

@@ -1,4 +1,7 @@
-"""barz2022 as a method: dense class maps of a network trained with the cosine loss."""
+"""Dense class maps of a network trained with the cosine loss, as a method.
+
+Paper: barz2022, https://doi.org/10.5220/0010760800003124
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,4 @@
-"""Several classes per image: where does each class point, and what boxes does its map give?
-
-    maps and class scores -> points (average precision without a box threshold)
-                          -> boxes of all blobs (one threshold per class) -> average precision
-
-Any reader's maps are judged by the same code.
-"""
+"""Boxes of all blobs of a heat map, a threshold per class, and average precision of points and boxes (bency2016)."""
 
 from __future__ import annotations
 
@@ -25,18 +19,18 @@ THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 def blob_boxes(found: SceneMaps, thresholds: Tensor, *, rank: Rank = "heat") -> list[Prediction]:
-    """Boxes around all blobs of all maps (bency2016 Sec. 3.4): several instances of one class are possible.
+    """Boxes around all blobs of all maps (bency2016 Sec. 3.4), so that a class can have several instances.
 
     Args:
-        found: Maps, scores and truth. Maps without a positive value give no box.
-        thresholds: One per class, as a share of the map's maximum, `(K,)`.
-        rank: Score of a box: `heat`, the mean of the map inside it, or `class`, the score of its class in the image.
+        found: Maps, scores and truth. A map without a positive value gives no box.
+        thresholds: Per class, as fractions of the map's maximum, `(K,)`.
+        rank: Score of a box: `heat`, the mean of the map inside it, or `class`, the class's score in the image.
 
     Returns:
         Per image `boxes` (xyxy in original pixels), `scores`, `labels`.
 
     Raises:
-        ValueError: If there is not one threshold per class, or one is outside of [0, 1).
+        ValueError: Unless there is one threshold in [0, 1) per class.
 
     Example:
         >>> heat = torch.zeros(1, 30, 40)
@@ -64,18 +58,15 @@ def blob_boxes(found: SceneMaps, thresholds: Tensor, *, rank: Rank = "heat") -> 
 
 
 def tune_thresholds(found: SceneMaps, *, candidates: Sequence[float] = THRESHOLDS, rank: Rank = "heat") -> Tensor:
-    """The threshold of every class that gives the best average precision at IoU 0.5 (bency2016 Sec. 3.4).
+    """The threshold of every class with the best average precision at IoU 0.5 (bency2016 Sec. 3.4), float32 `(K,)`.
 
-    Where thresholds tie, the nearest to the one that is best for all classes together wins; classes without an object
-    here take that one.
+    Ties go to the threshold nearest to the best one of all classes together, which is also that of classes without an
+    object.
 
     Args:
         found: Maps, scores and truth of held-out images.
-        candidates: Shares of the map's maximum to try.
+        candidates: Fractions of the map's maximum.
         rank: As for `blob_boxes`.
-
-    Returns:
-        float32 `(K,)`.
 
     Example:
         >>> heat = torch.zeros(2, 30, 40)
@@ -97,7 +88,7 @@ def tune_thresholds(found: SceneMaps, *, candidates: Sequence[float] = THRESHOLD
 
 
 def judge_boxes(found: SceneMaps, predictions: Sequence[Prediction], *, iou: float = 0.5) -> VOCAP:
-    """Detection average precision as Pascal VOC computes it (Tables 3 and 4).
+    """Detection average precision by Pascal VOC's rules (Tables 3 and 4).
 
     Example:
         >>> truth = {"boxes": torch.tensor([[5.0, 5.0, 15.0, 15.0]]), "labels": torch.tensor([0])}
@@ -131,9 +122,9 @@ def evidence(found: SceneMaps, boxes: Sequence[Prediction] | None = None) -> dic
 
 
 def without(found: SceneMaps, labels: Sequence[int]) -> SceneMaps:
-    """The same without the objects of some classes, whose average precision is then undefined (NaN), not 0.
+    """The same without the objects of some classes, whose average precision becomes undefined (NaN) instead of 0.
 
-    Meant for classes that no training image shows.
+    For classes that no training image shows.
 
     Example:
         >>> truth = {"boxes": torch.rand(2, 4).sort().values, "labels": torch.tensor([0, 1])}
@@ -151,7 +142,7 @@ def without(found: SceneMaps, labels: Sequence[int]) -> SceneMaps:
 
 
 def _means(maps: Tensor, boxes: Tensor) -> Tensor:
-    """Mean of each map `(n, h, w)` inside its box, xyxy as fractions of the map; cells covered in part count so."""
+    """Mean of maps `(n, h, w)` inside a box each, xyxy as fractions of the map; cells count by the area covered."""
     shares = []
     for cells, low, high in ((maps.shape[1], 1, 3), (maps.shape[2], 0, 2)):
         start, edges = torch.arange(cells, dtype=torch.float32), boxes.float() * cells

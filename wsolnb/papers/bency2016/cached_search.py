@@ -1,4 +1,4 @@
-"""A search over a whole data set, kept: heat maps of all smaller widths and depths can be read from it."""
+"""A search over a data set, cached: heat maps of all widths, and of smaller depths, follow from it (bency2016)."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from wsolnb.papers.bency2016.windows import heat_maps
 
 @dataclass(frozen=True)
 class Searched:
-    """Windows that survived in all images, for several widths.
+    """The windows kept in all images, for several widths.
 
     Args:
         pairs: Image and class of every search, int64 `(P, 2)`.
-        scores: Of the whole images, float32 `(N, K)`.
+        scores: Class scores of the whole images, float32 `(N, K)`.
         windows: Width `M` to the kept windows of all levels, xyxy as fractions of the image, float32 `(P, H, M, 4)`.
-        values: Width to their scores for the class of the search, float32 `(P, H, M)`; 0 where there is no window.
-        counts: Width to windows scored, crops taken and seconds per image; the seconds are those of the first time.
+        values: Width to their scores for the class searched, float32 `(P, H, M)`; 0 where there is no window.
+        counts: Width to windows scored, crops taken and seconds per image, measured when it was computed.
         sizes: Original height and width of the images, int64 `(N, 2)`.
         targets: Truth in original pixels.
     """
@@ -47,19 +47,13 @@ class Searched:
     targets: list[Any]
 
     def maps(self, width: int, depth: int | None = None, cells: int = 32) -> SceneMaps:
-        """Heat maps of a width as `wsolnb.papers.bency2016.windows.Tree.heat`, with the scores of the whole images.
-
-        Args:
-            width: One of those that were searched.
-            depth: Levels to take; None: all.
-            cells: Cells of a map on a side.
-        """
+        """Heat maps as `wsolnb.papers.bency2016.windows.Tree.heat` gives them, with the scores of the whole images."""
         windows, values = self.windows[width][:, :depth].flatten(1, 2), self.values[width][:, :depth].flatten(1, 2)
         heat = heat_maps(windows, values, self.pairs, (*self.scores.shape,), cells)
         return SceneMaps(list(heat), self.scores, self.sizes, self.targets)
 
     def per_image(self) -> dict[str, dict[str, float]]:
-        """What an image cost: windows, crops and milliseconds by width."""
+        """Cost per image, by width: windows, crops and milliseconds."""
         names = ("windows", "crops", "milliseconds")
         return {f"M = {m}": dict(zip(names, (w, c, 1000 * s), strict=True)) for m, (w, c, s) in self.counts.items()}
 
@@ -80,22 +74,21 @@ def search_scenes(
 ) -> Searched:
     """Search all images of a data set with several widths.
 
-    Batches that were searched before, with the same network and settings, come from the cache (`wsolnb._utils.cache`): a
-    search that was stopped goes on where it was.
+    Batches already searched with the same network and settings are read from the cache (`wsolnb._utils.cache`), so that
+    an interrupted search resumes.
 
     Args:
         scenes: Items `(image, target)` without a transform, of any sizes.
         model: In evaluation mode, on the device.
         objective: Its `scores` rank the windows.
-        search: Depth and the rest; its own width does not count.
+        search: Depth and the rest; its width is ignored.
         widths: `M`, each at least 1.
-        wanted: Classes to search in an image: a number (the best-scored), `present` (those that are truly there), or
-            `all`.
-        side: Side of the square in pixels to which images are brought first.
+        wanted: Classes to search in an image: the number of best-scored ones, those `present`, or `all`.
+        side: Side of the square in pixels to which images are resized first.
         device: Where the network is.
-        batch_size: Images at a time.
-        workers: Processes that decode.
-        fresh: Search anew even if the cache has it.
+        batch_size: Images per batch.
+        workers: Decoding processes.
+        fresh: Ignore the cache.
 
     Raises:
         ValueError: As for `BeamSearch`; if there is no image or no width.
@@ -180,7 +173,7 @@ class Loaded(NamedTuple):
 
 
 def load_scenes(scenes: Dataset[Any], classes: int, *, side: int, device: torch.device | str = "cpu") -> Loaded:
-    """Decode all images of a data set, brought to a square of `side` pixels.
+    """Decode all images of a data set, resized to squares of `side` pixels.
 
     Example:
         >>> from wsolnb.data.critters import World
@@ -198,16 +191,13 @@ def load_scenes(scenes: Dataset[Any], classes: int, *, side: int, device: torch.
 def compare_searches(
     model: GridClassifier, objective: Objective, loaded: Loaded, searches: Mapping[str, BeamSearch]
 ) -> dict[str, tuple[float, float]]:
-    """How many windows each search scores, and how good the best one is that it finds.
+    """Windows scored per image, and the best score found, averaged over all searches for the classes present.
 
     Args:
         model: In evaluation mode.
         objective: Its `scores` rank the windows.
-        loaded: Images; the classes that are there are searched.
+        loaded: Images.
         searches: By name.
-
-    Returns:
-        Windows scored per image, and the best score of a search, averaged over all searches.
 
     Example:
         >>> from wsolnb.data.critters import World
@@ -228,14 +218,11 @@ def compare_searches(
 
 
 def width_and_depth(found: Searched, depths: Sequence[int]) -> dict[str, dict[int, float]]:
-    """Point localization over width and depth of a search, ranked by class scores.
+    """Mean average precision of points, ranked by class scores: name of the width to depth to value.
 
     Args:
-        found: All widths, the largest depth.
-        depths: `H` to read, rising.
-
-    Returns:
-        Name of the width to depth and mean average precision.
+        found: All widths, searched to the largest depth.
+        depths: `H`, ascending.
 
     Example:
         >>> from wsolnb.data.critters import World

@@ -1,4 +1,4 @@
-"""Classes that tend to appear together lend each other a part of their scores (bency2016 Eqs. 2 to 4)."""
+"""Class scores raised by those of co-occurring classes (bency2016 Eqs. 2 to 4, https://arxiv.org/abs/1603.00489)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from torch import Tensor
 
 
 def cooccurrence(present: Tensor) -> Tensor:
-    """How often each class is there where another one is: `p(b_i | b_j) = |b_i ∩ b_j| / |b_j|` (bency2016 Eq. 4).
+    """Fraction of the images with class j that show class i: `p(b_i | b_j) = |b_i ∩ b_j| / |b_j|` (bency2016 Eq. 4).
 
     Args:
-        present: Which classes each training image shows, `(N, K)`: 1 or 0, NaN where not known (counts as 0).
+        present: Classes that each training image shows, `(N, K)`: 1 or 0, NaN (counted as 0) where unknown.
 
     Returns:
-        float64 `(K, K)`: row i, column j. The diagonal is 0, as the sum of Eq. 2 leaves it out; so is the column of a
-        class without an image.
+        float64 `(K, K)`: row i, column j. The diagonal is 0, as Eq. 2 sums over j ≠ i, and so is the column of a class
+        without an image.
 
     Raises:
         ValueError: If `present` is no matrix, or has other values.
@@ -35,17 +35,10 @@ def cooccurrence(present: Tensor) -> Tensor:
 
 
 def rescore(scores: Tensor, pair: Tensor, alpha: float) -> Tensor:
-    """Scores with a part of the scores of the classes that come along (bency2016 Eqs. 2 and 3).
+    """Scores with a part of those of co-occurring classes (bency2016 Eqs. 2 and 3).
 
-    `s_comb(b_i) = s(b_i) + α Σ_{j≠i} p(b_i | b_j) s(b_j)`
-
-    Args:
-        scores: `(N, K)`, as the classifier gives them.
-        pair: `p(b_i | b_j)`, `(K, K)`, from `cooccurrence`.
-        alpha: Weight of the other classes; 0 leaves the scores as they are.
-
-    Returns:
-        `(N, K)` in the dtype of the scores.
+    `s_comb(b_i) = s(b_i) + α Σ_{j≠i} p(b_i | b_j) s(b_j)`, for scores `(N, K)` and `p(b_i | b_j)` `(K, K)` from
+    `cooccurrence`, in the dtype of the scores. `alpha=0` changes nothing.
 
     Raises:
         ValueError: If the shapes do not fit or `alpha` is negative.
@@ -65,13 +58,13 @@ def rescore(scores: Tensor, pair: Tensor, alpha: float) -> Tensor:
 def tune_alpha(
     scores: Tensor, pair: Tensor, alphas: Sequence[float], value: Callable[[Tensor], float]
 ) -> dict[float, float]:
-    """What held-out images say about every weight of the other classes (bency2016 Sec. 3.2).
+    """Value of every weight `α` on held-out images (bency2016 Sec. 3.2).
 
     Args:
         scores: Of images that the classifier was not trained on, `(N, K)`.
         pair: From the training images.
-        alphas: The weights to try; with 0 among them the best one never does harm on these images.
-        value: From scores `(N, K)` to what shall be high, such as the mean average precision.
+        alphas: Weights to try; with 0 among them the best one does no harm on these images.
+        value: From scores `(N, K)` to what is maximised, such as mean average precision.
 
     Returns:
         Weight to value, in the order given; the best is `max(curve, key=curve.get)`, the first of equals.

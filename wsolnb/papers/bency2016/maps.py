@@ -1,4 +1,4 @@
-"""The readers of bency2016: heat maps of a beam search, the sliding window's score map, scores alone, positive CAM."""
+"""Readers of bency2016: heat maps of a beam search, the sliding window's score map, scores alone, positive CAM."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class BeamReader:
         model: In evaluation mode, on its device.
         objective: Its `scores` rank the windows.
         search: Width and depth.
-        wanted: Classes to search in an image: a number (the best-scored), `present` (those that are truly there: enough
-            for points ranked by class scores, where a class that is absent is wrong wherever it points), or `all`.
+        wanted: Classes to search in an image: the number of best-scored ones, `all`, or those `present`, which suffice
+            for points ranked by class scores, as an absent class is wrong wherever it points.
         cells: Cells of a heat map on a side.
-        spent: Filled while reading: `images`, `windows` (scored), `crops` (through the backbone) and `seconds`.
+        spent: Totals: `images`, `windows` (scored), `crops` (through the backbone) and `seconds`.
     """
 
     model: GridClassifier
@@ -51,7 +51,7 @@ class BeamReader:
         return heat, tree.scores
 
     def per_image(self) -> dict[str, float]:
-        """What an image cost: windows, crops and milliseconds."""
+        """Cost per image: windows, crops and milliseconds."""
         count = max(1, self.spent["images"])
         cost = {name: self.spent[name] / count for name in ("windows", "crops")}
         return cost | {"milliseconds": 1000 * self.spent["seconds"] / count}
@@ -60,10 +60,10 @@ class BeamReader:
 def classes_to_search(
     wanted: int | Literal["present", "all"], labels: Labels | None, model: GridClassifier
 ) -> Tensor | int | None:
-    """What `BeamSearch` takes for `wanted`: a number, which classes are present, bool `(B, K)`, or None for all.
+    """`wanted` in the form that `BeamSearch` takes: a number, bool `(B, K)` for the classes present, or None for all.
 
     Raises:
-        ValueError: If only present classes are to be searched, and no labels say which these are.
+        ValueError: If only present classes are to be searched, but there are no labels.
 
     Example:
         >>> from wsolnb.papers.bency2016.network import grid_classifier
@@ -79,7 +79,7 @@ def classes_to_search(
 
 
 def positive_cam_reader(model: Classifier, objective: Objective) -> FeatureReader:
-    """Class activation maps without their negative parts, which heat maps do not have either.
+    """Class activation maps clamped at 0, as heat maps have no negative values either.
 
     Example:
         >>> from wsolnb.losses import MultiLabelCrossEntropy
@@ -97,7 +97,7 @@ def positive_cam_reader(model: Classifier, objective: Objective) -> FeatureReade
 
 
 def score_reader(model: GridClassifier, objective: Objective) -> Reader:
-    """The scores of the whole image only; the maps are a single cell.
+    """The class scores of the whole image only; maps of a single cell.
 
     Example:
         >>> from wsolnb.losses import MultiLabelCrossEntropy
@@ -116,10 +116,10 @@ def score_reader(model: GridClassifier, objective: Objective) -> Reader:
 
 
 def peak_reader(model: GridClassifier, objective: Objective, positions: int = 7) -> Reader:
-    """The score map of the same network run as a sliding window, as Oquab et al. (2015) do.
+    """The score map of the same network run as a sliding window, after Oquab et al. (2015).
 
-    Class scores are those of the whole image, as for the search. The image is enlarged until `positions` x `positions`
-    windows of the network's input fit into its grid, one cell apart. The map is zero where no window has its centre.
+    The image is enlarged until `positions` x `positions` windows of the network's input fit into its grid, one cell
+    apart. The map is zero where no window has its centre; class scores are those of the whole image.
 
     Example:
         >>> from wsolnb.losses import MultiLabelCrossEntropy

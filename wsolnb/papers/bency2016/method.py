@@ -1,4 +1,4 @@
-"""bency2016 as a method: heat maps of a beam search over windows of the feature grid."""
+"""Heat maps of a beam search over windows of the feature grid, as a method (bency2016)."""
 
 from __future__ import annotations
 

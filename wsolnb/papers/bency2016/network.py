@@ -1,9 +1,9 @@
-"""A classifier with fully connected layers on a grid of L x L cells (bency2016 Sec. 3.2).
+"""Fully connected layers on a grid of L x L cells (bency2016 Sec. 3.2, https://arxiv.org/abs/1603.00489).
 
     image -> backbone -> grid (B, T, L, L) -> F6, F7 -> adaptation layers Fa, Fb -> one output per class
 
-Because everything behind the grid takes a grid and nothing else, a window of it that is stretched to L x L again can be
-scored as if it were an image of its own: that is what `wsolnb.papers.bency2016.search` does.
+All layers behind the grid depend on it alone: a window of it, resampled to L x L, is scored as an image of its own
+would be (`wsolnb.papers.bency2016.search`).
 """
 
 from __future__ import annotations
@@ -32,17 +32,16 @@ class GridClassifier(nn.Module):
     The softmax behind `Fb` belongs to the loss.
 
     Args:
-        backbone: Gives features `(B, T, h, w)`; they are averaged to `grid` x `grid` cells if they have others.
+        backbone: Gives features `(B, T, h, w)`, averaged to `grid` x `grid` cells.
         outputs: Number of classes.
         dense: From a flat grid `(B, T L L)` to `(B, D)`: F6 and F7 with their rectifiers.
         width: `D`.
         grid: `L`, cells on a side.
         adapt: Width of `Fa`.
-        side: Side in pixels of the images that the network is made for; by default `L` strides of the backbone.
+        side: Side of the input images in pixels; by default `L` strides of the backbone.
 
     Raises:
-        ValueError: If the grid has fewer than 2 cells on a side, so that no window of it is smaller than itself; if
-            there is no output.
+        ValueError: If the grid has fewer than 2 cells on a side, hence no smaller window; if there is no output.
 
     Example:
         >>> net = grid_classifier("tiny", 12, grid=6, hidden=(64,), adapt=32)
@@ -72,17 +71,17 @@ class GridClassifier(nn.Module):
         self.frozen: tuple[str, ...] = ()
 
     def extra_repr(self) -> str:
-        """What tells two of them apart, also in the key of cached weights, beyond their layers."""
+        """Settings beyond the layers, for `repr` and the key of cached weights."""
         return f"grid={self.grid}, side={self.side}, frozen={self.frozen}"
 
     def freeze(self, *parts: str) -> Self:
         """Train the last layers only (bency2016 Sec. 4.1): the named parts keep their weights and their statistics.
 
         Args:
-            parts: Of `backbone` and `dense`; none sets all free.
+            parts: Of `backbone` and `dense`; none: everything is trained.
 
         Raises:
-            ValueError: For a part that is not there.
+            ValueError: If there is no such part.
 
         Example:
             >>> net = grid_classifier("tiny", 3, hidden=(8,)).freeze("backbone", "dense")
@@ -111,10 +110,9 @@ class GridClassifier(nn.Module):
         return found
 
     def frozen_features(self) -> nn.Sequential:
-        """A copy that turns `backbone.normalise`d images into grids as `features` does, in evaluation mode and faster.
+        """A copy that turns `backbone.normalise`d images into grids like `features` in evaluation mode, but faster.
 
-        Batch normalisation that follows a convolution is folded into its weights; windows of an image need not be
-        normalised one by one. What is learned later does not reach the copy.
+        Batch normalisation is folded into the preceding convolution. Later training does not reach the copy.
 
         Example:
             >>> net, images = grid_classifier("tiny", 3, grid=4, hidden=(8,)).eval(), torch.rand(2, 3, 32, 32)
@@ -160,17 +158,17 @@ def grid_classifier(
 ) -> GridClassifier:
     """Build a grid classifier on a backbone by name, with the same random weights for the same seed.
 
-    AlexNet (6x6) and VGG16 (7x7) keep their own F6 and F7, with weights where weights are given; other backbones get
-    new ones. The global random state is left as it was.
+    AlexNet (6x6) and VGG16 (7x7) keep their F6 and F7, with weights where given; other backbones get new ones. The
+    global random state is unchanged.
 
     Args:
         name: One of `wsolnb.models.backbones.BACKBONES`.
         outputs: Number of classes.
         grid: `L`; None: the network's own, or 7.
-        side: As for `GridClassifier`; where the backbone gives other than `L` x `L` cells for it, they are averaged.
-        hidden: Widths of the new layers that stand for F6 and F7; AlexNet and VGG16 at their own grid ignore it.
+        side: As for `GridClassifier`.
+        hidden: Widths of new layers in place of F6 and F7; ignored by AlexNet and VGG16 at their own grid.
         adapt: Width of `Fa`.
-        dropout: Share of the inputs of every new layer that is left out in training.
+        dropout: Dropout rate at the input of every new layer.
         seed: Of the random weights.
         weights: As for `wsolnb.models.backbones.backbone`.
         **options: As for `wsolnb.models.backbones.backbone`.

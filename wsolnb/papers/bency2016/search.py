@@ -1,13 +1,12 @@
-"""Beam search over windows of a feature grid (bency2016 Secs. 3.3 and 3.4).
+"""Beam search over windows of a feature grid (bency2016 Secs. 3.3 and 3.4, https://arxiv.org/abs/1603.00489).
 
-A window is a part of the image. Its children are one grid step smaller in width or in height, not in both (Eq. 6), and
-lie in it, so there are four. Level by level:
+A window has four children, one grid step smaller in width or in height, not in both (Eq. 6). Level by level:
 
     best windows of every class -> crops -> backbone (one batch) -> grids
-    -> their children, stretched to L x L (one batch) -> fully connected layers (one batch) -> scores of all classes
+    -> their children, resampled to L x L (one batch) -> fully connected layers (one batch) -> scores of all classes
     -> the M best children of every class
 
-All classes and images of a level share their windows: whoever asks for a window, it is scored once.
+All searches of a level share their windows: each is scored once.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ class BeamSearch:
     """How to search (bency2016 Sec. 3.4). `width=1` is the greedy search; without a width the search is exhaustive.
 
     Args:
-        width: `M`, windows kept for every class at every level; None keeps all: their number doubles with every level.
+        width: `M`, windows kept per class and level; None: all, whose number doubles with every level.
         depth: `H`, levels below the whole image.
-        recrop: Cut every kept window out of the image and run the backbone on it (Sec. 3.3); otherwise all windows are
-            parts of the one grid of the whole image, which fewer cells tell apart the deeper they lie.
-        batch: Largest number of crops, and of grids, in one pass. A processor is fastest while they fit into its cache.
+        recrop: Crop every kept window from the image and run the backbone on it (Sec. 3.3); otherwise all windows are
+            parts of the one grid of the whole image, with fewer cells the deeper they lie.
+        batch: Largest number of crops, and of grids, in one pass. Fastest while they fit into the processor's cache.
 
     Raises:
         ValueError: If the width, the depth or the batch is below 1.
@@ -70,8 +69,7 @@ class BeamSearch:
             model: In evaluation mode.
             images: RGB in [0, 1], float `(B, 3, H, W)`, on the model's device.
             scores: From outputs to class scores.
-            wanted: Which classes to search in which images, bool `(B, K)`; or the number of classes, the best-scored
-                of every image; None: all.
+            wanted: Classes to search, bool `(B, K)`; or the number of best-scored ones in every image; None: all.
 
         Raises:
             ValueError: If the images are smaller than the network's input, or `wanted` does not fit.
@@ -91,7 +89,7 @@ class BeamSearch:
 
 
 class _Walk:
-    """The state between two levels: what was found, and the codes by which equal windows are known."""
+    """State between two levels: the windows so far, and codes that identify equal windows."""
 
     def __init__(self, search: BeamSearch, model: GridClassifier, images: Tensor, scores: Scores) -> None:
         self.search, self.model, self.class_scores = search, model, scores
@@ -112,7 +110,7 @@ class _Walk:
         self.codes = torch.ones(len(number), 2, dtype=torch.int64, device=pairs.device)
 
     def descend(self) -> bool:
-        """Score the children of all kept windows and keep the best for every search; whether there were any."""
+        """Score the children of all kept windows and keep the best of every search; False if there are none."""
         last, recrop, cells = self.levels[-1], self.search.recrop, self.model.grid
         parents = last.kept[last.kept >= 0].unique()
         image, windows = last.image[parents], last.windows[parents]
@@ -147,7 +145,7 @@ class _Walk:
         return True
 
     def _children(self, parents: Tensor, of: Tensor, which: Tensor) -> Tensor:
-        """Scores of children: number of the parent among `parents`, and which of its four it is, `(n,)` each."""
+        """Scores of children, given by index of the parent among `parents` and index among its four, `(n,)` each."""
         last, step = self.levels[-1], self.search.batch
         found = self.scores.new_empty(len(of), self.scores.shape[1])
         for start in range(0, len(parents), step):
@@ -165,7 +163,7 @@ class _Walk:
         return torch.cat([self._classify(stretch(grids, i, r, self.model.grid)) for i, r in pieces])
 
     def _grids(self, image: Tensor, windows: Tensor) -> Tensor:
-        """Grids of windows of the images: cut out, brought to the network's input, through the backbone."""
+        """Grids of windows of the images: cropped, resized to the network's input, passed through the backbone."""
         found: Tensor = self.features(cut_out(self.images, image, windows, self.model.side))
         return found
 
@@ -176,8 +174,8 @@ class _Walk:
 def _codes(codes: Tensor, recrop: bool) -> Tensor:
     """Codes of the four children: equal windows of an image get equal codes.
 
-    Along each axis, where windows are cropped again, the steps are written as bits behind a leading 1: their order
-    counts. On one grid only the numbers of steps to either side count.
+    With recropping, the steps along each axis are bits behind a leading 1, as their order matters. On one grid only the
+    numbers of steps to either side matter.
     """
     x, y = codes.unbind(1)
     if recrop:
@@ -188,7 +186,7 @@ def _codes(codes: Tensor, recrop: bool) -> Tensor:
 
 
 def _distinct(image: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-    """Where each distinct window first stands, and for all of them which distinct one they are."""
+    """Index of the first of each distinct window, and for every window the index of its distinct one."""
     numbers = [image, *(codes[:, k].unique(return_inverse=True)[1] for k in (0, 1))]
     key = torch.zeros_like(image)
     for number in numbers:
@@ -200,13 +198,9 @@ def _distinct(image: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _best(candidates: Tensor, scores: Tensor, klass: Tensor, width: int | None) -> Tensor:
-    """The best of the candidates of every search, each once, best first; -1 where there are fewer.
+    """The best candidates of every search without repetition, best first; -1 where there are fewer.
 
-    Args:
-        candidates: Places in `scores`, -1 for none, `(P, n)`.
-        scores: `(N, K)`.
-        klass: Class of every search, `(P,)`.
-        width: How many to keep; None: all.
+    Candidates `(P, n)` are indices into `scores` `(N, K)`, -1 for none; `klass` `(P,)` is the class of every search.
     """
     ordered = candidates.sort(dim=1).values
     again = torch.zeros_like(ordered, dtype=torch.bool)

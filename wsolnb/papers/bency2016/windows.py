@@ -1,4 +1,4 @@
-"""What a search over windows leaves behind: the windows of every level, what was kept, and heat maps of it."""
+"""Windows of a search: tree, crops, parts of grids, heat maps (bency2016, https://arxiv.org/abs/1603.00489)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ class Level:
     """The windows of one level of the tree.
 
     Args:
-        image: Number of the image of every window, int64 `(n,)`.
+        image: Index of every window's image, int64 `(n,)`.
         windows: xyxy as fractions of the image, float64 `(n, 4)`.
-        parent: Place of the parent in the level before, int64 `(n,)`; where two parents share a child, the first.
+        parent: Index in the previous level, int64 `(n,)`; the first where two parents share a child.
         scores: Of every window for every class, `(n, K)`.
-        kept: For every pair of image and class that is searched, the places of its best windows, best first, int64
-            `(P, m)`; -1 where there are fewer.
+        kept: Indices of the best windows of every search, best first, int64 `(P, m)`; -1 where there are fewer.
         crops: Images that went through the backbone for this level.
     """
 
@@ -34,11 +33,11 @@ class Level:
 
 @dataclass(frozen=True)
 class Tree:
-    """What a search looked at and what it kept.
+    """All windows that a search scored, and those it kept.
 
     Args:
         pairs: Image and class of every search, int64 `(P, 2)`.
-        scores: Of the whole images, `(B, K)`.
+        scores: Class scores of the whole images, `(B, K)`.
         levels: From the whole image (level 0) down.
     """
 
@@ -60,10 +59,10 @@ class Tree:
         """The kept windows of every search, from level 1 on.
 
         Args:
-            depth: Levels to take; None: all. A search of depth 10 contains those that stop earlier.
+            depth: Levels to take; None: all. A search of depth 10 contains all shallower ones.
 
         Returns:
-            Windows `(P, n, 4)` and their scores for the class of the search `(P, n)`; a score of 0 where there is none.
+            Windows `(P, n, 4)` and their scores for the class searched `(P, n)`; a score of 0 where there is none.
         """
         windows, scores = [], []
         for level in self.levels[1 : None if depth is None else depth + 1]:
@@ -76,7 +75,7 @@ class Tree:
         return torch.cat(windows, dim=1), torch.cat(scores, dim=1)
 
     def best(self, depth: int | None = None) -> tuple[Tensor, Tensor]:
-        """The best-scored window of every search, `(P, 4)`, and its score `(P,)`; the whole image counts too."""
+        """The best-scored window of every search, the whole image included, `(P, 4)`, and its score `(P,)`."""
         windows, scores = self.survivors(depth)
         root = self.scores[self.pairs[:, 0], self.pairs[:, 1]]
         whole = torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=windows.dtype, device=windows.device)
@@ -86,9 +85,9 @@ class Tree:
         return windows[torch.arange(len(windows)), place], value
 
     def heat(self, cells: int = 32, depth: int | None = None) -> Tensor:
-        """Heat maps: the scores of the kept windows of all levels, summed where each of them lies (Sec. 3.4).
+        """Heat maps: the scores of the kept windows of all levels, summed over the area of each (Sec. 3.4).
 
-        The whole image is left out, as it adds the same everywhere. A cell that a window covers in part gets that part.
+        The whole image is left out, as it adds a constant. A cell is weighted by its covered fraction.
 
         Args:
             cells: Cells of the map on a side.
@@ -102,17 +101,14 @@ class Tree:
 
 
 def heat_maps(windows: Tensor, scores: Tensor, pairs: Tensor, shape: tuple[int, ...], cells: int = 32) -> Tensor:
-    """Scores of windows, summed where each of them lies (bency2016 Sec. 3.4).
+    """Scores of windows, summed over the area of each (bency2016 Sec. 3.4): float32 `(B, K, cells, cells)`.
 
     Args:
         windows: Of every search, xyxy as fractions of the image, `(P, n, 4)`.
         scores: Of the windows, `(P, n)`.
         pairs: Image and class of every search, `(P, 2)`.
         shape: Number of images and classes.
-        cells: Cells of a map on a side; one that a window covers in part gets that part.
-
-    Returns:
-        float32 `(B, K, cells, cells)`.
+        cells: Cells of a map on a side, weighted by their covered fraction.
 
     Example:
         >>> left = torch.tensor([[[0.0, 0.0, 0.5, 1.0]]])
@@ -133,22 +129,19 @@ def heat_maps(windows: Tensor, scores: Tensor, pairs: Tensor, shape: tuple[int, 
 _PIECE = 1024  # searches whose heat is summed at once
 
 CHILDREN = torch.tensor([[0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, -1], [0, 1, 0, 0]])
-"""The four children of a window (bency2016 Eq. 6): how many steps their corners lie from its own, xyxy."""
+"""The four children of a window (bency2016 Eq. 6): offsets of their corners in grid steps, xyxy."""
 
 
 def cut_out(images: Tensor, image: Tensor, windows: Tensor, side: int) -> Tensor:
-    """Crops of images, brought to one size by bilinear interpolation.
+    """Crops of images, resized by bilinear interpolation: `(n, 3, side, side)`, laid out as `channels_last`.
 
-    Where a window has twice the pixels of the crop, each pixel of the crop is the mean of 2 x 2 places, and so on.
+    Where a window has twice the pixels of the crop, each pixel of the crop is the mean of 2 x 2 samples, and so on.
 
     Args:
         images: `(B, 3, H, W)`.
-        image: Number of the image of every window, int64 `(n,)`.
+        image: Index of every window's image, int64 `(n,)`.
         windows: xyxy as fractions of the image, `(n, 4)`.
         side: Side of the crops in pixels.
-
-    Returns:
-        `(n, 3, side, side)`, laid out as `channels_last`.
 
     Example:
         >>> corner = torch.tensor([[0.0, 0.0, 0.5, 0.25]])
@@ -168,9 +161,9 @@ def cut_out(images: Tensor, image: Tensor, windows: Tensor, side: int) -> Tensor
 
 
 def _look_up(images: Tensor, image: Tensor, windows: Tensor, across: Tensor, down: Tensor) -> Tensor:
-    """Colours at places of windows, `(n, down, across, 3)`; the places are fractions of the window.
+    """Sample windows, `(n, down, across, 3)`, at positions given as fractions of the window.
 
-    Windows of the same image stand below one another in one grid of places, so that no image is copied for a window.
+    Windows of the same image are stacked in one sampling grid, so that no image is copied per window.
     """
     numbers, own, counts = image.unique(return_inverse=True, return_counts=True)
     order = own.argsort(stable=True)
@@ -185,13 +178,13 @@ def _look_up(images: Tensor, image: Tensor, windows: Tensor, across: Tensor, dow
 
 
 def stretch(grids: Tensor, source: Tensor, regions: Tensor, cells: int) -> Tensor:
-    """Windows of grids, stretched to `cells` x `cells` by bilinear interpolation between the cells inside them.
+    """Windows of grids, resampled to `cells` x `cells` by bilinear interpolation between the cells inside them.
 
-    The first and the last cell of a window become the first and the last of the result (align_corners=True).
+    The first and last cell of a window become the first and last of the result (align_corners=True).
 
     Args:
         grids: `(N, T, L, L)`.
-        source: Which of them each window lies in, `(n,)`.
+        source: Index of every window's grid, `(n,)`.
         regions: xyxy in cells, far corner exclusive, `(n, 4)`.
         cells: `L`.
 

@@ -1,7 +1,7 @@
-"""Co-supervised augmentation (kou2021 Sec. 3.2): images of a batch tell each other what their objects look like.
+"""Co-supervised augmentation (kou2021 Sec. 3.2): images of a batch supervise each other.
 
-The true class's map splits an image into object and background. Both are embedded by a fixed network, and a loss over
-all pairs of the batch pulls objects of one class together and everything else apart.
+The true class's map splits an image into object and background. A fixed network embeds both, and a loss over all pairs
+of the batch pulls objects of one class together and everything else apart. Paper: https://arxiv.org/abs/1911.07160
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from wsolnb.papers.kou2021.confseg import confidence_mask
 
 Pairs = Literal["printed", "swapped"]
 Squash = Literal["stretch", "sigmoid"]
-_TINY = 1e-6  # smallest denominator: equal embeddings of object and background cost much, not infinitely much
+_TINY = 1e-6  # smallest denominator: the loss stays finite for equal embeddings of object and background
 
 
 class Parts(NamedTuple):
-    """Embeddings of what a map says an image consists of, each `(B, D)`.
+    """Embeddings of the parts of every image, each `(B, D)`.
 
     Attributes:
         object: `F`, of the image weighted by the map (kou2021 Eq. 8).
@@ -36,12 +36,12 @@ class Parts(NamedTuple):
 
 
 class Distances(NamedTuple):
-    """Distances of kou2021.
+    """Distances within and between images.
 
     Attributes:
-        cam: `‖F_m - B_m‖` (Eq. 9), `(B,)`: to be large.
-        back: `‖B_m - Mask_B^m‖` (Eq. 10), `(B,)`: to be small.
-        pairs: `‖F_m - F_n‖` (Eq. 11), `(B, B)`: to be small within a class, large between classes.
+        cam: `‖F_m - B_m‖` (kou2021 Eq. 9), `(B,)`; should be large.
+        back: `‖B_m - Mask_B^m‖` (Eq. 10), `(B,)`; should be small.
+        pairs: `‖F_m - F_n‖` (Eq. 11), `(B, B)`; should be small within a class, large between classes.
     """
 
     cam: Tensor
@@ -50,7 +50,7 @@ class Distances(NamedTuple):
 
 
 def distances(parts: Parts) -> Distances:
-    """All distances of a batch (kou2021 Eqs. 9 to 11), the gradient of a distance of zero being zero.
+    """All distances of a batch (kou2021 Eqs. 9 to 11); a distance of zero has gradient zero.
 
     Example:
         >>> ones = torch.ones(2, 4)
@@ -73,7 +73,7 @@ def coaug_loss(
 
     Over pairs of different classes the sum of `γ (D_m^back + D_n^back) / (δ D_mn + (D_m^cam + D_n^cam) / 2)`, over
     pairs of one class that of `(γ (D_m^back + D_n^back) + D_mn) / ((D_m^cam + D_n^cam) / 2)`; both divided by the
-    number of all pairs, so that batches of different size agree. No denominator goes below 1e-6.
+    number of all pairs, so that batch sizes are comparable. No denominator goes below 1e-6.
 
     The paper calls the first sum `L^same` and the second `L^diff`. Either only the names were swapped, then the index
     sets hold as printed, or the index sets were, then the first sum runs over pairs of one class. The text (objects of
@@ -129,14 +129,14 @@ class CoAug(nn.Module):
     """Embed object and background of every image by its map, and compare all pairs of the batch (kou2021 Sec. 3.2).
 
     Args:
-        embed: From images in [0, 1] `(B, 3, H, W)` to vectors `(B, D)`, see `wsolnb.papers.kou2021.network.embedder`. It stays as
-            it is.
+        embed: Frozen, from images in [0, 1] `(B, 3, H, W)` to vectors `(B, D)`, such as
+            `wsolnb.papers.kou2021.network.embedder`.
         gamma: `γ` of Eq. 12; the paper gives no value.
         delta: `δ` of Eq. 12; the paper gives no value.
         pairs: `printed` or `swapped`, as for `coaug_loss`.
-        squash: How a map comes to lie between 0 and 1, without which `1 - S` means nothing: `stretch` it from its
-            smallest to its largest value, or the `sigmoid` of each value. The paper does not say.
-        size: Images are brought to this side before they are embedded; 0: as they are.
+        squash: How a map is brought to [0, 1], as `1 - S` requires and the paper leaves open: `stretch` from its
+            smallest to its largest value, or the `sigmoid` of each value.
+        size: Side to which images are resized before they are embedded; 0: not resized.
 
     Example:
         >>> mean_colour = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -176,7 +176,7 @@ class CoAug(nn.Module):
         return Parts(*self.embed(shown).float().chunk(3))
 
     def masked(self, maps: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What is embedded: object, background and confident background as images."""
+        """Object, background and confident background as images, ready to be embedded."""
         if self.size:
             images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
         frame = images.shape[2:]

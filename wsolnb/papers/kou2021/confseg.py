@@ -1,8 +1,8 @@
-"""Confidence segmentation (kou2021 Sec. 3.1): one map supervises another where it is far from undecided.
+"""Confidence segmentation (kou2021 Sec. 3.1): one map supervises another where it is confident.
 
-Undecided is a map's mean. Cells further from it than their mean distance are *confident*, on the object or on the
-background; there the inner map has to follow. Both numbers come from the map itself, so every image has its own two
-thresholds, where zhang2018 (SPG) fixes one pair for all images.
+Cells further from their map's mean than the mean distance are *confident*, on the object or on the background; there
+the inner map has to follow. Both thresholds come from the map itself, where zhang2018 (SPG) fixes one pair for all
+images. Paper: https://arxiv.org/abs/1911.07160
 """
 
 from __future__ import annotations
@@ -18,13 +18,7 @@ Over = Literal["sum", "mean"]
 
 
 def confidence(maps: Tensor) -> Tensor:
-    """Distance of every cell from its map's mean, `|S - μ1|` (kou2021 Eq. 2).
-
-    Args:
-        maps: `S_L` of one class per image, float `(B, h, w)`.
-
-    Returns:
-        `(B, h, w)`, 0 or more.
+    """Distance of every cell from its map's mean, `|S - μ1|` (kou2021 Eq. 2), for `S_L` of one class, `(B, h, w)`.
 
     Example:
         >>> confidence(torch.tensor([[[0.0, 0.0, 3.0]]]))
@@ -38,11 +32,7 @@ def confidence(maps: Tensor) -> Tensor:
 def confidence_mask(maps: Tensor) -> Tensor:
     """Confident cells: those further from the mean than the mean distance `μ2` (kou2021 Eqs. 3 and 4).
 
-    Args:
-        maps: As for `confidence`.
-
-    Returns:
-        bool `(B, h, w)`; nothing is confident in a constant map.
+    Maps `(B, h, w)` to bool `(B, h, w)`; nothing is confident in a constant map.
 
     Example:
         >>> confidence_mask(torch.tensor([[[0.0, 0.0, 3.0]]]))
@@ -53,15 +43,9 @@ def confidence_mask(maps: Tensor) -> Tensor:
 
 
 def thresholds(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """The two thresholds that the confidence mask amounts to, `μ1 - μ2` and `μ1 + μ2` (kou2021 Eq. 7).
+    """The thresholds of background and foreground, `μ1 - μ2` and `μ1 + μ2`, `(B,)` each (kou2021 Eq. 7).
 
-    `confidence_mask` is the same as "below the first or above the second", up to rounding at equality.
-
-    Args:
-        maps: As for `confidence`.
-
-    Returns:
-        Of the background and of the foreground, `(B,)` each.
+    Below the first or above the second is the same as `confidence_mask`, up to rounding at equality.
 
     Example:
         >>> [float(each) for each in thresholds(torch.tensor([[[0.0, 0.0, 3.0, 3.0]]]))]
@@ -72,15 +56,12 @@ def thresholds(maps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fixed_mask(maps: Tensor, low: float, high: float) -> Tensor:
-    """Confident cells by fixed thresholds on the map stretched to [0, 1], what the confidence mask generalises.
+    """Confident cells by fixed thresholds on the map stretched to [0, 1], as in SPG; bool `(B, h, w)`.
 
     Args:
-        maps: As for `confidence`.
-        low: Below it a cell is background, in [0, 1]. SPG has 0.05 or 0.1.
-        high: Above it a cell is foreground, in [0, 1]. SPG has 0.5 or 0.7.
-
-    Returns:
-        bool `(B, h, w)`; nothing is confident in a constant map.
+        maps: As for `confidence`; nothing is confident in a constant map.
+        low: A cell below it is background; 0.05 or 0.1 in SPG.
+        high: A cell above it is foreground; 0.5 or 0.7 in SPG.
 
     Raises:
         ValueError: Unless `0 <= low <= high <= 1`.
@@ -96,20 +77,17 @@ def fixed_mask(maps: Tensor, low: float, high: float) -> Tensor:
 
 
 def inner_loss(inner: Tensor, last: Tensor, mask: Tensor, *, over: Over = "sum") -> Tensor:
-    """How far the inner map is from the last one where that is confident (kou2021 Eq. 5).
+    """Distance of the inner map from the last one where that is confident (kou2021 Eq. 5).
 
-    `L_inner = sum_ij |S_F - S_L| ⊙ mask`, averaged over the batch. No gradient reaches `S_L`: it supervises. The
-    sum, as printed, grows with the size of the map: where `α` is 1, as in the paper, and a map has 200 cells, it
-    outweighs the cross-entropy by far. The mean over all cells does not.
+    `L_inner = sum_ij |S_F - S_L| ⊙ mask`, averaged over the batch. No gradient reaches `S_L`. The sum, as printed,
+    grows with the size of the map: at `α = 1`, as in the paper, and 200 cells it far outweighs the cross-entropy. The
+    mean over all cells does not.
 
     Args:
         inner: `S_F` of the true class, `(B, h, w)`.
         last: `S_L` of the true class, of the same shape.
         mask: bool, of the same shape.
         over: `sum` over the cells as printed, or their `mean`.
-
-    Returns:
-        A scalar.
 
     Raises:
         ValueError: If shapes differ or `over` is unknown.

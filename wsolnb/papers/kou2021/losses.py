@@ -1,4 +1,4 @@
-"""What kou2021 trains with: cross-entropy of both heads, confidence segmentation and co-supervised augmentation."""
+"""Loss of kou2021: cross-entropy of both heads, ConfSeg and CoAug (https://arxiv.org/abs/1911.07160)."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ Ramp = Literal["linear", "constant"]
 
 
 class CSoALoss(nn.Module):
-    """`L = L_cls + α L_inner + λ L_D` (kou2021 Eqs. 6 and 12), each part where it is asked for.
+    """`L = L_cls + α L_inner + λ L_D` (kou2021 Eqs. 6 and 12).
 
-    `L_cls` is the cross-entropy of every head that the network has, summed. `α` rises with the epochs from 0 to
-    `alpha`, since an untrained `S_L` has nothing to teach. Co-supervision looks at `S_L` only (Sec. 4.1).
+    `L_cls` is the cross-entropy of every head, summed. `α` rises over the epochs from 0 to `alpha`, since an untrained
+    `S_L` has nothing to teach. Co-supervision acts on `S_L` only (Sec. 4.1).
 
     Args:
-        alpha: Largest `α`; 0 leaves confidence segmentation out.
+        alpha: Largest `α`; 0: no confidence segmentation.
         ramp: `linear` from 0 in the first epoch to `alpha` in the last one, or `constant`. The paper says that it
             increases, not how.
-        over: How the inner loss takes the cells together, as for `wsolnb.papers.kou2021.confseg.inner_loss`.
+        over: Reduction over the cells, as for `wsolnb.papers.kou2021.confseg.inner_loss`.
         fixed: Thresholds `(low, high)` of `wsolnb.papers.kou2021.confseg.fixed_mask`, in place of the adaptive mask.
-        coaug: Co-supervised augmentation; None leaves it out.
-        coaug_weight: `λ`; the paper has 1.
+        coaug: Co-supervised augmentation; None: without.
+        coaug_weight: `λ`; 1 in the paper.
 
     Raises:
         ValueError: If `alpha` is outside of [0, 1] or the ramp is unknown.
@@ -69,7 +69,7 @@ class CSoALoss(nn.Module):
         self.begin_epoch(0, 1)
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
-        """Set `α` for the epoch with this number, counted from 0, of so many; the training loop calls it."""
+        """Set `α` for an epoch, counted from 0; the training loop calls it."""
         risen = epoch / (epochs - 1) if epochs > 1 else 1.0
         self.now = self.alpha * (risen if self.ramp == "linear" else 1.0)
 
@@ -77,7 +77,7 @@ class CSoALoss(nn.Module):
         """Mean loss of the network's outputs for labels, int64 `(B,)`.
 
         Raises:
-            ValueError: If confidence segmentation is asked for and the network has one head.
+            ValueError: If `alpha` is above 0, but the network has one head.
         """
         loss = torch.stack([F.cross_entropy(logits, labels) for logits in outputs.logits()]).sum()
         rows = torch.arange(len(labels), device=labels.device)

@@ -1,4 +1,4 @@
-"""Two maps of one object (kou2021): read both heads, merge their regions, classify by ten crops, count errors."""
+"""Maps of two heads: both readers, merged regions, ten crops, errors (kou2021, https://arxiv.org/abs/1911.07160)."""
 
 from __future__ import annotations
 
@@ -24,23 +24,22 @@ from wsolnb.papers.kou2021.network import CSoA, TwoMaps
 
 _BATCH = 64
 RULE = BoxRule(0.2, reference="absolute", quantise=True)
-"""The largest component of the merged region, cut at the image's size, as zhou2016's text has it."""
+"""The largest component of the merged region at the image's size, as in zhou2016's text."""
 
 Merge = Literal["union", "intersection"]
 
 
 def merged(maps: Tensor, image_size: tuple[int, int], how: Merge = "union") -> Tensor:
-    """One map whose cut at `θ` is the merge of all maps' cuts at `θ` of their maxima (kou2021 Eq. 13).
+    """One map whose region above `θ` is the merge of all heads' regions above `θ` of their maxima (kou2021 Eq. 13).
 
-    Each map is resized and divided by its maximum; what is negative becomes 0. "Either is above θ" is the same as
-    "the larger one is above θ", so the union is their maximum and the intersection their minimum: one map holds the
-    merged regions of all thresholds, and any box rule with an absolute threshold applies. A map without a positive
-    value has no region.
+    Each map is resized, divided by its maximum and clamped at 0. "Either is above θ" means "the larger one is above θ",
+    so the union is their maximum and the intersection their minimum: one map holds the merged regions of all
+    thresholds, for any box rule with an absolute threshold. A map without a positive value has no region.
 
     Args:
         maps: Of the heads `(N, M, h, w)`, or of one head `(N, h, w)`.
         image_size: Height and width of the result.
-        how: `union`, the way the paper states, or `intersection`, the way it describes its pictures.
+        how: `union`, as the paper states, or `intersection`, as it describes its pictures.
 
     Returns:
         float32 `(N, H, W)` in [0, 1].
@@ -67,8 +66,8 @@ def head_readers(model: CSoA, crop: float | None = 224 / 256) -> dict[str, Featu
 
     Args:
         model: In evaluation mode.
-        crop: Class scores are averaged over ten crops of this fraction of the side (Sec. 4.1); None: taken from the
-            whole image. Maps are always of the whole image.
+        crop: Side of the ten crops over which class scores are averaged, as a fraction (Sec. 4.1); None: scores of the
+            whole image. Maps are always those of the whole image.
 
     Example:
         >>> from wsolnb.models.backbones import backbone
@@ -101,7 +100,7 @@ def read_heads(
     device: torch.device | str = "cpu",
     workers: int = 0,
 ) -> LocalizationMaps:
-    """Run a network over images with objects of one class each, and keep the true class's maps of both heads.
+    """The true class's maps of both heads, for images with objects of one class.
 
     Args:
         model: In evaluation mode.
@@ -109,10 +108,10 @@ def read_heads(
         image_size: Side of the square to which images are resized first.
         crop: As for `head_readers`.
         device: Where the network is.
-        workers: Processes that decode.
+        workers: Decoding processes.
 
     Returns:
-        Maps `(N, 2, h, w)`, the last head's first, or `(N, h, w)` of one head; upsampled, they are `merged`.
+        Maps `(N, 2, h, w)`, the last head's first, `merged` when upsampled; of one head `(N, h, w)`.
 
     Example:
         >>> from wsolnb.data.critters import World
@@ -130,7 +129,7 @@ def read_heads(
 
 
 def readings(heads: LocalizationMaps) -> dict[str, LocalizationMaps]:
-    """The ways to use the maps of two heads: their `union`, their `intersection`, the `last` and the `inner` one alone.
+    """Maps of two heads in four ways: their `union` and `intersection`, and the `last` and the `inner` one alone.
 
     Example:
         >>> heads = LocalizationMaps(torch.rand(1, 2, 3, 4), torch.zeros(1, 2), torch.tensor([0]), [], (6, 8))
@@ -152,17 +151,14 @@ def read_parts(
     *,
     image_size: int | None = None,
 ) -> Parts:
-    """Embed what one head's maps call object and background in some images (kou2021 Eqs. 8 and 10).
+    """Embeddings `(n, D)`, on the CPU, of the object and background in some images (kou2021 Eqs. 8 and 10).
 
     Args:
         coaug: With the embedding network.
         images: Those that the maps were read from.
         maps: Of one head, of all images.
-        indices: Which images; those beyond the last one are left out.
+        indices: Which images; those beyond the last one are ignored.
         image_size: As for `read_heads`.
-
-    Returns:
-        Embeddings `(n, D)`, on the CPU.
 
     Example:
         >>> from torch.nn import AdaptiveAvgPool2d, Flatten, Sequential
@@ -191,9 +187,6 @@ def ten_crop_scores(score: Callable[[Tensor], Tensor], images: Tensor, crop: flo
         images: `(B, 3, H, W)`.
         crop: Side of a crop as a fraction of the image's.
 
-    Returns:
-        `(B, C)`.
-
     Raises:
         ValueError: If `crop` is not in (0, 1].
 
@@ -214,9 +207,8 @@ def evidence(result: LocalizationResult) -> dict[str, Statistic]:
         result: From `wsolnb.localization.locate.tune_and_evaluate` with `ks=(1, 5)`.
 
     Returns:
-        `top1_loc_error` and `top5_loc_error` (class among the first one or five, and the true class's box right) and
-        `gt_known_error` at the chosen threshold; `top1_cls_error`, `top5_cls_error`; `gt_known_error_oracle` at the
-        best threshold of every draw.
+        At the chosen threshold `top1_loc_error`, `top5_loc_error` (box or class wrong) and `gt_known_error`; at every
+        draw's best threshold `gt_known_error_oracle`; `top1_cls_error`, `top5_cls_error`.
 
     Example:
         >>> from wsolnb.localization.locate import tune_and_evaluate

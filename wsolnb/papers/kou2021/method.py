@@ -1,4 +1,4 @@
-"""kou2021 as methods: confidence segmentation, co-supervised augmentation, and both (CSoA)."""
+"""ConfSeg, CoAug and both (CSoA) as methods (kou2021, https://arxiv.org/abs/1911.07160)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from wsolnb.papers.method import Method, Start, Trained, Untrained
 
 @dataclass(frozen=True, kw_only=True)
 class CSoA(Method):
-    """Merged maps of convolutional heads (kou2021 Eq. 13). Batches are class-balanced: CoAug compares images of a class.
+    """Merged maps of convolutional heads (kou2021 Eq. 13), trained on class-balanced batches, as CoAug needs pairs.
 
     Args:
         inner: Stage of the second head, which ConfSeg supervises; None: one head.

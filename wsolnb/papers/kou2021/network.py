@@ -3,9 +3,8 @@
     image -> ... -> inner stage -> head W_F -> maps S_F -> mean -> logits y_F
                        -> ... -> last stage -> head W_L -> maps S_L -> mean -> logits y_L
 
-A head's maps are class maps already, as in the network of zhang2018 (ACoL) from which the paper starts. Without an
-inner stage this is that network, the paper's baseline. At test time both maps are cut at a share of their maxima and
-the two regions are merged (Eq. 13).
+A head's output is its class maps, as in zhang2018 (ACoL), which the network without an inner stage is: the paper's
+baseline. At test time the regions of both maps are merged (Eq. 13). Paper: https://arxiv.org/abs/1911.07160
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from wsolnb.models.backbones import Backbone
 
 
 class TwoMaps(NamedTuple):
-    """What the network gives: class maps of both heads, and the images, which one of the losses looks at again.
+    """Output of the network: class maps of both heads, and the images for CoAug.
 
     Attributes:
         last: `S_L`, `(B, C, h, w)`.
         inner: `S_F`, of the same shape; None without an inner stage.
-        images: As they came in, `(B, 3, H, W)` in [0, 1].
+        images: The input, `(B, 3, H, W)` in [0, 1].
     """
 
     last: Tensor
@@ -34,7 +33,7 @@ class TwoMaps(NamedTuple):
     images: Tensor
 
     def maps(self) -> list[Tensor]:
-        """The class maps that are there, the last stage's first."""
+        """Class maps of all heads, the last stage's first."""
         return [self.last] if self.inner is None else [self.last, self.inner]
 
     def logits(self) -> list[Tensor]:
@@ -47,19 +46,18 @@ class TwoMaps(NamedTuple):
 
 
 class CSoA(nn.Module):
-    """A backbone with a head on its last stage and, if asked for, an identical one on an inner stage.
+    """A backbone with a head on its last stage and, optionally, an identical one on an inner stage.
 
-    The paper puts the heads behind blocks 4 and 5 of VGG16 (whose last pooling is left out: `stride=16`) and behind
-    `Mixed_6b` and `Mixed_6e` of Inception v3; stages 3 and 4 of a ResNet or 4 and 5 of MobileNetV2 at `stride=16`
-    follow the same rule. The inner loss compares both maps cell by cell, so they must have one size. Where the inner
-    stage is finer, as always in the tiny net, `pool` shrinks its features by maxima, as the pooling behind VGG16's
-    block does.
+    The paper's heads are behind blocks 4 and 5 of VGG16 (without its last pooling: `stride=16`) and behind `Mixed_6b`
+    and `Mixed_6e` of Inception v3; stages 3 and 4 of a ResNet or 4 and 5 of MobileNetV2 at `stride=16` correspond to
+    them. The inner loss compares both maps cell by cell, so they must have one size. Where the inner stage is finer, as
+    always in the tiny net, `pool` shrinks its features by max pooling, like that behind VGG16's block.
 
     Args:
         backbone: Its last stage is the last head's.
         classes: Number of classes `C`.
-        inner: Name of the inner head's stage; None for the baseline with one head. The last stage is allowed.
-        pool: Side of the cells of the inner features that become one, by their maximum.
+        inner: Name of the inner head's stage, the last stage allowed; None: one head, the baseline.
+        pool: Side of the max pooling of the inner features, in cells.
         width: Channels of a head's two 3x3 convolutions; 1024 in the paper.
 
     Raises:
@@ -120,12 +118,12 @@ class CSoA(nn.Module):
 
 
 def csoa(backbone: Backbone, classes: int, *, seed: int = 0, **options: object) -> CSoA:
-    """Build `CSoA` with heads of random weights that the seed decides; the last head's do not depend on the inner one.
+    """Build `CSoA` on a copy of a backbone, with the same random weights for the same seed.
 
-    The global random state is left as it was.
+    The last head's weights do not depend on the inner head. The global random state is unchanged.
 
     Args:
-        backbone: Is copied and stays as it is.
+        backbone: Is copied.
         classes: As for `CSoA`.
         seed: Of the random weights.
         **options: As for `CSoA`.
@@ -141,15 +139,14 @@ def csoa(backbone: Backbone, classes: int, *, seed: int = 0, **options: object) 
 
 
 def embedder(network: nn.Module) -> nn.Module:
-    """Turn a network into CoAug's embedding `W_E` (kou2021 Eq. 8): images in [0, 1] to vectors, frozen.
+    """CoAug's embedding `W_E` (kou2021 Eq. 8) made of a copy of a network: images in [0, 1] to vectors, frozen.
 
     Args:
-        network: A `Backbone`, whose features are averaged over all cells; or any classifier of torchvision, whose last
-            linear layer is taken off (AlexNet, the paper's choice, then gives 4096 numbers). The latter is given images
-            normalised by ImageNet's mean and deviation. It is copied and stays as it is.
+        network: A `Backbone`, whose features are averaged over all cells; or a classifier of torchvision, without its
+            last linear layer (4096 numbers for AlexNet, the paper's choice), for images normalised as for ImageNet.
 
     Raises:
-        ValueError: If the network has no linear layer to take off.
+        ValueError: If the network has no linear layer to remove.
 
     Example:
         >>> import torchvision

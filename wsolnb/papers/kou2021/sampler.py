@@ -1,4 +1,4 @@
-"""Batches in which every class that is there has the same number of images (kou2021 Sec. 4.1)."""
+"""Batches of a few classes with equally many images each (kou2021 Sec. 4.1)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wsolnb._utils.cache import fingerprint
 
 
 def labels_of(dataset: Dataset[Any]) -> Tensor:
-    """Label of every sample, int64 `(n,)`: the data set's own `labels`, else read sample by sample.
+    """Label of every sample, int64 `(n,)`: `labels` of the data set, or read sample by sample.
 
     Example:
         >>> from wsolnb.data.critters import World
@@ -29,27 +29,26 @@ def labels_of(dataset: Dataset[Any]) -> Tensor:
 
 
 class ClassBalanced(Sampler[list[int]]):
-    """Batches of a few classes with equally many images each; the paper takes 48 images of at most 12 classes.
+    """Batches of a few classes with equally many images each; in the paper 48 images of at most 12 classes.
 
-    Classes are dealt from a shuffled deck of all of them, images of a class from a shuffled deck of its own; a deck
-    that has too few left is shuffled anew. So within a batch classes differ and no image stands twice, and over an
-    epoch every class comes up equally often, give or take one. An epoch has as many batches as it takes to see as many
-    images as the data set has.
+    Classes are dealt from a shuffled deck, and so are the images of each class; a deck with too few left is shuffled
+    anew. Within a batch, classes differ and no image repeats; over an epoch every class occurs equally often, give or
+    take one. An epoch shows as many images as the data set has.
 
-    Everything follows from seed and epoch. In several processes each takes every n-th batch of the one sequence, and
-    all take equally many: a process sees no batch of another one.
+    Batches follow from seed and epoch. Of n processes each takes every n-th batch of the one sequence, all equally
+    many.
 
     Args:
         labels: Label of every image.
         batch_size: Images in a batch; a multiple of `classes`.
         classes: Different classes in a batch.
-        seed: Of the decks.
-        rank: This process's number; None: of torch's process group, 0 where there is none.
-        replicas: Number of processes; None: of torch's process group, 1 where there is none.
+        seed: Of the shuffles.
+        rank: Rank of this process; None: torch's, 0 without a process group.
+        replicas: Number of processes; None: torch's, 1 without a process group.
 
     Raises:
-        ValueError: If the data have fewer classes than asked, a class has fewer images than a batch takes of it, the
-            batch cannot be shared out equally, or the rank is out of range.
+        ValueError: If there are fewer classes than requested, a class has fewer images than a batch takes of it, the
+            batch size is no multiple of `classes`, or the rank is out of range.
 
     Example:
         >>> batches = ClassBalanced([0, 0, 0, 1, 1, 1, 2, 2, 2], batch_size=4, classes=2)

@@ -1,7 +1,7 @@
-"""The same questions to every method: one object per image, several objects per image, and what an image costs.
+"""Evaluation of every method: one object per image, several objects per image, and the cost of an image.
 
-Thresholds are chosen on held-out images, one for single objects and one for scenes, and never looked at again. Numbers
-that take the threshold which is best on the test images themselves, as the field's evaluator does, are called so.
+Thresholds are chosen on held-out images, once for single objects and once for scenes. Numbers at the threshold that is
+best on the test images themselves, as in the field's evaluator, are `max_box_acc` and `max_box_acc_v2`.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from wsolnb.papers.method import Method
 from wsolnb.papers.side_by_side.methods import METHODS
 
 CANDIDATES = tuple(round(0.05 + 0.1 * k, 2) for k in range(10))
-"""Thresholds tried on held-out scenes; of a percentile, which may lie below the object's values, twice these."""
+"""Thresholds tried on held-out scenes; twice these for a percentile, which may lie below the object's values."""
 
 SIZES = ("small", "middle", "large")
 """Thirds of the test images by the area of their object."""
 
 
 def own_class(found: SceneMaps, side: int, method: Method) -> LocalizationMaps:
-    """Of maps of all classes keep that of the true one, for images of one object class each.
+    """The true class's maps, for images of one object class each.
 
     Args:
         found: Maps, scores and truth.
-        side: Side of the squares to which images were brought; boxes are brought there too.
-        method: Says whether its maps have a scale of their own.
+        side: Side of the squares to which images were resized; boxes are scaled to it.
+        method: Whose `upsample` applies.
 
     Example:
         >>> truth = {"boxes": torch.tensor([[16.0, 8.0, 32.0, 24.0]]), "labels": torch.tensor([1])}
@@ -57,13 +57,13 @@ def own_class(found: SceneMaps, side: int, method: Method) -> LocalizationMaps:
 
 
 def judge_single(name: str, held_out: SceneMaps, test: SceneMaps, side: int) -> LocalizationResult:
-    """Cut a box of the true class out of every image, at the threshold that is best on the held-out images.
+    """A box of the true class in every image, at the threshold that is best on the held-out images.
 
     Args:
         name: Of the method.
         held_out: Its maps of the held-out images.
         test: Its maps of the test images.
-        side: Side of the squares to which the images were brought.
+        side: Side of the squares to which the images were resized.
 
     Example:
         >>> truth = {"boxes": torch.tensor([[16.0, 8.0, 32.0, 24.0]]), "labels": torch.tensor([0])}
@@ -78,15 +78,11 @@ def judge_single(name: str, held_out: SceneMaps, test: SceneMaps, side: int) -> 
 
 
 def evidence(result: LocalizationResult, classes: Sequence[str]) -> dict[str, Statistic]:
-    """The numbers of one object per image as functions of image weights.
-
-    Args:
-        result: From `judge_single`.
-        classes: Names of the classes.
+    """The numbers of single objects as functions of image weights, from `judge_single`'s result and the class names.
 
     Returns:
-        `top1_cls`; `gt_known` and `top1_loc` at the chosen threshold; `max_box_acc`, `max_box_acc_v2` and, where masks
-        are known, `pxap`, over all thresholds; `gt_known` by size (`gt_known small` ...) and by class.
+        `top1_cls`; `gt_known` and `top1_loc` at the chosen threshold; `max_box_acc`, `max_box_acc_v2` and, where there
+        are masks, `pxap`, over all thresholds; `gt_known` by size (`gt_known small` ...) and by class.
 
     Example:
         >>> truth = {"boxes": torch.tensor([[16.0, 8.0, 32.0, 24.0]]), "labels": torch.tensor([0])}
@@ -114,7 +110,7 @@ def evidence(result: LocalizationResult, classes: Sequence[str]) -> dict[str, St
 
 @dataclass(frozen=True)
 class Scened:
-    """What a method finds in scenes: one box per class and image, at the threshold of the held-out scenes.
+    """Detections of a method in scenes: one box per class and image, at the threshold of the held-out scenes.
 
     Args:
         found: Maps and truth of the test scenes.
@@ -134,14 +130,14 @@ class Scened:
         return numbers | {"point_ap": judge_points(self.found).statistic()}
 
     def best(self, count: int) -> list[Prediction]:
-        """The boxes of the best-scored classes of every scene, at most so many; for pictures."""
+        """The boxes of the `count` best-scored classes of every scene, for figures."""
         order = [each["scores"].argsort(descending=True)[:count] for each in self.boxes]
         pairs = zip(self.boxes, order, strict=True)
         return [{name: values[rows] for name, values in each.items()} for each, rows in pairs]
 
 
 def judge_scenes(name: str, held_out: SceneMaps, test: SceneMaps) -> Scened:
-    """Find every class in scenes, at the threshold with the best average precision (IoU 0.25) on held-out scenes.
+    """Detect every class in scenes, at the threshold with the best average precision (IoU 0.25) on held-out scenes.
 
     Args:
         name: Of the method.
@@ -174,18 +170,18 @@ def judge_scenes(name: str, held_out: SceneMaps, test: SceneMaps) -> Scened:
 def cost(
     read: Reader, plain: Callable[[Tensor], Any], image: Tensor, labels: Labels, *, repeats: int = 0
 ) -> dict[str, float]:
-    """What one image costs: its maps, its scores and nothing else.
+    """Cost of the maps and scores of one image.
 
     Args:
         read: The method.
         plain: A classifier, whose forward pass is the unit.
         image: `(1, 3, S, S)`.
-        labels: The class that is looked for, int64 `(1,)` in a list.
-        repeats: How often to run it against the clock; 0: not at all.
+        labels: The class to localize, int64 `(1,)` in a list.
+        repeats: Number of timed runs.
 
     Returns:
-        `passes`, multiply-adds in units of the plain forward pass; `memory`, the most bytes of tensors that are alive
-        at once, in units of 10^6; with repeats `milliseconds`, their median.
+        `passes`, multiply-adds in units of the plain forward pass; `memory`, the largest size of tensors alive at once,
+        in 10^6 bytes; with repeats `milliseconds`, the median.
 
     Example:
         >>> net = torch.nn.Conv2d(3, 8, 3)

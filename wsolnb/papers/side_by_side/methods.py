@@ -136,10 +136,10 @@ METHODS = build_methods()
 
 
 def chosen_methods(names: Iterable[str]) -> list[str]:
-    """The names of the requested methods, in the order of the tables; `all` stands for all of them.
+    """The names of the requested methods, in the order of the tables; `all` requests all of them.
 
     Raises:
-        ValueError: If there is no such method (those there are, are named).
+        ValueError: If there is no such method; the message lists all.
 
     Example:
         >>> chosen_methods(["beam", "cam"])
@@ -154,13 +154,13 @@ def chosen_methods(names: Iterable[str]) -> list[str]:
 def readers(
     fitted: Mapping[str, Fitted], search: BeamSearch, wanted: int | Literal["present", "all"] = "present"
 ) -> dict[str, Reader]:
-    """How each method reads images.
+    """The reader of each method.
 
     Args:
         fitted: Methods with their networks, by name.
-        search: Of the beam search.
-        wanted: Classes that it searches in an image, as for `wsolnb.papers.bency2016.maps.BeamReader`. All other
-            methods have the maps of all classes for nothing.
+        search: Settings of the beam search.
+        wanted: Classes that it searches in an image, as for `wsolnb.papers.bency2016.maps.BeamReader`; all other
+            methods have the maps of all classes at no extra cost.
 
     Example:
         >>> from wsolnb.losses import CrossEntropy

@@ -1,6 +1,6 @@
-"""The results of many runs of the comparison: one row per world, seed, method and metric, and what they say together.
+"""Results of many runs of the comparison: one row per world, seed, method and metric, pooled over worlds and seeds.
 
-results.csv of a sweep -> rows -> means over worlds and seeds, with intervals from drawing worlds and seeds again
+results.csv of a sweep -> rows -> means over worlds and seeds, with intervals from resampled worlds and seeds
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ COLUMNS = ("world", "seed", "method", "metric", "value", "low", "high")
 BASE = "base"
 IN_SCENES = ("ap0", "ap25", "ap50", "point_ap")
 COSTS = ("passes", "memory", "milliseconds")
-"""Metrics that do not depend on the world: kept for the base world alone."""
+"""Metrics that do not depend on the world, kept for the base world only."""
 
 
 def world_name(change: Mapping[str, Any]) -> str:
-    """What a world is called: by the knob that differs from the base world, and its value.
+    """Name of a world: the knob that differs from the base world, and its value.
 
     Example:
         >>> world_name({}), world_name({"mark_size": 0.15})
@@ -32,12 +32,7 @@ def world_name(change: Mapping[str, Any]) -> str:
 
 
 def one_run(measured: Measured, change: Mapping[str, Any], seed: int) -> pd.DataFrame:
-    """The rows of one run.
-
-    Args:
-        measured: Intervals by method and metric.
-        change: What differs from the base world.
-        seed: Of the run.
+    """The rows of one run: intervals by method and metric, what differs from the base world, and the seed.
 
     Example:
         >>> one_run({"cam": {"ap25": Interval(0.25, 0.2, 0.3)}}, {"clutter": 1.0}, 0).to_dict("list")["world"]
@@ -52,17 +47,10 @@ def one_run(measured: Measured, change: Mapping[str, Any], seed: int) -> pd.Data
 
 
 def condensed(sweep: pd.DataFrame) -> pd.DataFrame:
-    """What is worth keeping of the `results.csv` that a sweep of the comparison leaves.
+    """The rows worth keeping of the `results.csv` of a sweep (`wsolnb.runs.record.load_runs`), to three decimals.
 
-    Left out are rows that say nothing new: costs and breakdowns by size and class outside of the base world, and what
-    is measured on single objects in worlds that differ in the number of objects in a scene. Costs and breakdowns go
-    without intervals.
-
-    Args:
-        sweep: As `wsolnb.runs.record.load_runs` gives it.
-
-    Returns:
-        Columns `COLUMNS`, numbers to three decimals.
+    Left out are costs and breakdowns by size and class outside of the base world, and single-object metrics in worlds
+    that differ in the number of objects in a scene. Costs and breakdowns have no intervals. Columns: `COLUMNS`.
 
     Raises:
         ValueError: If the table is not of the comparison.
@@ -84,11 +72,10 @@ def condensed(sweep: pd.DataFrame) -> pd.DataFrame:
 
 
 def pooled(rows: pd.DataFrame, *, draws: int = 1000, seed: int = 0) -> Measured:
-    """Every method's mean over worlds and seeds, with an interval that covers the choice of both.
+    """Every method's mean over worlds and seeds, with an interval over the choice of both.
 
-    Worlds and seeds are drawn again with replacement, independently of one another, and every run counts as often as
-    its world times its seed. All methods see the same draws, so differences are paired. Few seeds make these intervals
-    rough; that they are drawn at all keeps one lucky training from deciding.
+    Worlds and seeds are resampled independently; a run counts as often as its world times its seed. All methods share
+    the draws, so differences are paired. Few seeds give rough intervals, but one lucky training does not decide.
 
     Args:
         rows: As `condensed` gives them: every method in the same worlds with the same seeds.
@@ -125,7 +112,7 @@ def pooled(rows: pd.DataFrame, *, draws: int = 1000, seed: int = 0) -> Measured:
 
 
 def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean, least and greatest value over the seeds, by world, method and metric.
+    """Mean, minimum, maximum and count over the seeds, by world, method and metric.
 
     Example:
         >>> table = [("base", k, "cam", "gt_known", v, v, v) for k, v in enumerate((0.25, 0.75))]
@@ -136,11 +123,7 @@ def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def knob_levels(rows: pd.DataFrame, base: Mapping[str, Any]) -> dict[str, dict[float, str]]:
-    """The levels of each knob that was turned, with the name of the world that has it; the base world's among them.
-
-    Args:
-        rows: Of several worlds.
-        base: Value of every knob in the base world.
+    """The levels of each knob, with the name of the world that has it; `base` gives the levels of the base world.
 
     Example:
         >>> table = pd.DataFrame({"world": ["base", "clutter 1.0", "clutter 0.0"]})
@@ -156,11 +139,11 @@ def knob_levels(rows: pd.DataFrame, base: Mapping[str, Any]) -> dict[str, dict[f
 
 
 def beside_kept(measured: Measured, rows: pd.DataFrame, seed: int, metrics: Sequence[str]) -> pd.DataFrame:
-    """Numbers of this run beside those of the base world that were kept: the same seed's, and the range of all seeds.
+    """Numbers of this run beside the kept ones of the base world: the same seed's, and the range of all seeds.
 
     Args:
         measured: Of this run, in the base world.
-        rows: What was kept.
+        rows: The kept ones.
         seed: Of this run.
         metrics: Which numbers.
 

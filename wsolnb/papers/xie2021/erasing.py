@@ -1,6 +1,6 @@
-"""Erase a part of an activation map while training, so that the rest has to be found too (xie2021 Sec. 3.2.2, Fig. 7).
+"""Erase a part of an activation map while training, so that the rest is learned too (xie2021 Sec. 3.2.2, Fig. 7).
 
-Four strategies, from the crudest to the paper's own. All work on a whole batch at once and on maps of any shape.
+Four strategies, from the simplest to the paper's, each for a whole batch of maps of any shape.
 """
 
 from __future__ import annotations
@@ -17,24 +17,22 @@ STRATEGIES = {
 
 
 class Erasing(nn.Module):
-    """Set a part of each map to 0 while training; in evaluation mode nothing happens.
+    """Set a part of each map to 0 while training; the identity in evaluation mode.
 
-    Attentive erasing: a rectangle is centred at the peak of the map; the pixels inside it that exceed a threshold are
-    the candidates; every candidate is dropped with probability 0.5. The paper leaves the threshold and the size of the
-    rectangle open. Here the threshold lies a random share of the way from the map's lowest to its highest value (as in
-    the released code), and the sides of the rectangle are random shares of the candidates' extent.
-
-    Gradients flow through the kept pixels only.
+    Attentive erasing: candidates are the pixels above a threshold inside a rectangle centred at the map's peak; each is
+    dropped with probability 0.5. The paper leaves the threshold and the size of the rectangle open. Here the threshold
+    lies a random fraction of the way from the map's lowest to its highest value (as in the released code), and the
+    sides of the rectangle are random fractions of the candidates' extent. Gradients flow through the kept pixels only.
 
     Args:
         strategy: One of `STRATEGIES`.
-        rate: Probability that a candidate of attentive erasing is dropped; None takes `0.2 + 0.6 p` of its value `p`,
-            as the released code does.
-        threshold: Range of the threshold, drawn for each image, as a share of the way from lowest to highest value.
+        rate: Probability that a candidate of attentive erasing is dropped; None: `0.2 + 0.6 p` for a value of `p`, as
+            in the released code.
+        threshold: Range of the threshold, drawn per image, as fractions of the way from lowest to highest value.
         images: Probability that an image is erased at all; 0.5 in the released code.
 
     Raises:
-        ValueError: For an unknown strategy, and for shares and probabilities outside of [0, 1].
+        ValueError: For an unknown strategy, or fractions and probabilities outside of [0, 1].
 
     Example:
         >>> maps = torch.tensor([[[[0.1, 0.9, 0.8], [0.1, 0.1, 0.1]]]])
@@ -62,12 +60,12 @@ class Erasing(nn.Module):
         self.strategy, self.rate, self.threshold, self.images = strategy, rate, threshold, images
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Erase in maps `(B, 1, h, w)`; the argument itself is left as it is."""
+        """Erase in maps `(B, 1, h, w)`, not in place."""
         return maps.masked_fill(self.dropped(maps), 0) if self.training else maps
 
     @torch.no_grad()
     def dropped(self, maps: Tensor) -> Tensor:
-        """Draw the pixels to erase, bool `(B, 1, h, w)`, in whatever mode the module is.
+        """Draw the pixels to erase, bool `(B, 1, h, w)`, in either mode.
 
         Raises:
             ValueError: If the maps are not `(B, 1, h, w)`.
@@ -91,7 +89,7 @@ class Erasing(nn.Module):
         return maps > low + (high - low) * (first + (last - first) * self._uniform(maps))
 
     def _around_peak(self, maps: Tensor, region: Tensor) -> Tensor:
-        """A rectangle around the peak; its sides are random shares of the region's extent."""
+        """A rectangle around the peak; its sides are random fractions of the region's extent."""
         peak = maps.flatten(2).argmax(dim=2)[..., None, None]
         y, x = _coordinates(maps)
         rows = region.any(dim=3, keepdim=True).sum(dim=2, keepdim=True)
@@ -100,7 +98,7 @@ class Erasing(nn.Module):
         return near_y & ((x - peak % maps.shape[3]).abs() <= self._uniform(maps) * columns / 2)
 
     def _anywhere(self, maps: Tensor) -> Tensor:
-        """A rectangle anywhere inside the map; its sides are random shares, up to a half, of the map's."""
+        """A rectangle anywhere inside the map; its sides are random fractions, up to a half, of the map's."""
         inside = torch.ones_like(maps, dtype=torch.bool)
         for places, length in zip(_coordinates(maps), maps.shape[2:], strict=True):
             side = 1 + self._uniform(maps) * (length / 2 - 1)

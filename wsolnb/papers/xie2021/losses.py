@@ -1,7 +1,7 @@
-"""Losses of ORNet (xie2021): two heads in stage one; in stage two an evaluator, the uncertainty and area of a map.
+"""Losses of ORNet: two heads, then evaluation, entropy and area (xie2021, https://arxiv.org/abs/2110.05741).
 
-A map `p` holds, for every pixel, the probability that it shows the object. Entropy asks each pixel to make up its
-mind, area keeps the lit region small, and the evaluation loss stops both from putting out what the class needs.
+A map `p` holds every pixel's probability to show the object. Entropy pushes each pixel to a decision, area keeps the
+region small, and the evaluation loss keeps what the class needs.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 
 class Coarse(NamedTuple):
-    """What the network of stage one gives: class scores of the classifier and of the generator's own head, `(B, C)`."""
+    """Output of stage one: class scores of the classifier and of the generator's own head, `(B, C)`."""
 
     scores: Tensor
     side_scores: Tensor
 
 
 class Refined(NamedTuple):
-    """What the network of stage two gives.
+    """Output of stage two.
 
     Attributes:
         scores: The evaluator's class scores of the masked image, `(B, C)`.
@@ -35,12 +35,9 @@ class Refined(NamedTuple):
 
 
 def pixel_entropy(maps: Tensor) -> Tensor:
-    """Uncertainty of every pixel: `H = -p log p - (1 - p) log(1 - p)` (xie2021 Eq. 12), in nats, 0 to log 2.
+    """Entropy of every pixel: `H = -p log p - (1 - p) log(1 - p)` (xie2021 Eq. 12), in nats, 0 to log 2.
 
-    Nearer to 0 or 1 than the dtype's epsilon the entropy counts as constant, so that value and gradient stay finite.
-
-    Args:
-        maps: Probabilities, float, any shape.
+    Within the dtype's epsilon of 0 or 1 the entropy is constant, so that value and gradient stay finite.
 
     Raises:
         ValueError: If a value lies outside of [0, 1].
@@ -60,7 +57,7 @@ def uncertainty_weight(maps: Tensor, mean: float = 0.5, deviation: float = 0.1) 
 
     Args:
         maps: Probabilities, float, any shape.
-        mean: `μ`, the value that weighs most.
+        mean: `μ`, the value of the largest weight.
         deviation: `σ` (the paper calls it the variance).
 
     Raises:
@@ -78,8 +75,8 @@ def uncertainty_weight(maps: Tensor, mean: float = 0.5, deviation: float = 0.1) 
 class EntropyLoss(nn.Module):
     """Mean entropy of the pixels, plain (xie2021 Eq. 13) or weighted by a Gaussian (Eqs. 14 and 15).
 
-    The plain loss pulls hardest on pixels that are nearly certain already. The weighted one pulls between about 0.2
-    and 0.8 and leaves the others alone. Gradients flow through the weight too, as in the released code.
+    The plain loss has its largest gradient at pixels that are nearly certain already, the weighted one between about
+    0.2 and 0.8. Gradients flow through the weight too, as in the released code.
 
     Args:
         weighted: Weight by the Gaussian.
@@ -108,14 +105,13 @@ class EntropyLoss(nn.Module):
 
 
 class AreaLoss(nn.Module):
-    """Share of the image that is lit: the mean of the map (xie2021 Eq. 16).
+    """Area of the map: its mean (xie2021 Eq. 16).
 
-    The released code adds a term that the paper does not have: of the classes that the evaluator ranks 4th to 25th,
-    the mean of the generator's channel, summed over ranks. `ranks=(4, 25)` adds it; ranks beyond the number of classes
-    are left out.
+    The released code adds a term that the paper lacks: the mean of the generator's channel, summed over the classes
+    that the evaluator ranks 4th to 25th. `ranks=(4, 25)` adds it; ranks beyond the number of classes are ignored.
 
     Args:
-        ranks: First and last rank of the extra term, counted from 1; None for the paper's loss.
+        ranks: First and last rank of the extra term, counted from 1; None: the paper's loss.
 
     Raises:
         ValueError: If the ranks do not rise from at least 1, or there is no class of the first rank.
@@ -133,7 +129,7 @@ class AreaLoss(nn.Module):
         self.ranks = ranks
 
     def forward(self, outputs: Refined) -> Tensor:
-        """Loss of what stage two gives."""
+        """Loss of stage two's output."""
         _require_probabilities(outputs.maps)
         area = outputs.maps.mean()
         if self.ranks is None:
@@ -171,13 +167,13 @@ class TwoHeads(nn.Module):
 class RefinementLoss(nn.Module):
     """Loss of stage two: `L = L_e + α L_w(p) + β L_a(p)` (xie2021 Eq. 10).
 
-    `L_e` is the cross-entropy of the evaluator on the masked, erased image; entropy and area are taken before erasing.
+    `L_e` is the evaluator's cross-entropy on the masked, erased image; entropy and area are those before erasing.
 
     Args:
         alpha: `α`, of the entropy.
         beta: `β`, of the area.
-        entropy: Plain or weighted entropy; by default weighted with `μ = 0.5`, `σ = 0.1`.
-        area: By default the paper's.
+        entropy: Plain or weighted entropy; default: weighted with `μ = 0.5`, `σ = 0.1`.
+        area: Default: the paper's.
 
     Raises:
         ValueError: If a weight is negative.
@@ -203,7 +199,7 @@ class RefinementLoss(nn.Module):
         self.entropy, self.area = entropy or EntropyLoss(), area or AreaLoss()
 
     def forward(self, outputs: Refined, labels: Tensor) -> Tensor:
-        """Scalar loss of what stage two gives for labels, int64 `(B,)`."""
+        """Scalar loss of stage two's output for labels, int64 `(B,)`."""
         loss = F.cross_entropy(outputs.scores, labels)
         if self.alpha:
             loss = loss + self.alpha * self.entropy(outputs.maps)

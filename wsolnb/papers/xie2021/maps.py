@@ -1,8 +1,8 @@
-"""Maps that are probabilities (xie2021): read them, cut them at absolute thresholds, and say how well they separate.
+"""Maps of probabilities (xie2021): their readers, the tables' numbers, and how well they separate.
 
-A class activation map has no scale of its own and is stretched to [0, 1] before it is cut. A generator's map ends in a
-sigmoid: 0.5 means "undecided", in every image. So it is cut as it is, and one may ask how many pixels are undecided and
-how much the boxes depend on the threshold.
+A class activation map is stretched to [0, 1] before it is cut, as it has no scale of its own. A generator's map ends in
+a sigmoid, where 0.5 means "undecided" in every image. It is cut as it is, and one can measure how many pixels are
+undecided and how much the boxes depend on the threshold.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from wsolnb.metrics import mean_statistic
 from wsolnb.metrics.bootstrap import Statistic
 
 UNDECIDED = (0.2, 0.8)
-"""Values between these count as undecided; between them the paper finds its thresholds to be equally good."""
+"""Range of undecided values; in the paper, thresholds within it are equally good."""
 
 
 class Maps(Protocol):
-    """A network that makes one map per image."""
+    """A network with one map per image."""
 
     def maps(self, images: Tensor) -> Tensor:
         """Maps `(B, 1, h, w)` in [0, 1] of RGB images in [0, 1], `(B, 3, H, W)`."""
@@ -32,7 +32,7 @@ class Maps(Protocol):
 
 
 def generator_readers(networks: Mapping[str, Maps], scores: Callable[[Tensor], Tensor]) -> dict[str, FeatureReader]:
-    """Maps of generators, which know no class, with the class scores that a classifier gives the image as it is.
+    """Maps of generators, the same for all classes, with a classifier's scores of the unmasked image.
 
     Args:
         networks: By name, in evaluation mode.
@@ -58,7 +58,7 @@ def generator_readers(networks: Mapping[str, Maps], scores: Callable[[Tensor], T
 
 
 def decided_fraction(maps: Tensor, undecided: tuple[float, float] = UNDECIDED) -> Tensor:
-    """Fraction of the pixels of each map `(N, h, w)` that are decided: outside of the two values. Shape `(N,)`.
+    """Fraction of the pixels of each map `(N, h, w)` outside of the undecided range, `(N,)`.
 
     Example:
         >>> import torch
@@ -70,17 +70,17 @@ def decided_fraction(maps: Tensor, undecided: tuple[float, float] = UNDECIDED) -
 
 
 def threshold_range(result: LocalizationResult, between: tuple[float, float] = UNDECIDED) -> Statistic:
-    """How much localization depends on the threshold: best minus worst between two thresholds (xie2021 Fig. 11b).
+    """Dependence on the threshold: best minus worst GT-known localization between two thresholds (xie2021 Fig. 11b).
 
     Args:
         result: From `wsolnb.localization.locate.tune_and_evaluate`.
         between: First and last threshold.
 
     Returns:
-        The range of GT-known localization, a fraction, as a function of image weights.
+        A fraction, as a function of image weights.
 
     Raises:
-        ValueError: If one of the two is not among the thresholds at which boxes were judged.
+        ValueError: If boxes were not judged at one of the two thresholds.
 
     Example:
         >>> from wsolnb.localization.locate import tune_and_evaluate
@@ -106,15 +106,15 @@ def threshold_range(result: LocalizationResult, between: tuple[float, float] = U
 
 
 def evidence(result: LocalizationResult) -> dict[str, Statistic]:
-    """The numbers of xie2021's tables as functions of image weights, and two more about separation.
+    """The numbers of xie2021's tables, and two on separation, as functions of image weights.
 
     Args:
         result: From `wsolnb.localization.locate.tune_and_evaluate` with `ks=(1, 5)`.
 
     Returns:
-        `corloc` (the box is right), `top1_loc_err` and `top5_loc_err` (box or class wrong) at the chosen threshold;
-        `top1_cls_err` and `top5_cls_err`; `corloc_oracle` at each draw's best threshold; for maps of probabilities
-        `certain`, the fraction of decided pixels, and `wobble`, the range of `corloc` between thresholds 0.2 and 0.8.
+        At the chosen threshold `corloc` (box right), `top1_loc_err` and `top5_loc_err` (box or class wrong); at every
+        draw's best threshold `corloc_oracle`; `top1_cls_err` and `top5_cls_err`; for maps of probabilities `certain`,
+        the fraction of decided pixels, and `wobble`, the range of `corloc` between thresholds 0.2 and 0.8.
 
     Example:
         >>> from wsolnb.localization.locate import tune_and_evaluate

@@ -1,4 +1,4 @@
-"""xie2021 as methods: ORNet, whose map is refined against a frozen classifier, and its first stage alone."""
+"""ORNet as a method, its map refined against a frozen classifier; and its first stage alone (xie2021)."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""ORNet (xie2021): an activation map generated from low-level features, refined against a frozen evaluator.
+"""ORNet: a map from low-level features, refined against an evaluator (xie2021, https://arxiv.org/abs/2110.05741).
 
     stage one   image -> shallow stages -> f -> generator -> p;  p · f -> the other stages -> class scores
     stage two   image -> shallow stages -> f -> generator -> p;  p · image -> frozen evaluator -> class scores
     inference   image -> shallow stages -> f -> generator -> p
 
-The map `p` knows no class. Which class an image shows is asked of the evaluator, on the image as it is.
+The map `p` is the same for all classes; the evaluator names the class, from the unmasked image.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ SHALLOW = {
     "googlenet": "stem",
     "googlenet_gap": "stem",
 }
-"""Stage that the generator reads by default: the released code's in ResNet-50 (stride 4), its likes elsewhere."""
+"""Default stage that the generator reads: the released code's in ResNet-50 (stride 4), corresponding ones elsewhere."""
 
 TRAINABLE = ("generator.up2", "generator.up3", "generator.attend")
-"""Parts that stage two trains, as in the released code; the paper does not say which."""
+"""Parts that stage two trains, as in the released code; the paper leaves it open."""
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -44,15 +44,15 @@ M = TypeVar("M", bound=nn.Module)
 class Generator(nn.Module):
     """Activation map generator: encoder-decoder, convolution, batch normalisation, sigmoid (xie2021 Eqs. 2 and 4).
 
-    The encoder halves the features three times, the decoder doubles them again with what the encoder saw at each size
-    beside it, as in the released code. Its last features `f^a` have one channel per class. From them come the map,
-    `p = sigmoid(BN(conv3x3(f^a)))`, and the scores of a head of its own, `GAP(conv1x1(f^a))`. (The paper's Eq. 2 ends
-    with the normalisation; without a sigmoid the map would be no probability, which Eqs. 12 to 16 need.)
+    The encoder halves the features three times; the decoder doubles them again with skip connections, as in the
+    released code. Its last features `f^a` have one channel per class. They give the map, `p =
+    sigmoid(BN(conv3x3(f^a)))`, and the scores of the generator's own head, `GAP(conv1x1(f^a))`. (Eq. 2 ends with the
+    normalisation, but Eqs. 12 to 16 need probabilities.)
 
     Args:
         channels: Channels of the low-level features.
         classes: Number of classes.
-        width: The encoder has 2, 4 and 8 times as many channels; by default as many as the features have.
+        width: The encoder has 2, 4 and 8 times as many channels; default: `channels`.
 
     Raises:
         ValueError: If one of them is below 1.
@@ -108,16 +108,16 @@ class Generator(nn.Module):
 
 
 class StageOne(nn.Module):
-    """Stage one: a classifier whose low-level features are masked by the map that is made from them.
+    """Stage one: a classifier whose low-level features are masked by the map generated from them.
 
     Args:
         backbone: The classifier's; its shallow stages (up to and with `stage`) are `F_1`, the others `F_2`.
         classes: Number of classes.
-        stage: Stage that the generator reads; by default the backbone's entry in `SHALLOW`.
-        width: Of the generator, see there.
+        stage: Stage that the generator reads; default: the backbone's entry in `SHALLOW`.
+        width: As for `Generator`.
 
     Raises:
-        ValueError: If the backbone has no such stage, none is known to be shallow, or none comes after it.
+        ValueError: If the backbone lacks the stage, has none in `SHALLOW`, or none after it.
 
     Example:
         >>> net = StageOne(backbone("tiny"), classes=12, width=8)
@@ -145,27 +145,26 @@ class StageOne(nn.Module):
         return Coarse(self.head(self.pool(features)), self.generator.side_scores(evidence))
 
     def maps(self, images: Tensor) -> Tensor:
-        """Activation maps `(B, 1, h, w)` in [0, 1], from the shallow stages and the generator alone."""
+        """Activation maps `(B, 1, h, w)` in [0, 1], from shallow stages and generator."""
         maps: Tensor = self.generator(self.backbone.stage_features(images, self.stage)[self.stage])[1]
         return maps
 
 
 class StageTwo(nn.Module):
-    """Stage two: refine the map so that a frozen evaluator still sees the class in the masked image (Eqs. 7 to 9).
+    """Stage two: the map is refined so that a frozen evaluator still sees the class in the masked image (Eqs. 7 to 9).
 
-    Shallow stages and generator are copies of stage one's, so that one stage one can begin several refinements. In
-    training mode everything but the named parts stays as it is, batch statistics included.
-
-    The mask works on the normalised image, as in the released code: what is put out turns into the mean colour.
+    Shallow stages and generator are copies of stage one's, which can start several refinements. Only `trainable` parts
+    change in training, the others keep their batch statistics too. The mask acts on the normalised image, as in the
+    released code: masked pixels become the mean colour.
 
     Args:
         first: Stage one.
-        evaluator: A trained, frozen classifier (see `frozen`).
-        erasing: Erases a part of the map while training (`wsolnb.papers.xie2021.erasing.Erasing`); None: nothing is erased.
+        evaluator: A trained classifier, `frozen`.
+        erasing: Erases a part of the map while training (`wsolnb.papers.xie2021.erasing.Erasing`); None: no erasing.
         trainable: Parts that are trained, such as `generator` or `shallow.stages.block1`.
 
     Raises:
-        ValueError: If the evaluator is not frozen, knows another number of classes than the generator, or there is no
+        ValueError: If the evaluator is not frozen or has another number of classes than the generator, or there is no
             part of a name.
 
     Example:
@@ -220,7 +219,7 @@ class StageTwo(nn.Module):
         return colour + (images - colour) * F.interpolate(maps, images.shape[2:], mode="nearest")
 
     def maps(self, images: Tensor) -> Tensor:
-        """Activation maps `(B, 1, h, w)` in [0, 1], from the shallow stages and the generator alone."""
+        """Activation maps `(B, 1, h, w)` in [0, 1], from shallow stages and generator."""
         maps: Tensor = self.generator(self.shallow(images))[1]
         return maps
 
@@ -230,7 +229,7 @@ class StageTwo(nn.Module):
         return scores
 
     def train(self, mode: bool = True) -> StageTwo:
-        """Set training mode, of the trained parts and the erasing alone."""
+        """Set training mode of the trained parts and the erasing only."""
         super().train(False)
         if mode:
             self.training = True
@@ -244,7 +243,7 @@ def stage_one(
 ) -> StageOne:
     """Build stage one on a backbone by name, with the same random weights for the same seed.
 
-    The global random state is left as it was.
+    The global random state is unchanged.
 
     Args:
         name: One of `wsolnb.models.backbones.BACKBONES`.
@@ -264,7 +263,7 @@ def stage_one(
 
 
 def frozen(model: M) -> M:
-    """A model that no longer learns: evaluation mode, no gradients for its weights. Changes the model itself.
+    """Freeze a model in place: evaluation mode, no gradients for its weights.
 
     Example:
         >>> net = frozen(nn.Linear(2, 3))
@@ -283,7 +282,7 @@ def _double(before: int, after: int) -> list[nn.Module]:
 
 
 def _beside(skip: Tensor, small: Tensor) -> Tensor:
-    """Enlarge the smaller features to the size of the skipped ones, and put them behind these."""
+    """Upsample the smaller features to the size of the skip connection, and concatenate."""
     return torch.cat([skip, F.interpolate(small, skip.shape[2:], mode="bilinear", align_corners=False)], dim=1)
 
 
