@@ -1,7 +1,7 @@
-"""Losses of classifiers, and how to read class scores from an output trained with each.
+"""Losses of classifiers: cross-entropy, for one label per image and for several.
 
-An objective is called with outputs and labels and gives a scalar; its `scores` turns outputs into one comparable
-number per class, which is what predictions, accuracies and maps are made from.
+An objective maps outputs and labels to a scalar; its `scores` turns outputs into comparable class scores, from which
+predictions, accuracies and maps are made.
 """
 
 from __future__ import annotations
@@ -14,22 +14,19 @@ from torch import Tensor, nn
 
 
 class Objective(Protocol):
-    """What the training loop asks of a loss."""
+    """What the training loop requires of a loss."""
 
     def __call__(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Scalar loss of outputs `(B, E)` for labels, int64 `(B,)`."""
-        ...
 
     def scores(self, outputs: Tensor) -> Tensor:
         """Class scores `(B, C)` of outputs `(B, E)`."""
-        ...
 
 
 class CrossEntropy(nn.Module):
     """Cross-entropy after softmax: `L = -log softmax(W·ψ + b)_c` (barz2022 Eqs. 1 and 2).
 
     Example:
-        >>> import torch
         >>> loss = CrossEntropy()
         >>> round(float(loss(torch.zeros(2, 4), torch.tensor([0, 3]))), 4)
         1.3863
@@ -44,21 +41,18 @@ class CrossEntropy(nn.Module):
         return outputs.softmax(dim=1)
 
 
-_LEAST = -100.0  # where a logarithm is cut off
+_MIN_LOG = -100.0  # lower bound of a logarithm, as in PyTorch's binary cross-entropy
 
 
 class MultiLabelCrossEntropy(nn.Module):
-    r"""Cross-entropy of every class on its own (bency2016 Eq. 1).
+    r"""Binary cross-entropy over the classes (bency2016 Eq. 1).
 
-    `J = -1/K Σ_k [p_k log p̂_k + (1 - p_k) log(1 - p̂_k)]`, with `p̂` the softmax of the outputs, as the paper has it, or
-    their sigmoid. A softmax adds up to 1 over the classes, so the probabilities `p` of the truth are shared there among
-    the classes that an image shows: 1/2 each for two. With a sigmoid each of them is 1.
-
-    Args:
-        output: `softmax` or `sigmoid`.
+    `J = -1/K Σ_k [p_k log p̂_k + (1 - p_k) log(1 - p̂_k)]`, with `p̂` the softmax of the outputs, as in the paper, or
+    their sigmoid. A softmax sums to 1 over the classes, so there the target `p` is divided by the number of classes in
+    the image: 1/2 each for two. With a sigmoid, each of them is 1.
 
     Raises:
-        ValueError: For another output.
+        ValueError: For another output than `softmax` and `sigmoid`.
 
     Example:
         >>> loss = MultiLabelCrossEntropy("sigmoid")
@@ -75,33 +69,31 @@ class MultiLabelCrossEntropy(nn.Module):
         self.output = output
 
     def extra_repr(self) -> str:
-        """What tells two losses apart in the key of cached weights."""
+        """The output, which is part of the key of cached weights."""
         return self.output
 
     def forward(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Mean loss over images and classes.
+        """Mean loss over images and classes of logits `(B, K)`.
 
-        Args:
-            outputs: Logits `(B, K)`.
-            labels: `(B, K)`: 1 where the image shows the class, 0 where not, NaN where that is not known (such as
-                difficult objects of VOC), which counts for nothing.
+        Labels `(B, K)` are 1 for classes in the image, 0 for absent ones, NaN for unknown ones (such as difficult
+        objects of VOC), which are left out.
 
         Raises:
             ValueError: If the shapes differ.
         """
         if labels.shape != outputs.shape:
             raise ValueError(f"labels {tuple(labels.shape)} do not fit outputs {tuple(outputs.shape)}")
-        known = labels.isfinite()
+        finite = labels.isfinite()
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
-        truth = labels.nan_to_num().to(outputs)
+        target = labels.nan_to_num().to(outputs)
         if self.output == "softmax":
-            truth = truth / truth.sum(dim=1, keepdim=True).clamp(min=1)
-            logs = outputs.log_softmax(dim=1)
-            others = torch.log1p(-logs.exp().clamp(max=1 - 1e-6))
+            target = target / target.sum(dim=1, keepdim=True).clamp(min=1)
+            log_p = outputs.log_softmax(dim=1)
+            log_not_p = torch.log1p(-log_p.exp().clamp(max=1 - 1e-6))
         else:
-            logs, others = nn.functional.logsigmoid(outputs), nn.functional.logsigmoid(-outputs)
-        each = -(truth * logs.clamp(min=_LEAST) + (1 - truth) * others.clamp(min=_LEAST))
-        return (each * known).sum() / known.sum().clamp(min=1)
+            log_p, log_not_p = F.logsigmoid(outputs), F.logsigmoid(-outputs)
+        terms = -(target * log_p.clamp(min=_MIN_LOG) + (1 - target) * log_not_p.clamp(min=_MIN_LOG))
+        return (terms * finite).sum() / finite.sum().clamp(min=1)
 
     def scores(self, outputs: Tensor) -> Tensor:
         """Class probabilities `(B, K)` of logits `(B, K)`."""

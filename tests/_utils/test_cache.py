@@ -1,4 +1,4 @@
-"""A fingerprint changes with whatever determines a result, and with nothing else."""
+"""A fingerprint depends on whatever determines a result, and on nothing else."""
 
 from __future__ import annotations
 
@@ -57,5 +57,5 @@ def test_the_random_state_is_left_alone() -> None:
 
 def test_it_is_the_same_in_every_process() -> None:
     code = "from wsolnb._utils.cache import fingerprint; print(fingerprint({'b': 1.5, 'a': ['x', None]}))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-    assert found == fingerprint({"a": ["x", None], "b": 1.5})
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert printed == fingerprint({"a": ["x", None], "b": 1.5})

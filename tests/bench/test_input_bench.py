@@ -25,7 +25,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import to_dtype
 
 from wsolnb.data.critters import World
-from wsolnb.data.tasks.single_object import drawn_objects, photographed_objects
+from wsolnb.data.tasks import single_object
 from wsolnb.losses import CrossEntropy
 from wsolnb.models.cam import classifier
 from wsolnb.train import Plan
@@ -113,7 +113,9 @@ def test_the_drawn_world_feeds_the_tiny_net(
     monkeypatch.setenv("WSOLNB_HEADLESS", "1")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    task = drawn_objects(World(size=64, scale=(0.45, 0.8)), train_images=640, held_images=1, test_images=1)
+    task = single_object.from_critters(
+        World(size=64, scale=(0.45, 0.8)), train_images=640, held_images=1, test_images=1
+    )
     plan = Plan(21, batch_size=32, weight_decay=0.0005, clip=1.0)
     precision = "bf16-mixed" if bfloat16_is_fast(torch.device("cpu")) else "32-true"
     found = measure("tiny", 12, task.train, plan, "cpu", tmp_path, precision, workers=0)
@@ -156,7 +158,7 @@ def test_photos_feed_a_resnet50(
     monkeypatch.setenv("WSOLNB_HEADLESS", "1")
     monkeypatch.setenv("WSOLNB_CACHE", str(tmp_path / "cache"))
     workers = max(1, min(16, (os.cpu_count() or 2) - 1))
-    task = photographed_objects("cub", many_photos(tmp_path, 320), cache_gb=cache_gb)
+    task = single_object.from_photos("cub", many_photos(tmp_path, 320), cache_gb=cache_gb)
     data, plan = Again(task.train, 40), Plan(6, batch_size=64, lr=0.001)
     found = measure("resnet50", 200, data, plan, "cuda", tmp_path, "bf16-mixed", workers)
     how = f"photos {'kept' if cache_gb else 'decoded every time'}, {workers} workers"
@@ -171,7 +173,7 @@ def test_a_kept_photo_takes_a_fraction_of_the_work(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     root = many_photos(tmp_path, 40)
-    parts = [photographed_objects("cub", root, cache_gb=gb).train for gb in (0.0, 1.0)]
+    parts = [single_object.from_photos("cub", root, cache_gb=gb).train for gb in (0.0, 1.0)]
     spent: list[list[float]] = [[], []]
     for turn in range(6):
         for part, times in zip(parts, spent, strict=True):

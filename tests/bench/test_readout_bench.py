@@ -12,7 +12,7 @@ import torchvision
 from scipy.stats import binomtest
 from torch import Tensor
 
-from wsolnb.boxes.quantise import minmax
+from wsolnb.boxes.quantise import minmax_normalise
 from wsolnb.inference.localize import RULES, localize
 
 pytestmark = pytest.mark.bench
@@ -85,7 +85,7 @@ def test_maps_are_those_of_torchcam(net: torch.nn.Module, images: Tensor) -> Non
     found = localize(net, images, classes=TOP)
     ours = torch.stack([each["maps"] for each in found])
     assert torch.equal(torch.stack([each["labels"] for each in found]), labels)
-    ours = minmax(ours.flatten(0, 1)).unflatten(0, (BATCH, TOP))
+    ours = minmax_normalise(ours.flatten(0, 1)).unflatten(0, (BATCH, TOP))
     print(f"largest difference of normalised maps: {float((ours - theirs).abs().max()):.1e}")
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
 

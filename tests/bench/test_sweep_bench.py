@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from wsolnb.boxes import BoxRule
-from wsolnb.boxes.quantise import minmax, quantise
+from wsolnb.boxes.quantise import minmax_normalise, quantise
 from wsolnb.boxes.threshold_sweep import levels, sweep_ious
 
 pytestmark = pytest.mark.bench
@@ -32,7 +32,7 @@ def blobs(count: int, cells: int, seed: int) -> tuple[torch.Tensor, list[np.ndar
     down = np.exp(-0.5 * ((grid - spot[:, 1:]) / spread[:, 1:]) ** 2)
     noise = rng.random((count, cells, cells)) * rng.uniform(0.2, 1, (count, 1, 1))
     coarse = torch.from_numpy((down[:, :, None] * across[:, None] + noise).astype(np.float32))[:, None]
-    maps = minmax(torch.nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bicubic")[:, 0])
+    maps = minmax_normalise(torch.nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bicubic")[:, 0])
     boxes = np.concatenate([centre - half, centre + half], axis=1) * (SIDE - 1)
     return maps, [box[None].astype(np.int64) for box in boxes]
 
@@ -40,7 +40,7 @@ def blobs(count: int, cells: int, seed: int) -> tuple[torch.Tensor, list[np.ndar
 def noise_maps(count: int, cells: int, seed: int) -> tuple[torch.Tensor, list[np.ndarray]]:
     """Maps of white noise on ``cells`` x ``cells``, enlarged; with the boxes of `blobs`."""
     coarse = torch.rand(count, 1, cells, cells, generator=torch.Generator().manual_seed(seed))
-    maps = minmax(torch.nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bicubic")[:, 0])
+    maps = minmax_normalise(torch.nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bicubic")[:, 0])
     return maps, blobs(count, cells, seed)[1]
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 from torchvision.ops import box_iou
 
 from wsolnb.boxes import PRESETS, BoxRule, iou
-from wsolnb.boxes.quantise import cubehelix_grey, minmax, quantise
+from wsolnb.boxes.quantise import cubehelix_grey, minmax_normalise, quantise
 
 MASKS = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12))
 GREY = hnp.arrays(
@@ -44,7 +44,7 @@ def test_components_are_those_of_scipy(mask: np.ndarray, connectivity: int) -> N
     structure = ndimage.generate_binary_structure(2, 1 if connectivity == 4 else 2)
     labels, count = ndimage.label(mask, structure)
     expected = [[s[1].start, s[0].start, s[1].stop, s[0].stop] for s in ndimage.find_objects(labels)]
-    every = BoxRule(**{**vars(rule), "component": "all"}).every(as_maps(mask), mask.shape)
+    every = BoxRule(**{**vars(rule), "component": "all"}).all_boxes(as_maps(mask), mask.shape)
     assert every[0].tolist() == expected
     assert every[1].tolist() == every[2].tolist() == [0] * count
     one = rule(as_maps(mask), mask.shape)[0, 0]
@@ -66,7 +66,7 @@ def test_protocol_presets_are_the_protocol(image: np.ndarray, threshold: float) 
     level = int(threshold * stretched.max())
     maps = torch.from_numpy(scores)[None, None]
     one = BoxRule.preset("wsoleval", threshold=threshold)(maps, image.shape)[0]
-    every, _, _ = BoxRule.preset("wsoleval_multi", threshold=threshold).every(maps, image.shape)
+    every, _, _ = BoxRule.preset("wsoleval_multi", threshold=threshold).all_boxes(maps, image.shape)
     assert peer_boxes(one).tolist() == oracle.boxes_at(stretched, level, every=False).tolist()
     assert sorted(peer_boxes(every).tolist()) == sorted(oracle.boxes_at(stretched, level, every=True).tolist())
 
@@ -86,7 +86,9 @@ def test_rethinking_and_adl_presets_are_what_opencv_code_gives() -> None:
         )
         level = int(0.35 * np.percentile(bicubic, 90))
         assert np.abs(peer_boxes(rethinking[i, 0]) - opencv_box(bicubic, level)).max() <= 1  # two resizes, in float32
-        grey = cubehelix_grey(minmax(functional.interpolate(maps[i : i + 1], (60, 44), mode="bilinear")[0]))[0].numpy()
+        grey = cubehelix_grey(minmax_normalise(functional.interpolate(maps[i : i + 1], (60, 44), mode="bilinear")[0]))[
+            0
+        ].numpy()
         assert peer_boxes(adl[i, 0]).tolist() == opencv_box(grey, int(0.3 * grey.max()))
 
 
@@ -103,7 +105,7 @@ def test_percentile_is_numpys() -> None:
     maps = torch.rand(4, 1, 9, 7, dtype=torch.float64)
     for percentile in (0.5, 37.5, 90.0, 100.0):
         rule = BoxRule(0.9, reference="percentile", percentile=percentile, component="all")
-        boxes, image, _ = rule.every(maps, (9, 7))
+        boxes, image, _ = rule.all_boxes(maps, (9, 7))
         for i in range(4):
             mask = maps[i, 0].numpy() > 0.9 * np.percentile(maps[i, 0].numpy(), percentile)
             assert len(boxes[image == i]) == ndimage.label(mask, np.ones((3, 3)))[1]
@@ -124,7 +126,7 @@ def test_what_each_preset_gives_for_a_constant_map() -> None:
     expected = {"wsoleval": [0, 0, 1, 1], "rethinking": [0, 0, 31, 21], "ornet": [0, 0, 30, 20], "adl": [0, 0, 2, 2]}
     for name, box in expected.items():
         assert BoxRule.preset(name)(constant, (20, 30))[0, 0].tolist() == box
-    assert BoxRule.preset("wsoleval_multi").every(constant, (20, 30))[0].tolist() == [[0, 0, 1, 1]]
+    assert BoxRule.preset("wsoleval_multi").all_boxes(constant, (20, 30))[0].tolist() == [[0, 0, 1, 1]]
     for name in ("cam", "dcm"):
         assert BoxRule.preset(name)(constant, (20, 30)).isnan().all()
 
@@ -150,12 +152,12 @@ def test_many_classes_and_sizes_at_once_are_each_map_alone() -> None:
     maps = torch.rand(5, 3, 6, 4)
     sizes = torch.tensor([[30, 20], [12, 40], [30, 20], [7, 9], [12, 40]])
     for name, preset in PRESETS.items():
-        boxes, image, klass = preset.every(maps, sizes)
+        boxes, image, klass = preset.all_boxes(maps, sizes)
         assert boxes.dtype == torch.float32
         assert torch.equal(image * 3 + klass, (image * 3 + klass).sort().values)
         for b in range(5):
             for k in range(3):
-                alone = preset.every(maps[b : b + 1, k : k + 1], tuple(sizes[b].tolist()))[0]
+                alone = preset.all_boxes(maps[b : b + 1, k : k + 1], tuple(sizes[b].tolist()))[0]
                 assert torch.equal(boxes[(image == b) & (klass == k)], alone), name
 
 
@@ -171,7 +173,7 @@ def test_threads_and_precision_change_nothing() -> None:
         torch.set_num_threads(threads)
     assert rule(maps.half(), (50, 40)).shape == (9, 1, 4)
     assert rule(torch.empty(0, 4, 7, 7), (50, 40)).shape == (0, 4, 4)
-    assert BoxRule.preset("dcm", component="all").every(torch.empty(0, 4, 7, 7), (50, 40))[0].shape == (0, 4)
+    assert BoxRule.preset("dcm", component="all").all_boxes(torch.empty(0, 4, 7, 7), (50, 40))[0].shape == (0, 4)
 
 
 def test_quantise_truncates_in_float64() -> None:
@@ -239,7 +241,7 @@ def test_bad_rules_are_named(changes: dict[str, object], says: str) -> None:
 def test_unknown_preset_and_several_boxes_where_one_is_asked() -> None:
     with pytest.raises(ValueError, match="wsoleval_multi"):
         BoxRule.preset("wsol")
-    with pytest.raises(ValueError, match=r"rule\.every"):
+    with pytest.raises(ValueError, match=r"rule\.all_boxes"):
         BoxRule.preset("wsoleval_multi")(torch.rand(1, 1, 3, 4), (3, 4))
 
 
@@ -250,12 +252,12 @@ def test_several_thresholds_at_once_give_the_boxes_of_one_after_another(name: st
     sizes = torch.tensor([[33, 40], [20, 61], [33, 40]])
     thresholds = [0.05, 0.35, 0.9]
     rule = BoxRule.preset(name)
-    found = rule.at(maps, sizes, thresholds)
+    found = rule.at_thresholds(maps, sizes, thresholds)
     assert found.shape == (3, 3, 2, 4)
     for threshold, boxes in zip(thresholds, found, strict=True):
         assert torch.equal(boxes.nan_to_num(-9), replace(rule, threshold=threshold)(maps, sizes).nan_to_num(-9))
     assert not torch.equal(found[0].nan_to_num(-9), found[2].nan_to_num(-9))
     with pytest.raises(ValueError, match=r"threshold -0\.1 is negative"):
-        BoxRule().at(maps, sizes, [0.2, -0.1])
-    with pytest.raises(ValueError, match=r"gives several boxes per map; call rule\.every"):
-        BoxRule(component="all").at(maps, sizes, [0.2])
+        BoxRule().at_thresholds(maps, sizes, [0.2, -0.1])
+    with pytest.raises(ValueError, match=r"gives several boxes per map; call rule\.all_boxes"):
+        BoxRule(component="all").at_thresholds(maps, sizes, [0.2])

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from wsolnb.boxes import BoxRule
 from wsolnb.boxes.component_tree import component_table
-from wsolnb.boxes.components import pad, twice_contour_area
+from wsolnb.boxes.components import doubled_contour_area, pad
 from wsolnb.boxes.quantise import quantise
 from wsolnb.boxes.threshold_sweep import levels, sweep_boxes, sweep_ious
 from wsolnb.localization._background import Background
@@ -91,7 +91,7 @@ def test_polygon_area_is_opencvs(image: np.ndarray, value: int) -> None:
         if row[0] == value:
             box = (row[1], row[2], row[3] - row[1], row[4] - row[2])
             same = [cv2.contourArea(c) for c in contours if tuple(cv2.boundingRect(c)) == box]
-            area = twice_contour_area(pad(image), value, row[6] % image.shape[1], row[6] // image.shape[1])
+            area = doubled_contour_area(pad(image), value, row[6] % image.shape[1], row[6] // image.shape[1])
             assert area / 2 in same
 
 

@@ -134,7 +134,7 @@ def test_keyboard_moves_sliders_and_reads_cells(opened: Any) -> None:
     opened.keyboard.press("ArrowDown")
     values = opened.locator(".we-values[data-method=cam]")
     values.get_by_text("cell 14, 14").wait_for()
-    maps = explorer._explored.readings["cam"].maps[0][:, 14, 14]
+    maps = explorer._shipped["cam"].maps[0][:, 14, 14]
     wanted = {f"{name} {value:.2f}" for name, value in zip(explorer._classes, maps.tolist(), strict=True)}
     assert set(values.locator("span").all_inner_texts()) == wanted
     opened.keyboard.press("Escape")

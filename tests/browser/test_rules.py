@@ -100,7 +100,7 @@ def kinds(count: int) -> list[torch.Tensor]:
 
 def test_finds_the_same_boxes_for_every_rule(pure: Any) -> None:
     every, size = kinds(2), (61, 90)
-    shipped = [payload.restored(maps) for maps in every]
+    shipped = [payload.rounded(maps) for maps in every]
     compared = 0
     for rule in rules():
         for maps in shipped:
@@ -108,7 +108,7 @@ def test_finds_the_same_boxes_for_every_rule(pure: Any) -> None:
             if flat and rule.resize == "bicubic":
                 continue  # a flat map enlarged is flat up to rounding, and stretching that to [0, 1] gives noise
             c, h, w = maps.shape
-            boxes, _, which = rule.every(maps[None], size)
+            boxes, _, which = rule.all_boxes(maps[None], size)
             found = pure(
                 """([m, c, h, w, size, rule, greys]) => {
                   const all = floats(m);
@@ -177,6 +177,6 @@ def test_maps_arrive_bit_for_bit(pure: Any) -> None:
         "([codes, lows, steps]) => pure.unpack(codes, lows, steps, 0, 0, 35, 3).map((map) => Array.from(map))",
         [code.ravel().tolist(), low.tolist(), step.tolist()],
     )
-    assert found == payload.restored(maps).flatten(1).tolist()
-    error = (payload.restored(maps) - maps).abs().amax(dim=(1, 2))
+    assert found == payload.rounded(maps).flatten(1).tolist()
+    error = (payload.rounded(maps) - maps).abs().amax(dim=(1, 2))
     assert (error <= 0.51 * (maps.amax(dim=(1, 2)) - maps.amin(dim=(1, 2))) / payload.STEPS).all()

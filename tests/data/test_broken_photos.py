@@ -15,10 +15,9 @@ from torch.utils.data import Dataset, Subset
 
 from wsolnb._utils.cache import fingerprint
 from wsolnb.data.readers.images import Readable, UnreadableImage, decode
-from wsolnb.data.tasks.crops_to_scenes import photos
+from wsolnb.data.tasks import crops_to_scenes, multi_label, single_object
 from wsolnb.data.tasks.image_labels import MultiLabelImages
-from wsolnb.data.tasks.multi_label import photographed_scenes
-from wsolnb.data.tasks.single_object import SingleObject, photographed_objects
+from wsolnb.data.tasks.single_object import SingleObject
 from wsolnb.losses import CrossEntropy
 from wsolnb.papers.kou2021.sampler import labels_of
 from wsolnb.train import Plan, train
@@ -49,7 +48,7 @@ def net() -> nn.Module:
 
 def task_with_a_broken_photo(cub: Path, **how: Any) -> tuple[SingleObject, Path]:
     """The photo is the second of the training set: in between those that the key looks at."""
-    task = photographed_objects("cub", cub, image_size=16, **how)
+    task = single_object.from_photos("cub", cub, image_size=16, **how)
     source = task.train.source if isinstance(task.train, Readable) else task.train
     return task, truncate(source.file(1))  # type: ignore[attr-defined]
 
@@ -86,7 +85,7 @@ def test_a_training_that_goes_on_remembers_what_it_found(cub: Path, monkeypatch:
     monkeypatch.setattr(stopped, "begin_epoch", lambda epoch, _: 1 / (1 - epoch), raising=False)
     with pytest.raises(ZeroDivisionError):
         train(net(), task.train, stopped, Plan(2, 5), device="cpu")
-    again = photographed_objects("cub", cub, image_size=16, skip_broken=True)
+    again = single_object.from_photos("cub", cub, image_size=16, skip_broken=True)
     found: list[int] = []
     monkeypatch.setattr(stopped, "begin_epoch", lambda *_: found.append(again.sizes["unreadable"]))
     run = train(net(), again.train, stopped, Plan(2, 5), device="cpu")
@@ -95,14 +94,14 @@ def test_a_training_that_goes_on_remembers_what_it_found(cub: Path, monkeypatch:
 
 
 def test_nothing_is_counted_that_was_not_asked_for(cub: Path) -> None:
-    task = photographed_objects("cub", cub, image_size=16)
+    task = single_object.from_photos("cub", cub, image_size=16)
     assert "unreadable" not in task.sizes
     assert "unreadable" not in train(net(), task.train, CrossEntropy(), Plan(1, 20), device="cpu").history[0]
 
 
 def test_what_is_skipped_keeps_labels_and_key(cub: Path) -> None:
-    task = photographed_objects("cub", cub, image_size=16, skip_broken=True)
-    plain = photographed_objects("cub", cub, image_size=16)
+    task = single_object.from_photos("cub", cub, image_size=16, skip_broken=True)
+    plain = single_object.from_photos("cub", cub, image_size=16)
     truncate(task.train.source.file(1))  # type: ignore[attr-defined]
     assert torch.equal(labels_of(task.train), labels_of(plain.train))  # without decoding: the photo is broken
     assert repr(task.train.transform) == repr(plain.train.transform)  # type: ignore[attr-defined]
@@ -119,8 +118,8 @@ def test_objects_cut_out_of_a_broken_photo_are_skipped(tmp_path: Path) -> None:
     how: Any = {"image_size": 16}
     cut = truncate(tmp_path / "train" / "2.jpg")
     with pytest.raises(UnreadableImage, match=cut.name):
-        photos("voc", tmp_path, **how)
-    task = photos("voc", tmp_path, **how, skip_broken=True)
+        crops_to_scenes.from_photos("voc", tmp_path, **how)
+    task = crops_to_scenes.from_photos("voc", tmp_path, **how, skip_broken=True)
     assert task.sizes["unreadable"] == 0
     images = [task.train[k][0] for k in range(len(task.train))]  # type: ignore[arg-type]
     assert {tuple(image.shape) for image in images} == {(3, 16, 16)}
@@ -129,7 +128,7 @@ def test_objects_cut_out_of_a_broken_photo_are_skipped(tmp_path: Path) -> None:
 
 
 def test_whole_photos_that_stand_for_objects(tmp_path: Path) -> None:
-    task = photos("cub", trees.cub(tmp_path), image_size=16, skip_broken=True)
+    task = crops_to_scenes.from_photos("cub", trees.cub(tmp_path), image_size=16, skip_broken=True)
     cut = truncate(task.train.source.file(0))  # type: ignore[attr-defined]
     assert task.train[0][1] == task.train[1][1]
     assert task.train.broken_files == [cut]  # type: ignore[attr-defined]
@@ -137,7 +136,7 @@ def test_whole_photos_that_stand_for_objects(tmp_path: Path) -> None:
 
 def test_images_with_several_classes(tmp_path: Path) -> None:
     trees.coco(tmp_path, images=10)
-    scenes = photographed_scenes("coco", tmp_path, splits=("train2017", "", "val2017"))
+    scenes = multi_label.from_photos("coco", tmp_path, splits=("train2017", "", "val2017"))
     images = MultiLabelImages(scenes.train, len(scenes.classes), 16)
     cut = truncate(images.file(3))
     with pytest.raises(UnreadableImage, match=cut.name):

@@ -17,9 +17,8 @@ from wsolnb._utils.cache import fingerprint
 from wsolnb.data import disk_cache as pixels
 from wsolnb.data.disk_cache import PixelCache
 from wsolnb.data.readers.images import decode
+from wsolnb.data.tasks import multi_label, single_object
 from wsolnb.data.tasks.image_labels import MultiLabelImages
-from wsolnb.data.tasks.multi_label import photographed_scenes
-from wsolnb.data.tasks.single_object import photographed_objects
 
 SIDE, RECORD = 5, 4 + 3 * 5 * 5
 
@@ -125,30 +124,30 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         return decode(path)
 
     for module in ("photos", "scenes"):
-        monkeypatch.setattr(f"wsolnb.data.{module}.decode", spy)
+        monkeypatch.setattr(f"wsolnb.data.readers.{module}.decode", spy)
     return seen
 
 
 def test_training_images_are_the_same_and_decoded_once(tmp_path: Path, decoded: list[Path]) -> None:
     trees.cub(tmp_path, per_class=10)
-    plain = photographed_objects("cub", tmp_path, image_size=16)
-    cached = photographed_objects("cub", tmp_path, image_size=16, cache_gb=0.001)
+    plain = single_object.from_photos("cub", tmp_path, image_size=16)
+    cached = single_object.from_photos("cub", tmp_path, image_size=16, cache_gb=0.001)
     assert fingerprint(plain.train) == fingerprint(cached.train)  # which decodes and keeps all eight images
     expected = images_of(plain.train)
     decoded.clear()
     assert torch.equal(images_of(cached.train), expected)
     assert decoded == []
-    other = photographed_objects("cub", tmp_path, image_size=16, cache_gb=0.001, seed=1)
+    other = single_object.from_photos("cub", tmp_path, image_size=16, cache_gb=0.001, seed=1)
     images_of(other.train)
     assert 0 < len(decoded) <= 2  # only images that the first draw held out
-    larger = photographed_objects("cub", tmp_path, image_size=24, cache_gb=0.001)
+    larger = single_object.from_photos("cub", tmp_path, image_size=24, cache_gb=0.001)
     assert images_of(larger.train).shape == (8, 3, 24, 24)
     assert len(list((tmp_path / "cache" / "images").iterdir())) == 2
 
 
 def test_workers_fill_one_cache_together(tmp_path: Path, decoded: list[Path]) -> None:
     trees.cub(tmp_path, per_class=10)
-    cached = photographed_objects("cub", tmp_path, image_size=16, cache_gb=0.001)
+    cached = single_object.from_photos("cub", tmp_path, image_size=16, cache_gb=0.001)
     assert images_of(cached.train, workers=2).shape == (8, 3, 16, 16)
     images_of(cached.train)
     assert decoded == []  # not here: the workers did
@@ -160,7 +159,7 @@ def test_images_of_several_classes(
 ) -> None:
     monkeypatch.setattr("wsolnb.data.tasks.image_labels._MEMORY", memory)
     trees.coco(tmp_path, images=10)
-    scenes = photographed_scenes("coco", tmp_path, splits=("train2017", "", "val2017"))
+    scenes = multi_label.from_photos("coco", tmp_path, splits=("train2017", "", "val2017"))
     how: Any = {"most": 2, "flip": True}
     plain = MultiLabelImages(scenes.train, len(scenes.classes), 16, **how)
     cached = MultiLabelImages(scenes.train, len(scenes.classes), 16, **how, cache_gb=0.001)

@@ -11,8 +11,8 @@ from torch.utils.data import Subset
 
 from wsolnb.data.critters import World
 from wsolnb.data.readers.voc import VocScenes
+from wsolnb.data.tasks import multi_label
 from wsolnb.data.tasks.image_labels import MultiLabelImages, all_labels, copies, multi_hot, unseen
-from wsolnb.data.tasks.multi_label import drawn_scenes, photographed_scenes
 
 WORLD = World(families=2, species=2, size=32, objects=(1, 2))
 
@@ -76,11 +76,11 @@ def test_copies_are_changed_and_the_first_is_not() -> None:
 
 
 def test_drawn_scenes_differ_between_parts() -> None:
-    task = drawn_scenes(WORLD, train_images=20, held_images=3, test_images=4, scene_size=(48, 64))
+    task = multi_label.from_critters(WORLD, train_images=20, held_images=3, test_images=4, scene_size=(48, 64))
     assert task.sizes == {"classes": 4, "train": 20, "held": 3, "test": 4}
     assert (task.unseen, task.unseen_labels) == ([], [])
     assert not torch.equal(task.train[0][0], task.test[0][0])
-    few = drawn_scenes(WORLD, train_images=1, held_images=1, test_images=1, scene_size=(48, 64))
+    few = multi_label.from_critters(WORLD, train_images=1, held_images=1, test_images=1, scene_size=(48, 64))
     assert len(few.unseen) in (2, 3)
     assert [few.classes[k] for k in few.unseen_labels] == few.unseen
 
@@ -89,7 +89,7 @@ def test_photos_without_a_held_out_split(tmp_path: Path) -> None:
     names = {f"t{k}": [("cat", 0)] + [("dog", 0)] * (k < 3) + [("owl", 0)] * (k == 0) for k in range(10)}
     voc(tmp_path, names)
     voc(tmp_path, {"x": [("dog", 0), ("owl", 0)], "y": [("cat", 0)]}, "test")
-    task = photographed_scenes("voc", tmp_path, min_images=2)
+    task = multi_label.from_photos("voc", tmp_path, min_images=2)
     assert task.classes == ["cat", "dog"]
     assert task.sizes == {"classes": 2, "train": 8, "held": 2, "test": 2}
     assert task.test[0][1]["labels"].tolist() == [1]
@@ -102,7 +102,7 @@ def test_photos_without_a_held_out_split(tmp_path: Path) -> None:
 def test_a_class_without_a_training_image_is_named(tmp_path: Path) -> None:
     voc(tmp_path, {f"t{k}": [("cat", 0), ("owl", 1)] for k in range(5)})
     voc(tmp_path, {"x": [("owl", 0)]}, "test")
-    task = photographed_scenes("voc", tmp_path, min_images=0)
+    task = multi_label.from_photos("voc", tmp_path, min_images=0)
     assert (task.classes, task.unseen, task.unseen_labels) == (["cat", "owl"], ["owl"], [1])
 
 
@@ -110,13 +110,13 @@ def test_refused(tmp_path: Path) -> None:
     voc(tmp_path, {"a": [("cat", 0)]})
     voc(tmp_path, {"x": [("cat", 0)]}, "test")
     with pytest.raises(ValueError, match="'imagenet'; known: critters, voc, coco"):
-        photographed_scenes("imagenet", tmp_path)
+        multi_label.from_photos("imagenet", tmp_path)
     with pytest.raises(ValueError, match="give data_root"):
-        photographed_scenes("voc", "")
+        multi_label.from_photos("voc", "")
     with pytest.raises(ValueError, match="no class is in 9 training images: the most frequent one is in 1"):
-        photographed_scenes("voc", tmp_path, min_images=9)
+        multi_label.from_photos("voc", tmp_path, min_images=9)
     with pytest.raises(ValueError, match="1 training images are too few"):
-        photographed_scenes("voc", tmp_path)
+        multi_label.from_photos("voc", tmp_path)
     with pytest.raises(ValueError, match="no image to train on"):
         MultiLabelImages(WORLD.scenes(0), 4, side=40)
     with pytest.raises(ValueError, match="turn=200"):
@@ -125,9 +125,9 @@ def test_refused(tmp_path: Path) -> None:
 
 def test_drawn_labels_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {"train_images": 6, "held_images": 1, "test_images": 1, "scene_size": (48, 64)}
-    first = drawn_scenes(WORLD, seed=5, **sizes)
+    first = multi_label.from_critters(WORLD, seed=5, **sizes)
     monkeypatch.setattr("wsolnb.data.tasks.multi_label.all_labels", lambda *_: pytest.fail("drawn again"))
-    again = drawn_scenes(WORLD, seed=5, **sizes)
+    again = multi_label.from_critters(WORLD, seed=5, **sizes)
     shown = all_labels(again.train, 4)
     assert torch.equal(shown, all_labels(first.train.dataset, 4))
     assert shown.sum(dim=1).ge(1).all()
@@ -137,6 +137,6 @@ def test_drawn_labels_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_folder_of_another_data_set_is_recognised(tmp_path: Path) -> None:
     birds, scenes = trees.cub(tmp_path / "cub"), trees.voc(tmp_path / "voc")
     with pytest.raises(FileNotFoundError, match=r"is not COCO 2017: expected train2017/.*this looks like VOC2012"):
-        photographed_scenes("coco", scenes)
+        multi_label.from_photos("coco", scenes)
     with pytest.raises(FileNotFoundError, match=r"is not VOC2012: .*this looks like CUB-200-2011"):
-        photographed_scenes("voc", birds)
+        multi_label.from_photos("voc", birds)

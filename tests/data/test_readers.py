@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from wsolnb.data.readers._files import imagenet_boxes
 from wsolnb.data.readers.aircraft import Aircraft
-from wsolnb.data.readers.boxes_xml import read_boxes
 from wsolnb.data.readers.coco import CocoScenes
 from wsolnb.data.readers.cub import CubBirds
 from wsolnb.data.readers.dogs import StanfordDogs
@@ -167,12 +167,12 @@ def test_imagenet_val_must_be_whole_where_the_devkit_lists_it(tmp_path: Path) ->
 
 def test_imagenet_boxes_of_another_size_and_without_extent(tmp_path: Path) -> None:
     trees.xml(tmp_path / "a.xml", [("n1", (9, 9, 19, 19)), ("n2", (30, 4, 8, 9)), ("n3", (70, 0, 90, 80))], (80, 60))
-    boxes, names = read_boxes(tmp_path / "a.xml", (30, 40))
+    boxes, names = imagenet_boxes(tmp_path / "a.xml", (30, 40))
     assert names == ["n1", "n3"]  # n2's corners are the wrong way round
     assert boxes.tolist() == [[4.5, 4.5, 10, 10], [35, 0, 40, 30]]
     (tmp_path / "a.xml").write_text("<annotation>")
     with pytest.raises(ValueError, match=r"a\.xml is not XML"):
-        read_boxes(tmp_path / "a.xml", (30, 40))
+        imagenet_boxes(tmp_path / "a.xml", (30, 40))
 
 
 def test_openimages_masks_with_ignore(tmp_path: Path) -> None:
@@ -413,7 +413,7 @@ def test_voc_masks_with_borders_to_ignore(tmp_path: Path) -> None:
     assert torch.equal(people[1][1]["masks"][0], target["masks"][1])
     (folder / "SegmentationObject" / "2007_000002.png").unlink()
     with pytest.raises(
-        FileNotFoundError, match=r"no masks .*2007_000002\.png: take an image set from ImageSets/Segment"
+        FileNotFoundError, match=r"no segmentation .*2007_000002\.png: take an image set from ImageSets/Segment"
     ):
         scenes[1]
 

@@ -14,7 +14,7 @@ from wsolnb.data.critters import World
 from wsolnb.data.readers.images import UnreadableImage
 from wsolnb.data.readers.open import ProtocolImages
 from wsolnb.data.readers.protocol import ProtocolSplit, write_split
-from wsolnb.data.tasks.single_object import drawn_objects, photographed_objects
+from wsolnb.data.tasks import single_object
 from wsolnb.localization.read import read_objects
 from wsolnb.models.cam import classifier
 from wsolnb.runs.paper import Paper, paper_keys
@@ -37,10 +37,10 @@ def protocol(tmp_path: Path) -> Path:
 def test_drawn_parts_are_disjoint_and_repeatable() -> None:
     world = World(families=2, species=2, size=32)
     counts = {"train_images": 8, "held_images": 4, "test_images": 4}
-    task, again = drawn_objects(world, **counts), drawn_objects(world, **counts)
+    task, again = single_object.from_critters(world, **counts), single_object.from_critters(world, **counts)
     assert torch.equal(task.train[3][0], again.train[3][0])
     assert not torch.equal(task.held[0][0], task.test[0][0])
-    other = drawn_objects(world, **counts, seed=1)
+    other = single_object.from_critters(world, **counts, seed=1)
     assert not torch.equal(task.test[0][0], other.test[0][0])
     assert not torch.equal(other.train[0][0], task.test[0][0])
 
@@ -67,7 +67,7 @@ def test_metadata_boxes_end_at_the_border_of_their_image(protocol: Path) -> None
 
 
 def test_protocol_splits_and_counts(protocol: Path) -> None:
-    task = photographed_objects(
+    task = single_object.from_photos(
         "protocol", protocol / "photos", metadata=protocol / "meta", splits=("train", "val", "test"), image_size=28,
         train_images=5, test_images=2,
     )  # fmt: skip
@@ -100,7 +100,7 @@ def test_masks_give_boxes_and_ignore_regions(tmp_path: Path) -> None:
 
 
 def test_a_fifth_of_the_training_photos_is_held_out(shared_data: Path) -> None:
-    task = photographed_objects("voc", shared_data / "cards", image_size=32)
+    task = single_object.from_photos("voc", shared_data / "cards", image_size=32)
     sizes = task.sizes
     assert sizes["classes"] == 6
     assert sizes["train"] + sizes["held"] + sizes["test"] == 210
@@ -111,9 +111,9 @@ def test_a_fifth_of_the_training_photos_is_held_out(shared_data: Path) -> None:
 
 def test_bad_input_is_named(tmp_path: Path, protocol: Path) -> None:
     with pytest.raises(ValueError, match="unknown data set 'birds'; known: critters, voc, coco, protocol, cub"):
-        photographed_objects("birds", tmp_path)
+        single_object.from_photos("birds", tmp_path)
     with pytest.raises(ValueError, match="'protocol' needs a folder: give metadata"):
-        photographed_objects("protocol", tmp_path)
+        single_object.from_photos("protocol", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no image .*0\.png: is the data root right\?"):
         ProtocolImages(protocol / "meta" / "test", tmp_path / "elsewhere")[0]
 
@@ -136,7 +136,7 @@ def test_official_layouts(tmp_path: Path, dataset: str, splits: tuple[str, str, 
                 trees.xml(
                     tmp_path / "Annotations/CLS-LOC/train" / synset / f"{synset}_{k}.xml", [(synset, (4, 6, 33, 22))]
                 )
-    task = photographed_objects(dataset, tmp_path, splits=splits, image_size=16)
+    task = single_object.from_photos(dataset, tmp_path, splits=splits, image_size=16)
     assert task.sizes == sizes
     image, label = task.train[0]
     assert image.shape == (3, 16, 16)
@@ -148,7 +148,7 @@ def test_official_layouts(tmp_path: Path, dataset: str, splits: tuple[str, str, 
     if splits[1] == "":
         held = set(task.held.indices)  # type: ignore[attr-defined]
         assert held.isdisjoint(task.train.indices)  # type: ignore[attr-defined]
-        few = photographed_objects(dataset, tmp_path, splits=splits, image_size=16, held_images=1).sizes
+        few = single_object.from_photos(dataset, tmp_path, splits=splits, image_size=16, held_images=1).sizes
         assert few == sizes | {"train": sizes["train"] + sizes["held"] - 1, "held": 1}
 
 
@@ -158,9 +158,9 @@ def test_official_layouts(tmp_path: Path, dataset: str, splits: tuple[str, str, 
 def test_recipes_for_the_protocol_run_without_metadata(tmp_path: Path, name: str, dataset: str, held: int) -> None:
     getattr(trees, name)(tmp_path, per_class=10)
     if name == "imagenet":  # too few boxes for a fifth: nothing is held out
-        assert photographed_objects("protocol", tmp_path, splits=("train", "val", "test")).sizes["test"] == 6
+        assert single_object.from_photos("protocol", tmp_path, splits=("train", "val", "test")).sizes["test"] == 6
         return
-    task = photographed_objects("protocol", tmp_path, splits=("train", "val", "test"), image_size=16)
+    task = single_object.from_photos("protocol", tmp_path, splits=("train", "val", "test"), image_size=16)
     assert task.sizes["held"] == held
     assert task.sizes["train"] in (8, 20)
 
@@ -177,7 +177,7 @@ def test_recipes_find_their_data_in_official_layouts(tmp_path: Path) -> None:
         root = tmp_path / name
         if not root.exists():
             getattr(trees, name)(root, per_class=12)
-        task = photographed_objects(recipe["dataset"], root, splits=tuple(recipe["splits"]), image_size=16)
+        task = single_object.from_photos(recipe["dataset"], root, splits=tuple(recipe["splits"]), image_size=16)
         assert min(task.sizes.values()) >= (0 if name == "imagenet" else 2), path
         found += 1
     assert found >= 3
@@ -189,24 +189,24 @@ def test_a_class_that_training_lacks(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match="'train' has 2 classes, but 'val' has 3, the first that differs is 'n01443537'"
     ):
-        photographed_objects("imagenet", tmp_path, splits=("train", "", "val"))
+        single_object.from_photos("imagenet", tmp_path, splits=("train", "", "val"))
 
 
 def test_the_root_of_another_data_set_for_coco_and_voc(tmp_path: Path) -> None:
     trees.voc(tmp_path / "voc")
     trees.coco(tmp_path / "coco")
     with pytest.raises(FileNotFoundError, match=r"is not COCO 2017: expected train2017/.*this looks like VOC2012"):
-        photographed_objects("coco", tmp_path / "voc", splits=("train2017", "", "val2017"))
+        single_object.from_photos("coco", tmp_path / "voc", splits=("train2017", "", "val2017"))
     with pytest.raises(FileNotFoundError, match=r"is not VOC2012: expected VOCdevkit/.*this looks like COCO 2017"):
-        photographed_objects("voc", tmp_path / "coco")
+        single_object.from_photos("voc", tmp_path / "coco")
     with pytest.raises(ValueError, match="looks like VOC2012"):
-        photographed_objects("protocol", tmp_path / "voc")
+        single_object.from_photos("protocol", tmp_path / "voc")
 
 
 def test_voc_s_own_folder_above_the_devkit(tmp_path: Path) -> None:
     trees.voc(tmp_path)
-    task = photographed_objects("voc", tmp_path, splits=("train", "", "val"), image_size=16)
-    again = photographed_objects("voc", tmp_path / "VOCdevkit" / "VOC2012", splits=("train", "", "val"))
+    task = single_object.from_photos("voc", tmp_path, splits=("train", "", "val"), image_size=16)
+    again = single_object.from_photos("voc", tmp_path / "VOCdevkit" / "VOC2012", splits=("train", "", "val"))
     assert task.classes == again.classes == ["dog", "person"]
 
 
@@ -214,10 +214,10 @@ def test_broken_photos_are_skipped_if_asked_and_counted(tmp_path: Path) -> None:
     trees.cub(tmp_path, per_class=10)
     cut = tmp_path / "CUB_200_2011/images/001.Black_footed_Albatross/Black_footed_Albatross_0000_0.jpg"
     cut.write_bytes(cut.read_bytes()[:-200])
-    task = photographed_objects("cub", tmp_path, image_size=16)
+    task = single_object.from_photos("cub", tmp_path, image_size=16)
     with pytest.raises(UnreadableImage, match=rf"{cut.name} does not decode"):
         [task.train[k] for k in range(len(task.train))]
-    task = photographed_objects("cub", tmp_path, image_size=16, skip_broken=True)
+    task = single_object.from_photos("cub", tmp_path, image_size=16, skip_broken=True)
     assert len([task.train[k] for k in range(len(task.train))]) == 8
     assert len(task.train.broken) == 1  # type: ignore[attr-defined]
     assert task.train.broken_files == [cut]  # type: ignore[attr-defined]

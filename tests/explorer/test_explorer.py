@@ -101,7 +101,7 @@ def test_the_first_images_that_fit_can_be_asked_for(make: Make) -> None:
     few = make(**given, first=8, limit=0.1, image=5)  # the maps of an image take 29 kB
     assert len(few._pictures) == 3
     assert few.image == 2
-    assert [len(each.maps) for each in few._explored.readings.values()] == [3]
+    assert [len(each.maps) for each in few._shipped.values()] == [3]
     assert len(few._readings["cam"]["shapes"]) == 3
     with pytest.raises(ValueError, match="8 images with 3 maps each"):
         make(**given, first=8, limit=0.01)
@@ -189,8 +189,8 @@ def test_state_is_checked_and_can_be_observed(make: Make) -> None:
     for name, value, message in (
         ("image", 2, "image 2 is none of the 2 images"),
         ("labels", [0, 3], r"labels \[3\] are none of the 3 classes"),
-        ("methods", ["tap"], "no method tap here; there are cam, dcm"),
-        ("thresholds", {"tap": 0.2}, "no method tap here"),
+        ("methods", ["tap"], "no method tap; the methods are cam, dcm"),
+        ("thresholds", {"tap": 0.2}, "no method tap"),
         ("view", "cells", "view"),
         ("opacity", 1.5, "opacity"),
     ):
@@ -201,20 +201,20 @@ def test_state_is_checked_and_can_be_observed(make: Make) -> None:
 
 def test_maps_are_rounded_to_a_fine_grid_and_ends_are_exact() -> None:
     maps = torch.randn(4, 9, 5) * 3
-    shipped = payload.restored(maps)
+    shipped = payload.rounded(maps)
     assert shipped.amax(dim=(1, 2)).tolist() == maps.amax(dim=(1, 2)).tolist()
     assert shipped.amin(dim=(1, 2)).tolist() == maps.amin(dim=(1, 2)).tolist()
     assert float((shipped - maps).abs().max()) < 2e-4
-    assert payload.restored(torch.full((1, 2, 3), 0.3)).tolist() == torch.full((1, 2, 3), 0.3).tolist()
-    reading = payload.Reading([maps, maps[:, :, :2]], torch.rand(2, 4), agnostic=False)
-    back = payload.unpack(payload.pack(reading))
-    assert all(torch.equal(one, payload.restored(other)) for one, other in zip(back.maps, reading.maps, strict=True))
-    assert torch.equal(back.scores, reading.scores)  # type: ignore[arg-type]
+    assert payload.rounded(torch.full((1, 2, 3), 0.3)).tolist() == torch.full((1, 2, 3), 0.3).tolist()
+    shipped = payload.ShippedMaps([maps, maps[:, :, :2]], torch.rand(2, 4), agnostic=False, rule=BoxRule())
+    back = payload.unpack(payload.pack(shipped), shipped.rule)
+    assert all(torch.equal(one, payload.rounded(other)) for one, other in zip(back.maps, shipped.maps, strict=True))
+    assert torch.equal(back.scores, shipped.scores)  # type: ignore[arg-type]
 
 
 def test_boxes_from_shipped_maps_are_those_from_the_maps_themselves() -> None:
     maps, rule = torch.randn(300, 1, 12, 17).relu(), BoxRule(0.3, resize="bilinear")
-    shipped = torch.stack([payload.restored(each) for each in maps])
+    shipped = torch.stack([payload.rounded(each) for each in maps])
     same = (rule(maps, (60, 90)) == rule(shipped, (60, 90))).all(dim=-1)
     assert same.float().mean() > 0.99
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from wsolnb.boxes import BoxRule
-from wsolnb.boxes.quantise import cubehelix_grey, minmax, percentile, quantise
+from wsolnb.boxes.quantise import cubehelix_grey, minmax_normalise, percentile, quantise
 from wsolnb.boxes.threshold_sweep import levels, sweep_boxes, sweep_ious
 from wsolnb.losses import CrossEntropy
 from wsolnb.models.cam import class_activation_maps, classifier
@@ -51,7 +51,7 @@ def side_of(device: str, network: str) -> int:
 def smooth(count: int, side: int) -> Tensor:
     """Maps `(count, side, side)` in [0, 1] as networks give them, enlarged."""
     coarse = torch.rand(count, 1, 7, 7, generator=torch.Generator().manual_seed(0))
-    return minmax(nn.functional.interpolate(coarse, (side, side), mode="bicubic")[:, 0])
+    return minmax_normalise(nn.functional.interpolate(coarse, (side, side), mode="bicubic")[:, 0])
 
 
 @pytest.mark.parametrize("network", ["tiny", "resnet50", "vgg16", "mobilenet_v2"])
@@ -92,7 +92,7 @@ def test_quantised_maps_and_sweeps(device: str) -> None:
     maps = smooth(12, 61)
     boxes = [torch.tensor([[5.0, 8.0, 40.0, 50.0]])] * 12
     there = maps.to(device)
-    same(minmax(3 * there + 1), minmax(3 * maps + 1), 1e-6)
+    same(minmax_normalise(3 * there + 1), minmax_normalise(3 * maps + 1), 1e-6)
     images = quantise(there)
     assert images.device.type == device
     assert torch.equal(images.cpu(), quantise(maps))

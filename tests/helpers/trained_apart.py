@@ -1,4 +1,4 @@
-"""Trainings in processes of their own, to be killed: forks of one server that has everything imported.
+"""Trainings in separate processes, to be killed: forks of a server that has imported everything.
 
 The server reads JSON lines: `{"cache": ..., ...}` starts a training and answers with its process id, `{"wait": id}`
 answers with the exit status of one, negative for a signal.
@@ -22,26 +22,26 @@ class Server:
     """Starts trainings and waits for them."""
 
     def __init__(self) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "WSOLNB_HEADLESS": "1"}
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "WSOLNB_HEADLESS": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
         )
 
-    def _ask(self, **what: Any) -> int:
+    def _request(self, **message: Any) -> int:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        print(json.dumps(what), file=self.process.stdin, flush=True)
+        print(json.dumps(message), file=self.process.stdin, flush=True)
         return int(self.process.stdout.readline())
 
-    def start(self, cache: Path, **how: Any) -> int:
+    def start(self, cache: Path, **options: Any) -> int:
         cache.mkdir(exist_ok=True)
-        return self._ask(cache=str(cache), **how)
+        return self._request(cache=str(cache), **options)
 
     def wait(self, process: int) -> int:
-        return self._ask(wait=process)
+        return self._request(wait=process)
 
-    def train(self, cache: Path, **how: Any) -> int:
-        return self.wait(self.start(cache, **how))
+    def train(self, cache: Path, **options: Any) -> int:
+        return self.wait(self.start(cache, **options))
 
     def close(self) -> None:
         assert self.process.stdin is not None
@@ -52,7 +52,7 @@ class Server:
 
 
 def result(cache: Path) -> tuple[list[dict[str, float]], str]:
-    """What a finished training left: its history without speeds, and the hash of its weights."""
+    """History (without speeds) and hash of the weights of a finished training, which leaves no other files."""
     (path,) = (cache / "weights").glob("*.json")
     record = json.loads(path.read_text())
     assert path.with_suffix(".safetensors").is_file()
@@ -64,8 +64,8 @@ def _train(cache: str, seed: int = 0, every: float = 0.0, slow: float = 0.0, roo
     """Train 3 epochs of 6 steps.
 
     `every`: seconds between checkpoints; `slow`: seconds per image; `room`: largest size of a file;
-    `die`: `torn 3`, `replace 3` or `replaced 3`: be killed when the third file is half written, whole but not under
-    its name, or just under its name.
+    `die`: `torn 3`, `replace 3` or `replaced 3`: be killed when the third file is half written, complete but not yet
+    renamed, or just renamed.
     """
     import numpy as np
     import torch
@@ -119,10 +119,10 @@ def _die(how: str, turn: str) -> None:
         fsync(file)
 
     def renamed(source: Path, target: Path) -> None:
-        now = next(files) == int(turn)
-        if not now or how == "replaced":
+        last = next(files) == int(turn)
+        if not last or how == "replaced":
             replace(source, target)
-        if now:
+        if last:
             os.kill(os.getpid(), signal.SIGKILL)
 
     if how == "torn":
@@ -135,18 +135,18 @@ def _serve() -> None:
     import wsolnb.train  # noqa: F401
 
     for line in sys.stdin:
-        order = json.loads(line)
-        if "wait" in order:
-            print(os.waitstatus_to_exitcode(os.waitpid(order["wait"], 0)[1]), flush=True)
+        request = json.loads(line)
+        if "wait" in request:
+            print(os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1]), flush=True)
         elif child := os.fork():
             print(child, flush=True)
         else:
-            log = os.open(Path(order["cache"]) / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            log = os.open(Path(request["cache"]) / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(log, 1)
             os.dup2(log, 2)
             code = 0
             try:
-                _train(**order)
+                _train(**request)
             except BaseException as error:
                 print(f"{type(error).__name__}: {error}")
                 code = 1

@@ -1,4 +1,4 @@
-"""Trains under torchrun, or alone, and writes down what came out: the script of the distributed tests."""
+"""Trains under torchrun, or in one process, and writes the results to JSON: the script of the distributed tests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IMAGES, CLASSES = 23, 3  # the last batch of 4 leaves nothing for the second pro
 
 
 class Noise(Dataset[Any]):
-    """Images that follow from their number."""
+    """Images determined by their index."""
 
     labels = torch.arange(IMAGES) % CLASSES
 
@@ -35,7 +35,7 @@ class Noise(Dataset[Any]):
 
 
 class Torn(Noise):
-    """The same, with two images that do not decode."""
+    """Noise with two images that do not decode."""
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         if index in (4, 9):
@@ -56,7 +56,7 @@ class Net(nn.Module):
 
 
 class Stopped(CrossEntropy):
-    """The loss of a training that breaks off before its third epoch, once."""
+    """A loss that interrupts the training before its third epoch, once."""
 
     done = False
 
@@ -67,24 +67,19 @@ class Stopped(CrossEntropy):
 
 
 def run(
-    batch_size: int,
-    accumulate: int = 1,
-    balanced: bool = False,
-    strategy: str = "ddp",
-    stop: bool = False,
-    torn: bool = False,
+    batch_size: int, accumulate: int = 1, balanced: bool = False, stop: bool = False, torn: bool = False
 ) -> dict[str, Any]:
-    """Train three epochs; if `stop`, in two goes."""
+    """Train three epochs; if `stop`, interrupted once and resumed."""
     data: Any = Readable(Torn()) if torn else Noise()
     net = Net()
-    drawn = ClassBalanced(Noise.labels, 3 * batch_size, CLASSES) if balanced else None
-    how: Any = {"device": "cpu", "precision": "32-true", "accumulate": accumulate, "batches": drawn}
-    how["strategy"], objective = strategy, Stopped() if stop else CrossEntropy()
+    sampler = ClassBalanced(Noise.labels, 3 * batch_size, CLASSES) if balanced else None
+    options: Any = {"device": "cpu", "precision": "32-true", "accumulate": accumulate, "batches": sampler}
+    plan, objective = Plan(3, batch_size, lr=0.2), Stopped() if stop else CrossEntropy()
     with suppress(InterruptedError):
-        done = train(net, data, objective, Plan(3, batch_size, lr=0.2), **how)
+        done = train(net, data, objective, plan, **options)
     if stop:
         net = Net()
-        done = train(net, data, objective, Plan(3, batch_size, lr=0.2), **how)
+        done = train(net, data, objective, plan, **options)
     weights = torch.cat([p.detach().flatten() for p in net.parameters()]).tolist()
     assert done.weights is not None
     return {"history": done.history, "weights": weights, "cached": done.cached, "key": done.weights.stem}
@@ -93,5 +88,5 @@ def run(
 if __name__ == "__main__":
     torch.set_num_threads(1)
     rank = os.environ.get("RANK", "alone")
-    for name, how in json.loads(sys.argv[2]).items():
-        Path(sys.argv[1], f"{name}-{rank}.json").write_text(json.dumps(run(**how)))
+    for name, settings in json.loads(sys.argv[2]).items():
+        Path(sys.argv[1], f"{name}-{rank}.json").write_text(json.dumps(run(**settings)))

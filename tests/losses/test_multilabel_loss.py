@@ -22,8 +22,8 @@ def test_softmax_by_hand() -> None:
 
 def test_sigmoid_is_binary_cross_entropy() -> None:
     outputs = torch.randn(2, 3)
-    wanted = torch.nn.functional.binary_cross_entropy_with_logits(outputs, LABELS)
-    assert torch.allclose(MultiLabelCrossEntropy("sigmoid")(outputs, LABELS), wanted)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(outputs, LABELS)
+    assert torch.allclose(MultiLabelCrossEntropy("sigmoid")(outputs, LABELS), expected)
 
 
 @pytest.mark.parametrize("output", ["softmax", "sigmoid"])
@@ -43,7 +43,7 @@ def test_extreme_outputs_stay_finite(output: str) -> None:
     assert bool(outputs.grad.isfinite().all())
 
 
-def test_what_is_not_known_counts_for_nothing() -> None:
+def test_unknown_labels_count_for_nothing() -> None:
     labels = LABELS.clone()
     labels[0, 1] = torch.nan
     outputs = torch.randn(2, 3, requires_grad=True)

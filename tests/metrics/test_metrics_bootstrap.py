@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsolnb.metrics import bootstrap
-from wsolnb.metrics.bootstrap import Interval, difference, image_weights, interval
+from wsolnb.metrics.bootstrap import Interval, difference, image_weights, interval, mean_statistic
 
 
 def mean_of(values):
@@ -76,6 +76,15 @@ def test_the_same_seed_gives_the_same_interval(seed):
     values = torch.arange(6, dtype=torch.float64)
     once, again = (interval(mean_of(values), 6, draws=50, seed=seed) for _ in range(2))
     assert once == again
+
+
+def test_the_mean_of_all_images_and_of_some():
+    values, members = torch.rand(9, dtype=torch.float64), torch.arange(9) % 3 > 0
+    weights = image_weights(9, draws=20)
+    assert torch.equal(mean_statistic(values)(weights), mean_of(values)(weights))
+    expected = weights[:, members] @ values[members] / weights[:, members].sum(dim=1)
+    torch.testing.assert_close(mean_statistic(values, members)(weights), expected)
+    assert mean_statistic(values, members)(torch.eye(9)[:1]).isnan().all()
 
 
 def test_refusals():

@@ -283,7 +283,7 @@ def test_area_equals_brute_force_over_classes():
     none = torch.zeros(60, dtype=torch.bool)
     everyone = torch.cat([klass[right], torch.arange(4)])
     at = torch.cat([image[right], torch.arange(4)])
-    ranking = Ranking.of(score, right, none, image, klass, at, everyone, images=12, classes=4)
+    ranking = Ranking(score, right, none, image, klass, at, everyone, images=12, classes=4)
     weights = torch.randint(3, (5, 12), generator=generator).double()
     found = ranking.average_precision("area", weights)
     for draw in range(5):

@@ -13,7 +13,7 @@ from torch.nn import functional
 from wsolnb.boxes import BoxRule, iou
 from wsolnb.boxes.quantise import quantise
 from wsolnb.localization._background import Background
-from wsolnb.metrics import CorLoc, MaxBoxAcc, MaxBoxAccV2, PxAP, TopLocalization, interval, read_maps
+from wsolnb.metrics import CorLoc, MaxBoxAcc, MaxBoxAccV2, PxAP, TopLocalization, interval, select_class_maps
 from wsolnb.metrics._best_iou import best_ious
 
 
@@ -111,7 +111,7 @@ def test_many_thresholds_at_once_equal_one_cut_after_another(component, referenc
     thresholds = torch.arange(300).double().flip(0) / 300
     best = best_ious(maps, [each.double() for each in boxes], rule, thresholds)
     for index in (0, 37, 150, 225, 299):
-        cut, image, _ = replace(rule, threshold=float(thresholds[index])).every(maps[:, None], maps.shape[1:])
+        cut, image, _ = replace(rule, threshold=float(thresholds[index])).all_boxes(maps[:, None], maps.shape[1:])
         for i, true in enumerate(boxes):
             assert best[i, index] == iou(cut[image == i], true).max()
 
@@ -237,12 +237,12 @@ def test_top_k_statistic():
 
 def test_readings_agree_for_top_1_and_differ_for_top_5():
     maps, scores, labels = torch.rand(20, 6, 4, 5), torch.rand(20, 6), torch.randint(6, (20,))
-    predicted, true = (read_maps(maps, scores, labels, reading) for reading in ("predicted", "true"))
+    predicted, true = (select_class_maps(maps, scores, labels, reading) for reading in ("predicted", "true"))
     same = (predicted == true).flatten(1).all(dim=1)
     assert torch.equal(same, scores.argmax(dim=1) == labels)
     assert torch.equal(true[7], maps[7, labels[7]])
     with pytest.raises(ValueError, match="unknown reading"):
-        read_maps(maps, scores, labels, "both")
+        select_class_maps(maps, scores, labels, "both")
 
 
 def test_corloc_averages_over_classes():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from io import BytesIO
 
 import matplotlib
@@ -12,14 +13,15 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
+from torch import Tensor
 
 from wsolnb import plots
 from wsolnb.boxes import BoxRule
 from wsolnb.data.critters import World
-from wsolnb.localization.detect import detections
-from wsolnb.localization.maps import SceneMaps
-from wsolnb.metrics import DetectionAP, Interval
-from wsolnb.plots.picture import compact, pixels
+from wsolnb.localization.locate import LocalizationResult, tune_and_evaluate
+from wsolnb.localization.maps import LocalizationMaps
+from wsolnb.metrics import Interval
+from wsolnb.plots.style import compact, render
 from wsolnb.train import Training
 
 
@@ -31,9 +33,21 @@ def _headless() -> Iterator[None]:
     plt.close("all")
 
 
+WORLD = World(families=2, species=2, size=(48, 64))
+
+
 @pytest.fixture
 def scenes() -> World:
     return World(size=48, families=2, species=2)
+
+
+@pytest.fixture
+def located() -> LocalizationResult:
+    images = WORLD.singles(4)
+    masks = torch.stack([images[i][1]["masks"][0] for i in range(4)]).float()
+    boxes = [images[i][1]["boxes"].as_subclass(Tensor) for i in range(4)]
+    found = LocalizationMaps(masks, torch.eye(4), torch.arange(4), boxes, (48, 64))
+    return tune_and_evaluate(found, found, BoxRule.preset("rethinking", reference="maximum", far_corner="exclusive"))
 
 
 def test_class_colours_are_stable_and_distinct() -> None:
@@ -45,19 +59,10 @@ def test_class_colours_are_stable_and_distinct() -> None:
 
 def test_figures_of_scenes_show_every_panel(scenes: World) -> None:
     data = scenes.scenes(3, size=(48, 64))
-    maps = torch.rand(3, 4, 6, 8)
-    found = SceneMaps(list(maps), maps.amax((2, 3)), torch.tensor([[48, 64]] * 3), [data[i][1] for i in range(3)])
-    boxes = detections(found, BoxRule.preset("dcm", threshold=0.9))
+    boxes = [data[k][1] for k in range(3)]
     assert len(plots.show_scenes(data, scenes.classes, [0, 2]).axes) == 2
     grid = plots.show_detections(data, scenes.classes, [0, 1], {"a": boxes, "b": boxes})
     assert [ax.get_title() for ax in grid.axes[:3]] == ["truth", "a", "b"]
-    figure = plots.show_comparison(
-        data, scenes.classes, 1, cam=(found, boxes), dcm=(found, boxes), score_threshold=0.1, sim_threshold=0.1
-    )
-    figure.canvas.draw()
-    names = {text.get_text() for text in figure.axes[2].get_legend().get_texts()}
-    assert names <= set(scenes.classes)
-    assert names
 
 
 def test_maps_keep_their_own_scale(scenes: World) -> None:
@@ -68,37 +73,48 @@ def test_maps_keep_their_own_scale(scenes: World) -> None:
 
 
 def test_curves_carry_their_values() -> None:
-    judged = DetectionAP(1, (0, 0.25))
-    box = torch.tensor([[0.0, 0.0, 4.0, 4.0]])
-    judged.update(
-        [{"boxes": box, "scores": torch.tensor([0.5]), "labels": torch.tensor([0])}],
-        [{"boxes": box, "labels": torch.tensor([0])}],
-    )
-    figure = plots.plot_precision_recall({"cam": judged}, (0, 0.25))
-    assert figure.axes[1].get_legend().get_texts()[0].get_text() == "cam (mAP 100.0 %)"
-    tuned = plots.plot_tuning({"cam": {0.2: 0.1, 0.4: 0.3}}, iou=0.25)
-    assert tuned.axes[0].lines[1].get_xdata().tolist() == [0.4]  # the dot marks the best threshold
     bars = plots.plot_measured({"cam": {"ap0": Interval(0.5, 0.4, 0.6, 0.95)}}, {"ap0": "AP"})
     assert bars.axes[0].patches[0].get_height() == 50
     runs = plots.plot_training({"net": Training([{"epoch": 1, "accuracy": 0.25}])})
     assert runs.axes[0].lines[0].get_ydata().tolist() == [25]
 
 
-def test_chance_falls_with_the_number_of_classes() -> None:
-    line = plots.plot_chance({12: 0.6}, draws=500).axes[0].lines[0]
-    heights = line.get_ydata().tolist()
-    assert heights == sorted(heights, reverse=True)
-    assert heights[-1] < 0.15
+def test_boxes_are_drawn_with_their_overlap(located: LocalizationResult) -> None:
+    nothing = replace(located, rule=replace(located.rule, threshold=1.0, empty="none"))
+    fig = plots.show_located(WORLD.singles(4), {"good": located, "empty": nothing}, [0, 2], WORLD.classes)
+    texts = [text.get_text() for ax in fig.axes for text in ax.texts]
+    assert len(fig.axes) == 6
+    assert [float(t) for t in texts[:2]] == pytest.approx([1, 1], abs=0.1)
+    assert texts[2:] == ["0.00", "0.00"]
+
+
+def test_a_curve_and_a_dot_per_method(located: LocalizationResult) -> None:
+    assert len(plots.plot_thresholds({"a": located, "b": located}).axes[0].lines) == 4
+
+
+def test_cuts_without_a_box_have_no_overlap() -> None:
+    image = torch.randint(0, 255, (3, 48, 64), dtype=torch.uint8)
+    boxes = torch.tensor([[0.0, 0.0, 30.0, 20.0], [torch.nan] * 4])
+    fig = plots.show_thresholds(image, torch.rand(48, 64), (0.2, 0.8), boxes, torch.tensor([[0.0, 0.0, 30.0, 20.0]]))
+    assert [ax.get_title() for ax in fig.axes] == ["map", "above 20%: IoU 1.00", "above 80%: IoU 0.00"]
+
+
+def test_components_show_values_and_baselines() -> None:
+    measured = {"cam": {"gt_known": Interval(0.5, 0.4, 0.6)}, "tap+nwc+pas": {"gt_known": Interval(0.75, 0.7, 0.8)}}
+    names = {"cam": "CAM", "tap+nwc+pas": "all", "absent": "not measured"}
+    ax = plots.plot_components(measured, names, baselines={"centre": 0.3}).axes[0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["CAM", "all"]
+    assert [text.get_text() for text in ax.texts] == ["50.0", "75.0"]
 
 
 def test_a_picture_is_cut_to_what_is_drawn() -> None:
     figure = Figure(figsize=(4, 2))
     figure.add_artist(Rectangle((0.25, 0.5), 0.5, 0.25, color="black", linewidth=0))
-    picture = pixels(figure, dpi=100)
+    picture = render(figure, dpi=100)
     assert picture.size == (200 + 16, 50 + 16)  # 8 pixels of white on every side
     assert picture.getpixel((8, 8)) == (0, 0, 0)
     assert picture.getpixel((7, 7)) == (255, 255, 255)
-    assert pixels(Figure(figsize=(4, 2)), dpi=50).size == (200, 100)
+    assert render(Figure(figsize=(4, 2)), dpi=50).size == (200, 100)
 
 
 def test_photos_become_jpeg_and_drawings_keep_their_lines() -> None:
@@ -117,4 +133,4 @@ def test_photos_become_jpeg_and_drawings_keep_their_lines() -> None:
 def test_what_stands_over_the_edge_is_in_the_picture() -> None:
     figure = Figure(figsize=(2, 1))
     figure.add_artist(Rectangle((0.5, 0.9), 0.25, 0.5, color="black", linewidth=0))
-    assert pixels(figure, dpi=100).height > 50
+    assert render(figure, dpi=100).height > 50

@@ -46,14 +46,14 @@ def test_suite_is_found_inside_an_installed_package(suite: Path, monkeypatch: py
     for name in ("papers", "notebooks"):
         (package / "suite").mkdir(exist_ok=True)
         (suite / name).rename(package / "suite" / name)
-    monkeypatch.setattr(papers, "__file__", str(package / "papers.py"))
+    monkeypatch.setattr(papers, "__file__", str(package / "runs" / "paper.py"))
     monkeypatch.chdir(suite.anchor)
     assert suite_folder() == package / "suite"
 
 
 def test_missing_suite_says_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path.anchor)
-    monkeypatch.setattr(papers, "__file__", str(tmp_path / "lib" / "wsolnb" / "papers.py"))
+    monkeypatch.setattr(papers, "__file__", str(tmp_path / "lib" / "wsolnb" / "runs" / "paper.py"))
     with pytest.raises(FileNotFoundError, match="lib/wsolnb/suite"):
         suite_folder()
 

@@ -23,9 +23,8 @@ from typer.testing import CliRunner
 from wsolnb.cli.app import app
 from wsolnb.cli.sweep import table
 from wsolnb.runs import sweep as sweeps
-from wsolnb.runs import workers as pools
-from wsolnb.runs.sweep import Outcome, Sweep, attempt, read_grid
-from wsolnb.runs.workers import gpus, one_gpu
+from wsolnb.runs.sweep import Outcome, Sweep, _attempt, read_grid
+from wsolnb.runs.workers import gpus, one_gpu, thread_caps
 
 PARAMETERS = """\
 n: int = 1  # a number
@@ -75,12 +74,12 @@ def ledger(sweep: Path) -> list[list[str]]:
 def test_a_grid_is_the_product_of_its_lists(notebook: Path, tmp_path: Path) -> None:
     points = read_grid(str(notebook), grid(tmp_path, "n: [1, 2]\nword: [a/b, c]\nsides: [8, 9]\n"))
     assert [point.varied for point in points] == [{"n": n, "word": w} for n in (1, 2) for w in ("a/b", "c")]
-    assert all(point.wanted.resolved["sides"] == [8, 9] for point in points)
+    assert all(point.run.parameters["sides"] == [8, 9] for point in points)
     assert points[0].name.startswith("n-1_word-a-b-")
     assert len({point.name for point in points}) == 4
     points = read_grid(str(notebook), grid(tmp_path, "sides: [[], [3]]\n"), given={"n": "7"})
-    assert [point.wanted.resolved["sides"] for point in points] == [[], [3]]
-    assert {point.wanted.resolved["n"] for point in points} == {7}
+    assert [point.run.parameters["sides"] for point in points] == [[], [3]]
+    assert {point.run.parameters["n"] for point in points} == {7}
 
 
 def test_the_name_of_a_point_follows_from_all_its_parameters(notebook: Path, tmp_path: Path) -> None:
@@ -98,8 +97,8 @@ def test_the_name_of_a_point_follows_from_all_its_parameters(notebook: Path, tmp
         ("wrd: [1, 2]\n", r"no parameter 'wrd' \(did you mean 'word'"),
         ("n: [1, many]\n", "parameter n wants int, which 'many' is not"),
         ("n: []\n", "n has no values to vary"),
-        ("n: [1, 1]\n", "a value stands twice"),
-        ("word: [a, b]\nn: [1, '1']\n", "a value stands twice"),
+        ("n: [1, 1]\n", "a value is repeated"),
+        ("word: [a, b]\nn: [1, '1']\n", "a value is repeated"),
         ("out: [a]\n", "out is set by the run itself"),
         ("n 1\n", "holds no parameters"),
     ],
@@ -123,7 +122,7 @@ def test_failed_runs_are_tried_again_and_finished_ones_never(notebook: Path, tmp
     assert [outcomes[point.name].state for point in points] == ["done", "done", "failed"]
     assert "AssertionError: bad" in outcomes[points[2].name].error
     assert Counter(line[0] for line in ledger(sweep.folder)) == {"1": 1, "2": 2, "3": 2}
-    assert {line[2] for line in ledger(sweep.folder)} == {pools.thread_caps(2)["OMP_NUM_THREADS"]}
+    assert {line[2] for line in ledger(sweep.folder)} == {thread_caps(2)["OMP_NUM_THREADS"]}
     results = pd.read_csv(sweep.folder / "results.csv")
     assert sorted(zip(results["parameter.n"], results.value, strict=True)) == [(1, 2.0), (2, 4.0)]
     assert (sweep.folder / points[2].name / "notebook.ipynb").exists()
@@ -152,10 +151,10 @@ def test_a_run_done_twice_is_kept_once(notebook: Path, tmp_path: Path) -> None:
     place = sweep.folder / point.name
     place.mkdir(parents=True)
     (place / sweeps.STATUS).write_text('{"state": "failed", "seconds": 1, "error": "before"}')
-    attempt(point, sweep.folder, place, 1, tmp_path)  # makes room for itself
+    _attempt(point, sweep.folder, place, 1, tmp_path)  # makes room for itself
     kept = (place / sweeps.STATUS).stat().st_ino
     assert sweep.outcomes()[point.name].state == "done"
-    attempt(point, sweep.folder, place, 1, tmp_path)
+    _attempt(point, sweep.folder, place, 1, tmp_path)
     assert (place / sweeps.STATUS).stat().st_ino == kept
     assert list((sweep.folder / sweeps.ATTEMPTS).iterdir()) == []
     assert "[3/4] Work" in (place / sweeps.LOG).read_text()
@@ -228,14 +227,13 @@ def test_gpus_are_counted_without_torch(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 def test_backends_say_what_they_need(notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = Sweep(read_grid(str(notebook), grid(tmp_path, "n: [1]\n")), tmp_path / "sweep")
-    with pytest.raises(ValueError, match="loky works on this machine: --address here:1 goes with dask or ray"):
+    with pytest.raises(ValueError, match="loky works on this machine: --address here:1 goes with dask"):
         sweep.run(address="here:1")
-    with pytest.raises(ValueError, match="backend is 'slurm', not loky, dask or ray"):
-        sweep.run(backend="slurm")  # type: ignore[arg-type]
-    for name, package in (("ray", "pip install ray"), ("dask", r"wsolnb\[cluster\]")):
-        monkeypatch.setitem(sys.modules, {"ray": "ray.util.joblib", "dask": "distributed"}[name], None)
-        with pytest.raises(ModuleNotFoundError, match=package):
-            sweep.run(backend=name)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="backend is 'slurm', not loky or dask"):
+        sweep.run(backend="slurm")
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ModuleNotFoundError, match=r"wsolnb\[cluster\]"):
+        sweep.run(backend="dask")
 
 
 def test_the_command_line_brings_no_engine_with_it() -> None:
@@ -244,17 +242,7 @@ def test_the_command_line_brings_no_engine_with_it() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "\n"
     shown = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}).invoke(app, ["sweep", "--help"]).output
-    assert all(option in shown for option in ("--grid", "--jobs", "--backend", "--address", "loky|dask|ray"))
-
-
-def test_parquet_is_asked_for_before_anything_runs(
-    notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    given = ["sweep", "tiny.ipynb", "--grid", str(grid(tmp_path, "n: [1]\n")), "--parquet"]
-    result = CliRunner().invoke(app, given)
-    assert (result.exit_code, result.output) == (2, "error: --parquet needs the package pyarrow: pip install pyarrow\n")
-    assert not (tmp_path / "runs").exists()
+    assert all(option in shown for option in ("--grid", "--jobs", "--backend", "--address", "loky|dask"))
 
 
 def sweeping(*options: str) -> list[str]:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_notebook
 
-from wsolnb.runs.parameters import Parameter, checked, known_parameters, read_recipe, values_of
+from wsolnb.runs.paper import Paper
+from wsolnb.runs.parameters import Parameter, checked, known_parameters, read_recipe
 
 CELL = """\
 dataset: str = "critters"  # what to look at
@@ -138,13 +139,14 @@ def test_unknown_names_are_refused_with_the_closest_and_all_known() -> None:
     assert "'epohcs' (did you mean 'epochs'?), 'zzz'; known: epochs, batch_size" in str(caught.value)
 
 
-def test_values_of_a_namespace() -> None:
-    known = {"epochs": Parameter("epochs", "int", 8), "lr": Parameter("lr", "float", 0.1)}
-    assert values_of(known, {"lr": 1, "epochs": 2, "torch": object()}) == {"epochs": 2, "lr": 1.0}
+def test_values_of_a_namespace(tmp_path: Path) -> None:
+    paper = Paper("barz2022")
+    paper.notebook = notebook(tmp_path, "epochs: int = 8\nlr: float = 0.1\n")
+    assert paper.parameters({"lr": 1, "epochs": 2, "torch": object()}) == {"epochs": 2, "lr": 1.0}
     with pytest.raises(ValueError, match="no variable for the parameters lr"):
-        values_of(known, {"epochs": 2})
+        paper.parameters({"epochs": 2})
     with pytest.raises(ValueError, match="epochs wants int"):
-        values_of(known, {"lr": 1, "epochs": "two"})
+        paper.parameters({"lr": 1, "epochs": "two"})
 
 
 def test_recipes_that_are_no_mapping_are_named(tmp_path: Path) -> None:

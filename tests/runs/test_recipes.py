@@ -21,11 +21,11 @@ DATASETS = {"critters", "voc", "coco", "protocol", *(key for key, source in read
 
 @pytest.mark.parametrize(("key", "name"), RECIPES)
 def test_a_recipe_fits_its_notebook(key: str, name: str) -> None:
-    wanted = resolve(key, recipe=name)
-    assert wanted.keeps
-    assert set(yaml.safe_load(Paper(key).recipes()[name].read_text())) == set(wanted.given)
-    assert resolve(key, wanted.resolved).resolved == wanted.resolved  # what is written down beside a run runs again
-    values = wanted.resolved
+    run = resolve(key, recipe=name)
+    assert run.has_out
+    assert set(yaml.safe_load(Paper(key).recipes()[name].read_text())) == set(run.given)
+    assert resolve(key, run.parameters).parameters == run.parameters  # what is written down beside a run runs again
+    values = run.parameters
     assert values.get("dataset", "critters") in DATASETS
     assert values["device"] == "auto"
     assert values["seed"] in (0, 1)
@@ -35,12 +35,12 @@ def test_a_recipe_fits_its_notebook(key: str, name: str) -> None:
 
 @pytest.mark.parametrize(("key", "name"), RECIPES)
 def test_the_networks_and_weights_of_a_recipe_exist(key: str, name: str) -> None:
-    found = budget(key, recipe=name)
-    assert found.trainings
-    for training in found.trainings:
+    plan = budget(key, recipe=name)
+    assert plan.trainings
+    for training in plan.trainings:
         assert training.network in BACKBONES
         assert min(training.epochs, training.batch, training.side, training.times) >= 1
-    values = found.parameters
+    values = plan.parameters
     for network, weights in (
         ("backbone", "weights"),
         ("evaluator_backbone", "evaluator_weights"),
@@ -53,7 +53,7 @@ def test_the_networks_and_weights_of_a_recipe_exist(key: str, name: str) -> None
 
 @pytest.mark.parametrize(("key", "name"), RECIPES)
 def test_the_schedule_of_a_recipe_is_one(key: str, name: str) -> None:
-    values = resolve(key, recipe=name).resolved
+    values = resolve(key, recipe=name).parameters
     for prefix in ("", "evaluator_", "coarse_", "refine_"):
         if f"{prefix}epochs" in values:
             own = values.get("settings", {}).get("lr", 0.1)  # where every method has its rate among its settings

@@ -157,7 +157,7 @@ def _no_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("key", "name"), RECIPES)
 def test_two_steps_of_a_recipe(key: str, name: str, roots: dict[str, Path], two_steps: TwoSteps) -> None:
-    paper, values = Paper(key), resolve(key, recipe=name).resolved
+    paper, values = Paper(key), resolve(key, recipe=name).parameters
     few = {given: min(number, values[given] or number) for given, number in FEW.items() if given in values}
     if "batch_classes" in values:
         few |= {"batch_size": 4, "batch_classes": 2}  # two images of a class, and two classes

@@ -76,7 +76,7 @@ def test_what_cannot_be_recorded_is_named_and_leaves_nothing_that_looks_finished
 def test_revision_names_the_commit_and_marks_changed_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
     (tmp_path / "wsolnb").mkdir()
-    monkeypatch.setattr(records, "__file__", str(tmp_path / "wsolnb" / "records.py"))
+    monkeypatch.setattr(records, "__file__", str(tmp_path / "wsolnb" / "runs" / "record.py"))
     assert record("", {}, {})["revision"] is None
     (tmp_path / "file").write_text("a")
     for arguments in (["init", "-q"], ["add", "file"], ["commit", "-q", "-m", "first"]):

@@ -19,10 +19,10 @@ from wsolnb.cli.app import app
 from wsolnb.metrics.bootstrap import Interval
 from wsolnb.runs.paper import Paper
 from wsolnb.runs.record import record
-from wsolnb.runs.report.pages import STATE, VIEW, formula, page, take_states
-from wsolnb.runs.report.report import find_runs, report
+from wsolnb.runs.report.pages import STATE, VIEW, _formula, page, take_states
+from wsolnb.runs.report.report import _find_runs, report
 from wsolnb.runs.run import NOTEBOOK
-from wsolnb.runs.verdicts import board, verdicts
+from wsolnb.runs.verdicts import verdict_board, verdicts
 
 FETCHES = re.compile(
     r"""(?:src|href)\s*=\s*["'](?!data:|#|index\.html|results\.csv|verdicts\.md|[\w.+-]+\.html)|@import|url\((?!data:)"""
@@ -79,12 +79,12 @@ def test_table_has_every_number_with_its_parameters(runs: Path, tmp_path: Path) 
 
 def test_runs_may_be_given_in_any_way(runs: Path, tmp_path: Path) -> None:
     one = runs / "barz2022" / "default"
-    assert [run.name for run in find_runs([one, runs, one / NOTEBOOK])] == ["barz2022-default", "barz2022-broken"]
+    assert [run.name for run in _find_runs([one, runs, one / NOTEBOOK])] == ["barz2022-default", "barz2022-broken"]
     other = tmp_path / "elsewhere" / "barz2022" / "default"
     other.mkdir(parents=True)
     (other / NOTEBOOK).write_bytes((one / NOTEBOOK).read_bytes())
     (tmp_path / "my notes.ipynb").write_bytes((one / NOTEBOOK).read_bytes())
-    names = [run.name for run in find_runs([one, other, tmp_path / "my notes.ipynb"])]
+    names = [run.name for run in _find_runs([one, other, tmp_path / "my notes.ipynb"])]
     assert names == ["barz2022-default", "barz2022-default-2", "my_notes"]
 
 
@@ -163,7 +163,7 @@ def test_other_widgets_leave_a_picture_or_a_note(data: dict[str, str], said: str
     ],
 )
 def test_formulas(latex: str, part: str) -> None:
-    assert part in formula(latex)
+    assert part in _formula(latex)
 
 
 def test_formulas_and_links_in_text() -> None:
@@ -199,7 +199,7 @@ def test_the_board_has_every_claim_with_its_numbers(tmp_path: Path) -> None:
     claim = paper.claims()[0]
     measured = {claim.first: {claim.metric: first}, claim.second: {claim.metric: second}}
     written = record(tmp_path, {}, {}, verdicts(paper, measured))["verdicts"]
-    lines = board({"barz2022-default": written, "unfinished": []}).splitlines()
+    lines = verdict_board({"barz2022-default": written, "unfinished": []}).splitlines()
     assert lines[0].split("|")[1:-1] == [
         " run ",
         " reproduced ",
@@ -215,4 +215,4 @@ def test_the_board_has_every_claim_with_its_numbers(tmp_path: Path) -> None:
 
 
 def test_no_verdicts_no_board() -> None:
-    assert board({"unfinished": []}) == ""
+    assert verdict_board({"unfinished": []}) == ""

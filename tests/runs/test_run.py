@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -40,7 +41,7 @@ def test_a_run_keeps_everything_in_its_folder(demo: Maker, tmp_path: Path, capsy
     source = demo(
         "import os, sys\nfor epoch in range(epochs):\n    print(f'epoch {epoch + 1}/{epochs} of {name!r}')",
         "print('working\\rdone', os.environ['WSOLNB_HEADLESS'])\nprint(sys.executable)\nprint('odd', file=sys.stderr)",
-        "from wsolnb.records import record\n_ = record(out, {'epochs': epochs}, {'cam': {'ap25': 0.5}})",
+        "from wsolnb.runs.record import record\n_ = record(out, {'epochs': epochs}, {'cam': {'ap25': 0.5}})",
     )
     recipe = tmp_path / "long.yaml"
     recipe.write_text("epochs: 3\nname: '8'\n")
@@ -67,12 +68,12 @@ def test_a_run_keeps_everything_in_its_folder(demo: Maker, tmp_path: Path, capsy
     ]
 
 
-def test_only_the_notebooks_of_papers_are_preloaded(
+def test_only_for_notebooks_of_papers_the_kernel_is_warmed_up(
     demo: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = demo("import sys\nprint('torch' in sys.modules, 'torch' in globals())")
     run(source, root=tmp_path / "runs")
-    monkeypatch.setattr(runs, "_resolve_source", lambda *_: ("demo", source, {}))
+    monkeypatch.setattr(runs, "Paper", lambda key: SimpleNamespace(key=key, notebook=source))
     run("demo", root=tmp_path / "runs")
     shown = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("[")]
     assert shown == ["False False", "True False"]

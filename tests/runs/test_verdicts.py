@@ -9,7 +9,7 @@ import torch
 
 from wsolnb.metrics.bootstrap import Interval, Statistic, measure
 from wsolnb.runs.paper import Claim, Paper
-from wsolnb.runs.verdicts import judge, verdict_table, verdicts
+from wsolnb.runs.verdicts import _judge, verdict_table, verdicts
 
 N = 400
 
@@ -79,7 +79,7 @@ def test_the_bootstrap_is_paired() -> None:
 )
 def test_judge(kind: str, value: float, low: float, high: float, verdict: str) -> None:
     claim = Claim("c", "", "", kind, "m", "a", "b", (1, 2), margin=2 if kind == "equal" else 0)  # type: ignore[arg-type]
-    assert judge(claim, value, low, high) == verdict
+    assert _judge(claim, value, low, high) == verdict
 
 
 def test_measure_gives_intervals_and_keeps_what_is_undefined() -> None:

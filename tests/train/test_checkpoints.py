@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, verified when loaded, refused if they are of something else."""
+"""Checkpoints: complete or absent, verified when loaded, refused if they belong to another training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import wsolnb.train.loop
-from wsolnb._utils.files import write_whole
+from wsolnb._utils.files import write_atomic
 from wsolnb.losses import CrossEntropy
 from wsolnb.train import AdamPlan, Plan, train
 from wsolnb.train.checkpoint import (
@@ -30,7 +30,7 @@ from wsolnb.train.checkpoint import (
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Checkpoint:
+def saved(tmp_path: Path) -> Checkpoint:
     checkpoint = Checkpoint(tmp_path / "net.checkpoint", "a1", "wsolnb 1")
     checkpoint.save({"w": torch.arange(6.0).reshape(2, 3)}, {"epoch": 4, "rate": 0.1})
     return checkpoint
@@ -40,16 +40,16 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_the_last_one_is_kept(kept: Checkpoint) -> None:
-    kept.save({"w": torch.zeros(2)}, {"epoch": 5})
-    assert len(files(kept.folder)) == 2
-    loaded = kept.load()
+def test_only_the_last_one_stays(saved: Checkpoint) -> None:
+    saved.save({"w": torch.zeros(2)}, {"epoch": 5})
+    assert len(files(saved.folder)) == 2
+    loaded = saved.load()
     assert loaded is not None
     assert torch.equal(loaded[0]["w"], torch.zeros(2))
     assert loaded[1] == {"epoch": 5}
-    kept.remove()
-    assert kept.load() is None
-    assert not kept.folder.exists()
+    saved.remove()
+    assert saved.load() is None
+    assert not saved.folder.exists()
 
 
 def _flip(path: Path) -> None:
@@ -59,7 +59,7 @@ def _flip(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "says"),
+    ("damage", "message"),
     [
         (lambda f: _flip(next(f.glob("*.safetensors"))), r"\.safetensors is missing or damaged \(its SHA-256 is"),
         (lambda f: os.truncate(next(f.glob("*.safetensors")), 20), r"\.safetensors is missing or damaged"),
@@ -72,36 +72,36 @@ def _flip(path: Path) -> None:
         ),
     ],
 )
-def test_a_damaged_one_is_refused_and_left_as_it_is(kept: Checkpoint, damage: Any, says: str) -> None:
-    damage(kept.folder)
-    before = files(kept.folder)
-    with pytest.raises(ValueError, match=says) as refused:
-        kept.load()
-    assert f"delete {kept.folder} to train from the start" in str(refused.value)
-    assert files(kept.folder) == before
+def test_a_damaged_one_is_refused_and_not_changed(saved: Checkpoint, damage: Any, message: str) -> None:
+    damage(saved.folder)
+    before = files(saved.folder)
+    with pytest.raises(ValueError, match=message) as refused:
+        saved.load()
+    assert f"delete {saved.folder} to train from the start" in str(refused.value)
+    assert files(saved.folder) == before
 
 
-def test_one_of_another_model_or_version_is_refused(kept: Checkpoint) -> None:
+def test_one_of_another_model_or_version_is_refused(saved: Checkpoint) -> None:
     with pytest.raises(ValueError, match=r"belongs to another training \(key a1, this one has b2\): another model"):
-        Checkpoint(kept.folder, "b2", "wsolnb 1").load()
+        Checkpoint(saved.folder, "b2", "wsolnb 1").load()
     with pytest.raises(ValueError, match="was saved by wsolnb 1, this is wsolnb 2: delete"):
-        Checkpoint(kept.folder, "a1", "wsolnb 2").load()
+        Checkpoint(saved.folder, "a1", "wsolnb 2").load()
     with pytest.raises(ValueError, match=r"here holds the weights of another model: (.|\n)*size mismatch for weight"):
         restore_module(nn.Linear(2, 2), {"weight": torch.zeros(3, 3), "bias": torch.zeros(2)}, Path("here"))
 
 
-def test_a_full_disk_leaves_what_is_there(kept: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = files(kept.folder)
+def test_a_full_disk_leaves_what_is_there(saved: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = files(saved.folder)
 
     def full(file: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match=r"no room for .*safetensors: it takes 0\.0 MB, .* MB are free; what was saved"):
-        kept.save({"w": torch.zeros(9)}, {})
-    assert files(kept.folder) == before
+        saved.save({"w": torch.zeros(9)}, {})
+    assert files(saved.folder) == before
     with pytest.raises(FileNotFoundError):
-        write_whole(kept.folder / "no" / "such", b"")
+        write_atomic(saved.folder / "no" / "such", b"")
 
 
 @pytest.mark.parametrize("plan", [Plan(1, lr=0.1), AdamPlan(1)], ids=["sgd", "adam"])
@@ -190,9 +190,9 @@ def test_accumulated_batches_give_the_step_of_a_larger_one(data: TensorDataset) 
 def test_a_compiled_model_trains_the_same_weights(data: TensorDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled, compiler = [], torch.compile
 
-    def eager(model: nn.Module, **how: Any) -> Any:
+    def eager(model: nn.Module, **options: Any) -> Any:
         compiled.append(model)
-        return compiler(model, **(how | {"backend": "eager"}))
+        return compiler(model, **(options | {"backend": "eager"}))
 
     plain, other = _Net(), _Net()
     a = train(plain, data, CrossEntropy(), Plan(2, 6, lr=0.5), device="cpu", precision="32-true")
@@ -205,8 +205,8 @@ def test_a_compiled_model_trains_the_same_weights(data: TensorDataset, monkeypat
 
 
 def test_workers_do_not_change_what_is_seen(data: TensorDataset) -> None:
-    here, apart = _Net(), _Net()
-    train(here, data, CrossEntropy(), Plan(2, 5, lr=0.5), device="cpu", precision="32-true")
-    how = {"device": "cpu", "precision": "32-true", "retrain": True}
-    train(apart, data, CrossEntropy(), Plan(2, 5, lr=0.5), workers=1, **how)  # type: ignore[arg-type]
-    assert torch.equal(here.head.weight, apart.head.weight)
+    single, worker = _Net(), _Net()
+    train(single, data, CrossEntropy(), Plan(2, 5, lr=0.5), device="cpu", precision="32-true")
+    options = {"device": "cpu", "precision": "32-true", "retrain": True}
+    train(worker, data, CrossEntropy(), Plan(2, 5, lr=0.5), workers=1, **options)  # type: ignore[arg-type]
+    assert torch.equal(single.head.weight, worker.head.weight)

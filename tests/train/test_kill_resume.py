@@ -1,4 +1,4 @@
-"""A training that is killed, stopped or out of room, and started again, ends like one that was not: bit for bit."""
+"""A training that is killed, interrupted or out of disk space resumes to the same bits as one that was not."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def whole(server: Server, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, float]], str]:
-    """What an undisturbed training gives that saves only at the end of epochs."""
+    """Result of an uninterrupted training that saves only at the end of epochs."""
     cache = tmp_path_factory.mktemp("whole")
     assert server.train(cache, every=1e9) == 0
     history, digest = result(cache)
@@ -49,7 +49,7 @@ def position(cache: Path) -> tuple[int, int]:
 def until(condition: object, *, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
-        assert time.monotonic() < end, "it did not happen"
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.002)
 
 
@@ -57,22 +57,22 @@ def until(condition: object, *, seconds: float = 60) -> None:
 def test_killed_at_twenty_random_moments(
     server: Server, whole: tuple[list[dict[str, float]], str], tmp_path: Path
 ) -> None:
-    moment, kills, finished, lives = random.Random(0), 0, 0, []
+    generator, kills, finished, positions = random.Random(0), 0, 0, []
     while kills < KILLS:
         cache = tmp_path / str(finished)
         process = server.start(cache)
-        time.sleep(moment.uniform(0, 0.3))
-        os.kill(process, signal.SIGKILL)  # a process that has ended but was not waited for still takes it
+        time.sleep(generator.uniform(0, 0.3))
+        os.kill(process, signal.SIGKILL)  # a process that has ended but was not waited for still accepts it
         if server.wait(process) == 0:
             assert result(cache) == whole
             finished += 1
         else:
             kills += 1
-            lives.append(position(cache) if list(cache.rglob("manifest.json")) else (0, 0))
+            positions.append(position(cache) if list(cache.rglob("manifest.json")) else (0, 0))
     last = tmp_path / str(finished)
     assert server.train(last) == 0
     assert result(last) == whole
-    assert any(done for _, done in lives), "no checkpoint within an epoch was resumed from"
+    assert any(done for _, done in positions), "no checkpoint within an epoch was resumed from"
 
 
 @pytest.mark.slow
@@ -90,7 +90,7 @@ def test_killed_while_it_writes(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_says_how_to_go_on(
+def test_a_signal_saves_and_tells_how_to_resume(
     server: Server, whole: tuple[list[dict[str, float]], str], tmp_path: Path, number: signal.Signals
 ) -> None:
     process = server.start(tmp_path, every=1e9, slow=0.02)
@@ -131,6 +131,6 @@ def test_the_second_of_two_waits_and_takes_the_weights_of_the_first(
     second = server.start(tmp_path)
     assert (server.wait(first), server.wait(second)) == (0, 0)
     log = (tmp_path / "log.txt").read_text()
-    assert log.count("another run trains the very same: waiting for it") == 1
+    assert log.count("another process is training the same configuration; waiting for its lock") == 1
     assert log.count("epoch   3/3") == 1
     assert result(tmp_path) == whole

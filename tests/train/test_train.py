@@ -1,4 +1,4 @@
-"""The training loop: it learns, repeats itself, resumes, caches, and stops at a loss that is no number."""
+"""The training loop: it learns, is deterministic, resumes, caches, and stops at a loss that is not finite."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_an_interrupted_training_ends_like_one_that_was_not(
 
 
 class _BreaksLater(CrossEntropy):
-    """Gives no number from the fourth step on."""
+    """Is NaN from the fourth step on."""
 
     steps = 0
 
@@ -113,13 +113,13 @@ class _BreaksLater(CrossEntropy):
         return super().forward(outputs, labels) * (float("nan") if self.steps > 3 else 1)
 
 
-def test_a_loss_that_is_no_number_stops_the_run(colours: TensorDataset, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run(colours: TensorDataset, tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match=r"became nan in epoch 2.*lower the learning rate.*epoch 1 stays at"):
         train(net(), colours, _BreaksLater(), Plan(4, 32), device="cpu")
-    (kept,) = (tmp_path / "cache").rglob("*.checkpoint")
-    saved = load_file(next(kept.glob("*.safetensors")))
+    (checkpoint,) = (tmp_path / "cache").rglob("*.checkpoint")
+    saved = load_file(next(checkpoint.glob("*.safetensors")))
     assert all(torch.isfinite(v).all() for v in saved.values())
-    assert len(json.loads((kept / "manifest.json").read_text())["values"]["history"]) == 1
+    assert len(json.loads((checkpoint / "manifest.json").read_text())["values"]["history"]) == 1
 
 
 def test_warm_restarts_follow_the_paper(tmp_path: Path) -> None:
@@ -166,22 +166,24 @@ def test_it_learns_on_the_gpu(colours: TensorDataset) -> None:
 
 def test_several_labels_per_image(colours: TensorDataset) -> None:
     images, labels = colours.tensors
-    several = torch.nn.functional.one_hot(labels, 3).float()
-    several[::2, 0] = 1.0
-    assert [tuple(x.shape) for x in collate([(images[0], several[0]), (images[1], several[1])])] == [
+    multi_hot = torch.nn.functional.one_hot(labels, 3).float()
+    multi_hot[::2, 0] = 1.0
+    assert [tuple(x.shape) for x in collate([(images[0], multi_hot[0]), (images[1], multi_hot[1])])] == [
         (2, 3, 16, 24),
         (2, 3),
     ]
     loss = MultiLabelCrossEntropy("sigmoid")
-    history = train(net(), TensorDataset(images, several), loss, StepPlan(6, 16, lr=0.2, every=4), device="cpu").history
+    history = train(
+        net(), TensorDataset(images, multi_hot), loss, StepPlan(6, 16, lr=0.2, every=4), device="cpu"
+    ).history
     assert history[-1]["accuracy"] > 0.9  # the best-scored class is one of those in the image
     assert history[-1]["loss"] < history[0]["loss"]
     assert [r["lr"] for r in history] == pytest.approx([0.2] * 4 + [0.02] * 2)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "says"), [({"cycle": 6}, "cycle=6"), ({"every": 0}, "every=0"), ({"factor": 2.0}, "2.0")]
+    ("settings", "message"), [({"cycle": 6}, "cycle=6"), ({"every": 0}, "every=0"), ({"factor": 2.0}, "2.0")]
 )
-def test_a_step_plan_refuses(wrong: dict[str, float], says: str) -> None:
-    with pytest.raises(ValueError, match=says):
-        StepPlan(6, **wrong)  # type: ignore[arg-type]
+def test_a_step_plan_refuses(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        StepPlan(6, **settings)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Two processes train like one with the double batch; what they report is of both."""
+"""Two processes train like one with twice the batch size, and report results of both."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import trained_together
 from wsolnb.losses import CrossEntropy
 from wsolnb.papers.kou2021.sampler import ClassBalanced
 from wsolnb.train import Plan, train
-from wsolnb.train.batches import Rest, Seeded, Shuffled
+from wsolnb.train.batches import ResumableSampler, SeededDataset, ShuffledBatchSampler
 
 TOGETHER = {
     "plain": {"batch_size": 2},
@@ -23,17 +23,16 @@ TOGETHER = {
     "balanced": {"batch_size": 1, "balanced": True},
     "again": {"batch_size": 2},
     "torn": {"batch_size": 2, "torn": True},
-    "sharded": {"batch_size": 2, "strategy": "fsdp"},
-    "sharded, stopped": {"batch_size": 1, "accumulate": 2, "strategy": "fsdp", "stop": True},
+    "stopped": {"batch_size": 1, "accumulate": 2, "stop": True},
 }
 
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
-    """What each of two processes under torchrun got."""
+    """Results of both processes under torchrun."""
     out = tmp_path_factory.mktemp("together")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
+    process = subprocess.run(
         [*command, trained_together.__file__, str(out), json.dumps(TOGETHER)],
         env={**os.environ, "WSOLNB_CACHE": str(out), "OMP_NUM_THREADS": "1", "WSOLNB_HEADLESS": "1"},
         capture_output=True,
@@ -41,37 +40,36 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[st
         timeout=240,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("epoch   3/3") == 6  # the first process alone speaks; one training was cached
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count("epoch   3/3") == 5  # only the first process prints; one training was cached
     return {name: [json.loads((out / f"{name}-{rank}.json").read_text()) for rank in (0, 1)] for name in TOGETHER}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "alone"),
+    ("name", "single"),
     [
         ("plain", {"batch_size": 4}),
         ("plain", {"batch_size": 2, "accumulate": 2}),
         ("accumulated", {"batch_size": 4}),
         ("balanced", {"batch_size": 1, "accumulate": 2, "balanced": True}),
-        ("sharded", {"batch_size": 4}),
-        ("sharded, stopped", {"batch_size": 4}),
+        ("stopped", {"batch_size": 4}),
     ],
 )
 def test_two_processes_follow_one_with_the_double_batch(
     together: dict[str, list[dict[str, Any]]],
     name: str,
-    alone: dict[str, Any],
+    single: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("WSOLNB_CACHE", str(tmp_path))
-    one, two = trained_together.run(**alone), together[name]
+    one, two = trained_together.run(**single), together[name]
     assert two[0]["weights"] == two[1]["weights"]
     assert two[0]["weights"] == pytest.approx(one["weights"], abs=2e-6)
-    for mine, other in zip(two[0]["history"], two[1]["history"], strict=True):
-        assert {k: v for k, v in mine.items() if k != "images_per_second"} == {
-            k: v for k, v in other.items() if k != "images_per_second"
+    for first, second in zip(two[0]["history"], two[1]["history"], strict=True):
+        assert {k: v for k, v in first.items() if k != "images_per_second"} == {
+            k: v for k, v in second.items() if k != "images_per_second"
         }
     for key in ("loss", "accuracy", "lr"):
         values = [row[key] for row in one["history"]]
@@ -92,31 +90,33 @@ def test_images_found_unreadable_are_counted_over_both_processes(together: dict[
     assert [[row["unreadable"] for row in run["history"]] for run in together["torn"]] == [[2, 2, 2], [2, 2, 2]]
 
 
-def test_no_other_strategy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", ["zero", "fsdp"])
+def test_no_other_strategy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, strategy: str) -> None:
     monkeypatch.setenv("WSOLNB_CACHE", str(tmp_path))
-    with pytest.raises(ValueError, match="strategy='zero': must be ddp or fsdp"):
-        train(trained_together.Net(), trained_together.Noise(), CrossEntropy(), Plan(1), device="cpu", strategy="zero")
+    net, data, options = trained_together.Net(), trained_together.Noise(), {"device": "cpu", "strategy": strategy}
+    with pytest.raises(ValueError, match=f"strategy='{strategy}': must be ddp"):
+        train(net, data, CrossEntropy(), Plan(1), **options)  # type: ignore[arg-type]
 
 
 def test_processes_share_the_batches_of_one() -> None:
-    whole = [sorted(batch) for batch in Shuffled(11, 4)]
-    shares = [list(Shuffled(11, 2, rank=rank, replicas=2)) for rank in (0, 1)]
+    whole = [sorted(batch) for batch in ShuffledBatchSampler(11, 4)]
+    shares = [list(ShuffledBatchSampler(11, 2, rank=rank, replicas=2)) for rank in (0, 1)]
     assert [sorted(a + b) for a, b in zip(*shares, strict=True)] == whole
-    assert [Shuffled(9, 2, rank=1, replicas=2).images(n) for n in range(3)] == [(2, 4), (2, 4), (0, 1)]
-    assert [len(batch) for batch in Shuffled(9, 2, rank=1, replicas=2)] == [2, 2, 1]
-    other = Shuffled(11, 4)
+    assert [ShuffledBatchSampler(9, 2, rank=1, replicas=2).images(n) for n in range(3)] == [(2, 4), (2, 4), (0, 1)]
+    assert [len(batch) for batch in ShuffledBatchSampler(9, 2, rank=1, replicas=2)] == [2, 2, 1]
+    other = ShuffledBatchSampler(11, 4)
     other.seed = 1
     assert [sorted(batch) for batch in other] != whole
 
 
-def test_the_rest_of_an_epoch_names_its_images() -> None:
-    rest = Rest(Shuffled(5, 2), seeded=True)
-    rest.start, rest.seed = 1, 7
-    assert list(rest) == [[(7, index) for index in batch] for batch in list(Shuffled(5, 2))[1:]]
-    assert len(Seeded(trained_together.Noise())) == trained_together.IMAGES
+def test_the_rest_of_an_epoch_has_seeded_items() -> None:
+    sampler = ResumableSampler(ShuffledBatchSampler(5, 2), seeded=True)
+    sampler.start, sampler.seed = 1, 7
+    assert list(sampler) == [[(7, index) for index in batch] for batch in list(ShuffledBatchSampler(5, 2))[1:]]
+    assert len(SeededDataset(trained_together.Noise())) == trained_together.IMAGES
 
 
-def test_a_sampler_that_all_processes_would_repeat_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_sampler_that_is_not_distributed_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("WSOLNB_CACHE", str(tmp_path))
     monkeypatch.setattr(
         "wsolnb.train.training._fabric", lambda *_: type("Two", (), {"world_size": 2, "device": "cpu"})()

@@ -1,4 +1,4 @@
-"""Short names for everything that determines a result, so that a cache never answers for something else."""
+"""Fingerprints of whatever determines a result, and results cached under them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,19 @@ from platformdirs import user_cache_path
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from wsolnb._utils.files import read_tensors, tensor_bytes, write_whole
+from wsolnb._utils.files import read_verified, to_bytes, write_atomic
 
-_SAMPLES = 16
+_SAMPLES = 16  # items that stand for a data set
 
 
 def cache_folder() -> Path:
-    """Where trained weights and decoded images are kept: `WSOLNB_CACHE`, else the user's cache folder.
+    """Folder of trained weights and other cached results: `WSOLNB_CACHE`, else the user's cache folder.
 
     Example:
         >>> from unittest.mock import patch
-        >>> with patch.dict(os.environ, WSOLNB_CACHE="kept"):
+        >>> with patch.dict(os.environ, WSOLNB_CACHE="cache"):
         ...     print(cache_folder())
-        kept
+        cache
     """
     return Path(os.environ.get("WSOLNB_CACHE") or user_cache_path("wsolnb"))
 
@@ -36,8 +37,8 @@ def cache_folder() -> Path:
 def fingerprint(*things: Any) -> str:
     """Hash whatever determines a result: 16 hexadecimal digits, the same in every process.
 
-    Tensors count by content, modules by structure and weights, mappings and sequences by their parts, data sets by
-    length, description and a fixed sample of items (an in-memory data set: by all of them); anything else by `repr`.
+    Tensors are hashed by content, modules by `repr` and weights, mappings and sequences item by item, in-memory data
+    sets whole, other data sets by length, description and a fixed sample of items, anything else by its JSON or `repr`.
 
     Example:
         >>> fingerprint({"lr": 0.1, "epochs": 2}) == fingerprint({"epochs": 2, "lr": 0.1})
@@ -89,38 +90,29 @@ def _dataset_parts(dataset: Dataset[Any]) -> Iterator[bytes]:
             yield from _parts(dataset[index])
 
 
-def remembered(
+def cached(
     kind: str, parts: Sequence[Any], compute: Callable[[], dict[str, Tensor]], *, fresh: bool = False
 ) -> dict[str, Tensor]:
-    """Take tensors from the cache if the very same ones were computed before, else compute and keep them.
+    """Take named tensors from the folder `kind` of the cache (on the CPU), or compute and cache them.
 
-    Args:
-        kind: Name of the folder in `wsolnb._utils.cache.cache_folder`.
-        parts: Everything that the result depends on, as for `wsolnb._utils.cache.fingerprint`; the versions of this
-            package, PyTorch and Pillow are added.
-        compute: Gives the tensors.
-        fresh: Compute them anyway.
-
-    Returns:
-        The tensors, on the CPU where they come from the cache.
+    `parts` is everything that determines them, as for `wsolnb._utils.cache.fingerprint`; the versions of this package,
+    PyTorch and Pillow are added. If `fresh`, they are computed even if they are cached.
 
     Raises:
-        ValueError: If the file in the cache is damaged.
+        ValueError: If the cached file is damaged.
 
     Example:
-        >>> remembered("examples", ["two and two"], lambda: {"sum": torch.tensor(4)})["sum"]
+        >>> cached("examples", ["two and two"], lambda: {"sum": torch.tensor(4)})["sum"]
         tensor(4)
     """
-    from wsolnb import __version__
-
-    key = fingerprint(list(parts), f"wsolnb {__version__}, torch {torch.__version__}, pillow {PIL.__version__}")
-    path = cache_folder() / kind / f"{key}.safetensors"
+    versions = f"wsolnb {version('wsolnb')}, torch {torch.__version__}, pillow {PIL.__version__}"
+    path = cache_folder() / kind / f"{fingerprint(list(parts), versions)}.safetensors"
     if path.is_file() and not fresh:
-        return read_tensors(path, None, "delete it")
-    found = compute()
+        return read_verified(path, None, "delete it")
+    tensors = compute()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, tensor_bytes(found))
+        write_atomic(path, to_bytes(tensors))
     except OSError as error:
         warnings.warn(f"not kept for the next run: {error}", stacklevel=2)
-    return found
+    return tensors

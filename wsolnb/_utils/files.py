@@ -1,4 +1,4 @@
-"""Checkpoints that a kill at any moment cannot break: written under another name first, verified when loaded."""
+"""Files that are written atomically and verified when read."""
 
 from __future__ import annotations
 
@@ -16,36 +16,31 @@ from torch import Tensor
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    """A safetensors file of tensors of any device and memory layout."""
+def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """Serialize tensors of any device and memory layout to safetensors."""
     return safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
 
 
-def read_tensors(path: Path, sha256: str | None, remedy: str) -> dict[str, Tensor]:
-    """Read a safetensors file and verify it.
-
-    Args:
-        path: The file.
-        sha256: What its content must have; None if that is not known.
-        remedy: What to do if it is damaged.
+def read_verified(path: Path, sha256: str | None, remedy: str) -> dict[str, Tensor]:
+    """Read a safetensors file and check its SHA-256, unless that is None.
 
     Raises:
-        ValueError: If it is missing or damaged.
+        ValueError: If it is missing or damaged; the message ends with `remedy`.
     """
     try:
         data = path.read_bytes()
-        if sha256 is not None and (found := hashlib.sha256(data).hexdigest()) != sha256:
-            raise ValueError(f"its SHA-256 is {found[:16]}…, it should be {sha256[:16]}…")
+        if sha256 is not None and (digest := hashlib.sha256(data).hexdigest()) != sha256:
+            raise ValueError(f"its SHA-256 is {digest[:16]}…, it should be {sha256[:16]}…")
         return safetensors.torch.load(data)
     except (FileNotFoundError, ValueError, SafetensorError) as error:
         raise ValueError(f"{path} is missing or damaged ({error}): {remedy}") from None
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file under another name first and put it on the disk, so that nobody ever sees half of it.
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write to a temporary file, flush it to disk and rename it, so that no reader ever sees half of it.
 
     Raises:
-        OSError: If it cannot be written; what stood there before stays.
+        OSError: If it cannot be written; the previous file stays.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
@@ -59,5 +54,5 @@ def write_whole(path: Path, data: bytes) -> None:
         if error.errno not in _FULL:
             raise
         free = shutil.disk_usage(path.parent).free
-        said = f"no room for {path}: it takes {len(data) / 1e6:.1f} MB, {free / 1e6:.1f} MB are free"
-        raise OSError(error.errno, f"{said}; what was saved before is untouched") from error
+        message = f"no room for {path}: it takes {len(data) / 1e6:.1f} MB, {free / 1e6:.1f} MB are free"
+        raise OSError(error.errno, f"{message}; what was saved before is untouched") from error

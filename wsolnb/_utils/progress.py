@@ -1,4 +1,4 @@
-"""Progress that reads well everywhere: a bar where someone watches, one line per step in a headless run."""
+"""Progress bars on a terminal or in a notebook; headless runs print lines instead."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def headless() -> bool:
-    """Whether nobody can see a bar move: `WSOLNB_HEADLESS` is set, or no terminal and no notebook is attached."""
+    """Whether to do without progress bars: `WSOLNB_HEADLESS` is set, or there is neither a terminal nor a notebook."""
     if "WSOLNB_HEADLESS" in os.environ:
         return os.environ["WSOLNB_HEADLESS"] not in ("", "0")
     shell = sys.modules.get("IPython")
@@ -21,7 +21,7 @@ def headless() -> bool:
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Yield the items under a progress bar, if it takes over a second; without one in a headless run.
+    """Yield the items under a progress bar that appears after one second, unless the run is headless.
 
     Example:
         >>> list(track("ab", "letters"))

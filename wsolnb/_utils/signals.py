@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while something must not stop half-way: noted at once, obeyed when it is safe."""
+"""Deferred Ctrl-C and SIGTERM: recorded at once, obeyed when it is safe to stop."""
 
 from __future__ import annotations
 
@@ -6,22 +6,17 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
-    """Within it, Ctrl-C and SIGTERM are only noted; the second one is obeyed at once.
+    """A context that records the first SIGINT or SIGTERM as `number` (0 if none came); a second one acts at once.
 
-    In a thread that is not the main one, and for signals that the process ignores, nothing changes.
-
-    Args:
-        then: Called with the signal when the first one comes, between any two steps of the main thread.
-
-    Attributes:
-        number: The signal that came, 0 without one.
+    The first one also calls `callback` with its number, between two instructions of the main thread. Nothing changes
+    in other threads, nor for signals that the process ignores.
 
     Example:
         >>> with Interruption() as interruption:
@@ -29,52 +24,48 @@ class Interruption:
         0
     """
 
-    def __init__(self, then: Callable[[int], None] | None = None) -> None:
+    def __init__(self, callback: Callable[[int], None] | None = None) -> None:
         self.number = 0
-        self._then = then
-        self._before: dict[int, Any] = {}
+        self._callback = callback
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
-                if (before := signal.getsignal(number)) not in (signal.SIG_IGN, None):
-                    self._before[number] = before
-                    signal.signal(number, self._note)
+                if (handler := signal.getsignal(number)) not in (signal.SIG_IGN, None):
+                    self._previous[number] = handler
+                    signal.signal(number, self._record)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._restore()
-        if self.number and kind is None:  # it came too late to be looked for
+        if self.number and kind is None:  # it came after the last check
             signal.raise_signal(self.number)
 
-    def obey(self, number: int, said: str) -> None:
-        """Say something, then do what the signal would have done at first.
+    def obey(self, number: int, message: str) -> None:
+        """Print the message to stderr, unless empty; then do what the signal would have done without this context.
 
-        Args:
-            number: The signal; another process may have got it.
-            said: For the error stream; empty to say nothing.
+        The signal may have reached another process.
 
         Raises:
             KeyboardInterrupt: For Ctrl-C.
             SystemExit: If the process survives the signal.
         """
         self._restore()
-        if said:
-            print(said, file=sys.stderr, flush=True)
+        if message:
+            print(message, file=sys.stderr, flush=True)
         sys.stdout.flush()
         signal.raise_signal(number)
         raise SystemExit(128 + number)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, frame: FrameType | None) -> None:
         if self.number:
             self._restore()
             signal.raise_signal(number)
         self.number = number
-        if self._then:
-            self._then(number)
+        if self._callback:
+            self._callback(number)
 
     def _restore(self) -> None:
-        while self._before:
-            signal.signal(*self._before.popitem())
+        while self._previous:
+            signal.signal(*self._previous.popitem())

@@ -1,4 +1,4 @@
-"""From a map to boxes, and how well boxes agree."""
+"""From maps to boxes: box rules with the field's presets, and the IoU of boxes."""
 
 from wsolnb.boxes.overlap import iou
 from wsolnb.boxes.rule import PRESETS, BoxRule

@@ -1,16 +1,16 @@
-"""The connected components of ALL thresholds of a grey image, in one pass.
+"""The component tree (max-tree) of a grey image: its connected components at all thresholds, in one pass.
 
-Lowering a threshold never splits a component: the components of all levels form a tree, which is built from its leaves.
+Lowering a threshold never splits a component, so the components of all levels form a tree. It is built from its leaves:
 
-1. Every row is cut at its valleys into hills: rising, then falling values. A hill hangs on the brightest pixel next to
-   its peak in the rows above and below if that is at least as bright; hills that hang together are a basin. Each pixel
-   of a basin is connected with the basin's peak at the pixel's own level: within a basin nothing need be searched.
-2. Per basin and level: how many pixels have that level, and how far they reach.
-3. Two basins that touch are joined at the level of their highest saddle. Saddles are taken from the brightest down
-   (Kruskal's algorithm); between two of its saddles a component only accumulates its table, level by level.
+1. Cut every row at its valleys into hills (values that rise, then fall). Attach a hill to the brightest pixel next to
+   its peak in the rows above and below if that is at least as bright; hills attached to each other form a basin. Every
+   pixel of a basin is connected to the basin's peak at the pixel's own level, so no search within a basin is needed.
+2. For each basin and level, tabulate the number of pixels of that level and their extent.
+3. Join touching basins at their highest saddle, brightest saddle first (Kruskal's algorithm). Between two saddles, a
+   component only accumulates its table, level by level.
 
-A smooth map of 50,000 pixels has about 3,000 hills, 100 basins and 4,000 pairs of a component and a level, which is
-all the work that is left after a few linear passes.
+A smooth map of 50,000 pixels has about 3,000 hills, 100 basins and 4,000 components over all levels; after a few linear
+passes, nothing else remains to be visited.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _COUNT, _LEFT, _RIGHT, _TOP, _BOTTOM = range(5)
 
 @njit(cache=True, nogil=True)
 def _hills(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows cut at their valleys: ``(n, 4)`` start, stop, first and last column of the peak; first hill per row."""
+    """Hills ``(n, 4)``: start, stop, first and last column of the peak; and the index of the first hill of each row."""
     height, width = image.shape
     hills = np.empty((height * (width // 2 + 1), 4), np.int32)
     rows = np.empty(height + 1, np.int32)
@@ -60,7 +60,7 @@ def _hills(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @njit(cache=True, nogil=True)
 def _basins(image: np.ndarray, hills: np.ndarray, rows: np.ndarray, reach: int) -> tuple[np.ndarray, int]:
-    """Number of the basin of each hill, and how many basins there are."""
+    """The basin of each hill, and the number of basins."""
     height, width = image.shape
     parent = np.arange(len(hills))
     for y in range(height):
@@ -89,22 +89,22 @@ def _basins(image: np.ndarray, hills: np.ndarray, rows: np.ndarray, reach: int) 
             parent[root(parent, hill)] = root(parent, target)
     number = np.full(len(hills), -1, np.int32)
     basin = np.empty(len(hills), np.int32)
-    found = 0
+    count = 0
     for hill in range(len(hills)):
         r = root(parent, hill)
         if number[r] < 0:
-            number[r] = found
-            found += 1
+            number[r] = count
+            count += 1
         basin[hill] = number[r]
-    return basin, found
+    return basin, count
 
 
 @njit(cache=True, nogil=True)
-def _tables(image: np.ndarray, hills: np.ndarray, rows: np.ndarray, basin: np.ndarray, found: int) -> np.ndarray:
-    """What each level adds to each basin, int32 ``(basins, 5, 256)``: pixels and reach; ``_TOP`` is a raster index."""
+def _tables(image: np.ndarray, hills: np.ndarray, rows: np.ndarray, basin: np.ndarray, basins: int) -> np.ndarray:
+    """Pixels and extent of each level of each basin, int32 ``(basins, 5, 256)``; ``_TOP`` is a raster index."""
     height, width = image.shape
-    tables = np.empty((found, 5, LEVELS), np.int32)
-    for b in range(found):
+    tables = np.empty((basins, 5, LEVELS), np.int32)
+    for b in range(basins):
         tables[b, _COUNT], tables[b, _LEFT], tables[b, _RIGHT] = 0, width, 0
         tables[b, _TOP], tables[b, _BOTTOM] = height * width, 0
     for y in range(height):
@@ -130,7 +130,7 @@ def _tables(image: np.ndarray, hills: np.ndarray, rows: np.ndarray, basin: np.nd
 
 @njit(cache=True, nogil=True)
 def _saddle(upper: np.ndarray, lower: np.ndarray, a: np.ndarray, b: np.ndarray, diagonal: bool) -> int:
-    """Highest level at which hill ``a`` of one row touches hill ``b`` of the next."""
+    """The highest level at which hill ``a`` of one row touches hill ``b`` of the next."""
     level = 0
     for x in range(max(a[0], b[0]), min(a[1], b[1])):
         level = max(level, min(upper[x], lower[x]))
@@ -144,7 +144,7 @@ def _saddle(upper: np.ndarray, lower: np.ndarray, a: np.ndarray, b: np.ndarray, 
 
 @njit(cache=True, nogil=True)
 def _saddles(image: np.ndarray, hills: np.ndarray, rows: np.ndarray, basin: np.ndarray, reach: int) -> np.ndarray:
-    """Pairs of touching basins, brightest first: int32 ``(n, 3)`` level and both basins; level 0 is left out."""
+    """Saddles between touching basins above level 0, brightest first: int32 ``(n, 3)``, level and both basins."""
     height = len(rows) - 1
     pairs = np.empty((5 * len(hills), 3), np.int32)
     n = 0
@@ -157,27 +157,28 @@ def _saddles(image: np.ndarray, hills: np.ndarray, rows: np.ndarray, basin: np.n
                 n += 1
         if y == height - 1:
             break
-        other = rows[y + 1]
+        below = rows[y + 1]
         for hill in range(rows[y], rows[y + 1]):
-            while hills[other, 1] + reach <= hills[hill, 0]:
-                other += 1
-            touching = other
+            while hills[below, 1] + reach <= hills[hill, 0]:
+                below += 1
+            touching = below
             while touching < rows[y + 2] and hills[touching, 0] - reach < hills[hill, 1]:
                 if basin[hill] != basin[touching]:
                     level = _saddle(image[y], image[y + 1], hills[hill], hills[touching], reach > 0)
                     pairs[n, 0], pairs[n, 1], pairs[n, 2] = level, basin[hill], basin[touching]
                     n += 1
                 touching += 1
-    place = np.zeros(LEVELS + 1, np.int64)
+    # counting sort by falling level
+    starts = np.zeros(LEVELS + 1, np.int64)
     for i in range(n):
-        place[LEVELS - 1 - pairs[i, 0] + 1] += 1
-    place = np.cumsum(place)
-    ordered = np.empty((place[LEVELS - 1], 3), np.int32)
+        starts[LEVELS - 1 - pairs[i, 0] + 1] += 1
+    starts = np.cumsum(starts)
+    ordered = np.empty((starts[LEVELS - 1], 3), np.int32)
     for i in range(n):
-        at = LEVELS - 1 - pairs[i, 0]
-        if at < LEVELS - 1:
-            copy_row(pairs[i], ordered[place[at]])
-            place[at] += 1
+        bucket = LEVELS - 1 - pairs[i, 0]
+        if bucket < LEVELS - 1:
+            copy_row(pairs[i], ordered[starts[bucket]])
+            starts[bucket] += 1
     return ordered
 
 
@@ -190,18 +191,18 @@ def component_table(image: np.ndarray, eight: bool) -> np.ndarray:
         eight: 8-connected if True, else 4-connected.
 
     Returns:
-        int32 ``(n, 7)``: v; x0, y0, x1, y1 (far corner exclusive); pixels; raster index of a pixel of the component's
-        topmost row (it orders components as their first pixels do). In no order across levels.
+        int32 ``(n, 7)``: v; x0, y0, x1, y1 (far corner exclusive); pixels; raster index of a pixel in the component's
+        topmost row, which orders the components of a level as their first pixels do. The rows are in no order.
     """
     height, width = image.shape
     reach = 1 if eight else 0
     hills, rows = _hills(image)
-    basin, found = _basins(image, hills, rows, reach)
-    tables = _tables(image, hills, rows, basin, found)
+    basin, basins = _basins(image, hills, rows, reach)
+    tables = _tables(image, hills, rows, basin, basins)
     saddles = _saddles(image, hills, rows, basin, reach)
-    parent = np.arange(found)
-    state = np.empty((found, 6), np.int32)  # level still to be added; reach and pixels so far
-    for b in range(found):
+    parent = np.arange(basins)
+    state = np.empty((basins, 6), np.int32)  # the next level to add; extent and pixels so far
+    for b in range(basins):
         value = LEVELS - 1
         while value > 0 and tables[b, _COUNT, value] == 0:
             value -= 1
@@ -209,8 +210,8 @@ def component_table(image: np.ndarray, eight: bool) -> np.ndarray:
         state[b, 3], state[b, 4], state[b, 5] = height * width, 0, 0
     out = np.empty((16 * LEVELS, 7), np.int32)
     n = 0
-    for s in range(len(saddles) + found):
-        # first all saddles, then whatever is left, down to the lowest level
+    for s in range(len(saddles) + basins):
+        # all saddles, then the components that are left, down to level 1
         if s < len(saddles):
             level = saddles[s, 0]
             a, b = root(parent, saddles[s, 1]), root(parent, saddles[s, 2])
@@ -236,7 +237,7 @@ def component_table(image: np.ndarray, eight: bool) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def _lower(state: np.ndarray, table: np.ndarray, level: int, width: int, out: np.ndarray, n: int) -> int:
-    """Lists a component at all levels above ``level``, brightest first; returns the new length of the list."""
+    """Append a component at all levels above ``level``, brightest first, to ``out``; returns its new length."""
     value, left, right, top, bottom, pixels = state
     while value > level:
         pixels += table[_COUNT, value]
@@ -253,7 +254,7 @@ def _lower(state: np.ndarray, table: np.ndarray, level: int, width: int, out: np
 
 @njit(cache=True, nogil=True)
 def _join(a: np.ndarray, b: np.ndarray, table: np.ndarray, other: np.ndarray, level: int) -> None:
-    """Adds component ``b`` to ``a``: what they have so far, and what the levels from ``level`` down will add."""
+    """Add component ``b`` to ``a``: the state so far, and the tables of the levels from ``level`` down."""
     a[1], a[2] = min(a[1], b[1]), max(a[2], b[2])
     a[3], a[4] = min(a[3], b[3]), max(a[4], b[4])
     a[5] += b[5]

@@ -1,7 +1,7 @@
-"""Connected components of binary masks, and the boxes around them.
+"""Connected components of binary masks, their boxes, and the areas that their outlines enclose.
 
-A row of a mask is a list of runs; runs that touch in neighbouring rows are joined by union-find. One call handles a
-stack of masks; the work is divided over as many threads as `torch.get_num_threads` says.
+Each row of a mask is split into runs; runs of neighbouring rows that touch are joined by union-find. The functions that
+take a stack of masks are run in `torch.get_num_threads` threads.
 """
 
 from __future__ import annotations
@@ -16,13 +16,22 @@ import torch
 from numba import njit
 
 LARGEST, LARGEST_CONTOUR, EXTENT = 0, 1, 2
+ONE_BOX = {"largest": LARGEST, "largest_contour": LARGEST_CONTOUR, "extent": EXTENT}
+"""The components of a `BoxRule` that give one box per map."""
 
 
 def in_threads(kernel: Callable[..., Any], count: int, *arguments: Any, least: int = 1) -> None:
-    """Runs ``kernel(*arguments, first, last)`` over ``range(count)``, split among threads with ``least`` items or more.
+    """Run ``kernel(*arguments, first, last)`` over ``range(count)``, split among threads of at least ``least`` items.
 
-    The kernel must release the GIL. The threads live as long as the call: nothing survives that a forked worker could
-    inherit, and calls from several threads do not disturb each other.
+    The kernel must release the GIL. The threads end with the call, so that a forked worker inherits none of them.
+
+    Example:
+        >>> squares = np.zeros(5, int)
+        >>> def kernel(out, first, last):
+        ...     out[first:last] = np.arange(first, last) ** 2
+        >>> in_threads(kernel, 5, squares)
+        >>> squares.tolist()
+        [0, 1, 4, 9, 16]
     """
     threads = max(1, min(torch.get_num_threads(), count // least))
     if threads == 1:
@@ -37,7 +46,7 @@ def in_threads(kernel: Callable[..., Any], count: int, *arguments: Any, least: i
 
 @njit(cache=True, nogil=True)
 def root(parent: np.ndarray, node: int) -> int:
-    """The representative of a node, halving the path to it."""
+    """The root of a node's tree in a union-find forest; halves the path on the way."""
     while parent[node] != node:
         parent[node] = parent[parent[node]]
         node = parent[node]
@@ -46,7 +55,7 @@ def root(parent: np.ndarray, node: int) -> int:
 
 @njit(cache=True, nogil=True)
 def copy_row(source: np.ndarray, target: np.ndarray) -> None:
-    """As ``target[:] = source[: len(target)]``, which takes Numba seconds to compile, for what errors would say."""
+    """``target[:] = source[: len(target)]``; a loop, because Numba needs seconds to compile an assignment of slices."""
     for k in range(len(target)):
         target[k] = source[k]
 
@@ -59,6 +68,7 @@ def components(mask: np.ndarray, eight: bool) -> np.ndarray:
         int32 ``(n, 6)``: x0, y0, x1, y1 (far corner exclusive), pixels, column of the first pixel (its row is y0).
     """
     height, width = mask.shape
+    # count the runs, so that the arrays can be allocated
     runs = 0
     for y in range(height):
         inside = False
@@ -67,6 +77,7 @@ def components(mask: np.ndarray, eight: bool) -> np.ndarray:
             inside = mask[y, x]
     begin, end, row = np.empty(runs, np.int32), np.empty(runs, np.int32), np.empty(runs, np.int32)
     parent = np.arange(runs)
+    # list the runs and join each with those it touches in the row above
     reach = 1 if eight else 0
     run = above = above_end = 0
     for y in range(height):
@@ -89,17 +100,18 @@ def components(mask: np.ndarray, eight: bool) -> np.ndarray:
                 touching += 1
             run += 1
         above, above_end = row_start, run
+    # a component is numbered by its first run, which is the root of its tree
     number = np.full(runs, -1, np.int32)
-    found = 0
+    count = 0
     for i in range(runs):
         if parent[i] == i:
-            number[i] = found
-            found += 1
-    table = np.empty((found, 6), np.int32)
+            number[i] = count
+            count += 1
+    table = np.empty((count, 6), np.int32)
     for i in range(runs):
-        r = root(parent, i)
-        k = number[r]
-        if r == i:
+        first = root(parent, i)
+        k = number[first]
+        if first == i:
             table[k, 0], table[k, 1], table[k, 2], table[k, 3] = begin[i], row[i], end[i], row[i] + 1
             table[k, 4], table[k, 5] = 0, begin[i]
         table[k, 0] = min(table[k, 0], begin[i])
@@ -110,8 +122,8 @@ def components(mask: np.ndarray, eight: bool) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def hole_boxes(mask: np.ndarray, eight: bool) -> np.ndarray:
-    """Boxes of the outlines of the holes of a mask: the hole and the pixels around it, int32 ``(n, 4)``."""
+def _hole_boxes(mask: np.ndarray, eight: bool) -> np.ndarray:
+    """Boxes around the outlines of a mask's holes, one pixel larger than the hole on every side, int32 ``(n, 4)``."""
     height, width = mask.shape
     table = components(~mask, not eight)
     inner = 0
@@ -124,14 +136,14 @@ def hole_boxes(mask: np.ndarray, eight: bool) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def widest_contour(mask: np.ndarray, table: np.ndarray) -> int:
-    """Index of the component with the largest polygon area; among equals the last one, as OpenCV lists it first."""
+def largest_contour(mask: np.ndarray, table: np.ndarray) -> int:
+    """Index of the component with the largest polygon area; among equals the last: OpenCV lists it first."""
     framed = pad(mask.astype(np.uint8))
     best, best_area = -1, -1
     for k in range(len(table)):
         if 2 * (table[k, 2] - table[k, 0] - 1) * (table[k, 3] - table[k, 1] - 1) < best_area:
             continue
-        area = twice_contour_area(framed, 1, table[k, 5], table[k, 1])
+        area = doubled_contour_area(framed, 1, table[k, 5], table[k, 1])
         if area >= best_area:
             best, best_area = k, area
     return best
@@ -139,7 +151,7 @@ def widest_contour(mask: np.ndarray, table: np.ndarray) -> int:
 
 @njit(cache=True, nogil=True)
 def one_box(masks: np.ndarray, eight: bool, choice: int, out: np.ndarray, first: int, last: int) -> None:
-    """Fills ``out[i]`` (int32, far corner exclusive) with the chosen box of ``masks[i]``; all -1 where none is."""
+    """Fill ``out[i]`` (int32, far corner exclusive) with the chosen box of ``masks[i]``, or with -1 if it is empty."""
     for i in range(first, last):
         out[i, :] = -1
         table = components(masks[i], eight)
@@ -151,37 +163,37 @@ def one_box(masks: np.ndarray, eight: bool, choice: int, out: np.ndarray, first:
         elif choice == LARGEST:
             copy_row(table[np.argmax(table[:, 4])], out[i])
         else:
-            copy_row(table[widest_contour(masks[i], table)], out[i])
+            copy_row(table[largest_contour(masks[i], table)], out[i])
 
 
 @njit(cache=True, nogil=True)
 def count_boxes(masks: np.ndarray, eight: bool, holes: bool, counts: np.ndarray, first: int, last: int) -> None:
-    """Fills ``counts[i]`` with the number of boxes that `every_box` finds in ``masks[i]``."""
+    """Fill ``counts[i]`` with the number of boxes that `all_boxes` writes for ``masks[i]``."""
     for i in range(first, last):
         counts[i] = len(components(masks[i], eight))
         if holes:
-            counts[i] += len(hole_boxes(masks[i], eight))
+            counts[i] += len(_hole_boxes(masks[i], eight))
 
 
 @njit(cache=True, nogil=True)
-def every_box(
+def all_boxes(
     masks: np.ndarray, eight: bool, holes: bool, starts: np.ndarray, out: np.ndarray, first: int, last: int
 ) -> None:
-    """Writes the boxes of all components of ``masks[i]`` (then of its holes) to ``out`` from row ``starts[i]``."""
+    """Write the boxes of all components of ``masks[i]``, then those of its holes, to ``out`` from row ``starts[i]``."""
     for i in range(first, last):
         table = components(masks[i], eight)
-        at = starts[i]
+        start = starts[i]
         for k in range(len(table)):
-            copy_row(table[k], out[at + k])
+            copy_row(table[k], out[start + k])
         if holes:
-            inner = hole_boxes(masks[i], eight)
+            inner = _hole_boxes(masks[i], eight)
             for k in range(len(inner)):
-                copy_row(inner[k], out[at + len(table) + k])
+                copy_row(inner[k], out[start + len(table) + k])
 
 
 @njit(cache=True, nogil=True)
 def pad(image: np.ndarray) -> np.ndarray:
-    """The uint8 image ``(H, W)`` inside a frame of zeros, ``(H + 2, W + 2)``, so that a walk needs no bounds."""
+    """A uint8 image ``(H, W)`` with a border of zeros, ``(H + 2, W + 2)``: no step along an outline leaves it."""
     height, width = image.shape
     framed = np.zeros((height + 2, width + 2), np.uint8)
     for y in range(height):
@@ -191,46 +203,41 @@ def pad(image: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def twice_contour_area(framed: np.ndarray, value: int, x: int, y: int) -> int:
-    """Twice the area of the outer polygon of the component of ``image >= value`` that holds pixel (x, y).
+def doubled_contour_area(framed: np.ndarray, value: int, x: int, y: int) -> int:
+    """Twice the area, an integer, of the outer polygon of the component of ``image >= value`` at pixel (x, y).
 
-    The walk keeps the outside on its left: from the direction of the last step it turns as far left as it may, then
-    clockwise to the first pixel of the component. It ends when it would leave its first pixel the same way again.
+    Follows the outline clockwise with the outside on its left: at each pixel it turns as far left as possible, then
+    clockwise to the first neighbour in the component, until it would leave the first pixel the same way again. The
+    shoelace formula gives the area of the polygon through the pixels' centres, as OpenCV's ``contourArea`` does.
 
-    Args:
-        framed: uint8 ``(H + 2, W + 2)`` from `pad`.
-        value: Grey value, at least 1: pixels at or above it belong to a component (8-connected).
-        x: Column in the unframed image.
-        y: Row in the unframed image; the pixel must lie in the topmost row of its component.
-
-    Returns:
-        Twice the area in pixels squared: an integer, because the corners are integers.
+    ``framed`` comes from `pad`; ``value`` is a grey value of at least 1; components are 8-connected. ``x`` and ``y``
+    are without the border; row ``y`` must be the topmost of the component.
     """
     stride = framed.shape[1]
     flat = framed.ravel()
     offsets = (1, stride + 1, stride, stride - 1, -1, -stride - 1, -stride, -stride + 1)  # east, then clockwise
     across = (1, 1, 0, -1, -1, -1, 0, 1)
     down = (0, 1, 1, 1, 0, -1, -1, -1)
-    here = (y + 1) * stride + x + 1
-    while flat[here - 1] >= value:
-        here -= 1
-    start, first_step, column, area = here, -1, 0, 0
+    position = (y + 1) * stride + x + 1
+    while flat[position - 1] >= value:
+        position -= 1
+    start, first_step, column, area = position, -1, 0, 0
     turn = 0
     while True:
         step = -1
         for k in range(8):
             candidate = (turn + k) & 7
-            if flat[here + offsets[candidate]] >= value:
+            if flat[position + offsets[candidate]] >= value:
                 step = candidate
                 break
         if step < 0:
             return 0
-        if here == start:
+        if position == start:
             if first_step < 0:
                 first_step = step
             elif step == first_step:
                 return abs(area)
         area += (2 * column + across[step]) * down[step]
         column += across[step]
-        here += offsets[step]
+        position += offsets[step]
         turn = (step + 6 - (step & 1)) & 7

@@ -1,4 +1,4 @@
-"""Overlap of boxes."""
+"""The intersection over union (IoU) of boxes."""
 
 from __future__ import annotations
 
@@ -9,19 +9,11 @@ from torch import Tensor
 
 
 def iou(boxes: Tensor, truth: Tensor, *, clamped: bool = True) -> Tensor:
-    """IoU of every box with every ground truth, both with far corners exclusive.
+    """IoU of boxes ``(n, 4)`` with ground truth ``(m, 4)``, far corners exclusive: float64 ``(n, m)`` on the CPU.
 
-    Equals the inclusive IoU of the field's evaluators for boxes with integer corners to which one was added (as every
-    rule here does): computed in float64, a union that is not positive gives 0.
-
-    Args:
-        boxes: ``(n, 4)``.
-        truth: ``(m, 4)``.
-        clamped: False lets negative overlaps through, as the released code of Rethinking CAM does: boxes apart on both
-            axes then get a positive, meaningless value.
-
-    Returns:
-        float64 ``(n, m)``, on the CPU.
+    Equals the inclusive IoU of the field's evaluators if one was added to their integer far corners, as `BoxRule` does.
+    A union that is not positive gives 0. ``clamped=False`` keeps negative overlaps, as the released code of Rethinking
+    CAM does: boxes that are apart on both axes then get a positive, meaningless value.
 
     Example:
         >>> iou(torch.tensor([[0, 0, 20, 20]]), torch.tensor([[45, 45, 65, 65]])).item()
@@ -38,7 +30,7 @@ def iou(boxes: Tensor, truth: Tensor, *, clamped: bool = True) -> Tensor:
 
 @njit(cache=True, nogil=True)
 def best_iou(x0: float, y0: float, x1: float, y1: float, truth: np.ndarray) -> float:
-    """Best IoU of one box with rows of ``truth``; 0 where a union is not positive."""
+    """Best IoU of one box with the rows of ``truth``."""
     best = 0.0
     for box in truth:
         across, down = min(x1, box[2]) - max(x0, box[0]), min(y1, box[3]) - max(y0, box[1])

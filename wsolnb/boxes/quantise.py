@@ -1,4 +1,4 @@
-"""Maps as uint8 images, made where the maps live: a quarter of the bytes has to leave the device."""
+"""Maps checked, normalised and quantised to uint8, on the maps' own device: a quarter of the bytes have to leave it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ from torch import Tensor
 
 
 def require_finite(maps: Tensor) -> None:
-    """Raises if a map holds NaN or infinity.
-
-    Args:
-        maps: ``(B, ...)``, any device.
+    """Check that maps ``(B, ...)`` hold neither NaN nor infinity.
 
     Raises:
-        ValueError: Names the first image at fault.
+        ValueError: With the first image at fault.
 
     Example:
         >>> require_finite(torch.tensor([[0.0], [float("nan")]]))
@@ -24,24 +21,18 @@ def require_finite(maps: Tensor) -> None:
     """
     flat = maps.flatten(1)
     if flat.sum(dim=1, dtype=torch.promote_types(maps.dtype, torch.float32)).isfinite().all():
-        return  # one pass, which anything that is not finite spoils
+        return  # one pass over finite maps: any other value makes its sum NaN or infinite
     bad = ~flat.isfinite().all(dim=1)
     if bad.any():
         image = int(bad.nonzero()[0])
         raise ValueError(f"the map of image {image} in this batch holds NaN or infinite values")
 
 
-def minmax(maps: Tensor) -> Tensor:
-    """Each map stretched to [0, 1]; a constant map becomes zero.
-
-    Args:
-        maps: Float ``(N, H, W)``.
-
-    Returns:
-        The same shape, dtype and device.
+def minmax_normalise(maps: Tensor) -> Tensor:
+    """Each map ``(N, H, W)`` scaled to [0, 1] by its own minimum and maximum; a constant map becomes zero.
 
     Example:
-        >>> minmax(torch.tensor([[[1.0, 3.0]], [[2.0, 2.0]]]))
+        >>> minmax_normalise(torch.tensor([[[1.0, 3.0]], [[2.0, 2.0]]]))
         tensor([[[0., 1.]],
         <BLANKLINE>
                 [[0., 0.]]])
@@ -52,13 +43,9 @@ def minmax(maps: Tensor) -> Tensor:
 
 
 def quantise(maps: Tensor) -> Tensor:
-    """Maps in [0, 1] as uint8, truncated and never rounded: ``int(255 v)`` in float64, as the protocol does.
+    """Maps in [0, 1], any shape, as uint8: ``int(255 v)`` in float64, truncated as in the protocol.
 
-    Args:
-        maps: Float, any shape; values outside [0, 1] are clamped.
-
-    Returns:
-        uint8, the same shape and device.
+    Values outside [0, 1] are clamped.
 
     Example:
         >>> quantise(torch.tensor([0.0, 0.5, 0.999, 1.0]))
@@ -68,16 +55,10 @@ def quantise(maps: Tensor) -> Tensor:
 
 
 def cubehelix_grey(maps: Tensor) -> Tensor:
-    """Maps in [0, 1] through matplotlib's ``cubehelix`` colours and back to grey: what the code of ADL cuts.
+    """Maps in [0, 1], any shape, through matplotlib's ``cubehelix`` colours and back to uint8 grey, as in ADL's code.
 
-    The 256 colours have rising luminance, so that this is the identity up to one grey level: 48 pairs of neighbouring
-    levels become one.
-
-    Args:
-        maps: Float, any shape; values outside [0, 1] are clamped.
-
-    Returns:
-        uint8, the same shape and device.
+    The luminance of the 256 colours rises, so this differs from `quantise` by a grey level at most; 48 pairs of
+    neighbouring levels become one. Values outside [0, 1] are clamped.
 
     Example:
         >>> cubehelix_grey(torch.tensor([0.0, 0.0125, 0.5, 1.0]))
@@ -95,22 +76,15 @@ def cubehelix_grey(maps: Tensor) -> Tensor:
 
 
 def percentile(maps: Tensor, percent: float) -> Tensor:
-    """A percentile of each map, linear between ranks as NumPy computes it.
-
-    Args:
-        maps: ``(N, H, W)``.
-        percent: 0 to 100.
-
-    Returns:
-        float64 ``(N,)`` on the CPU.
+    """A percentile (0 to 100) of each map ``(N, H, W)``, linear between ranks as in NumPy; float64 ``(N,)`` on the CPU.
 
     Example:
         >>> percentile(torch.tensor([[[0, 10], [20, 30]]], dtype=torch.uint8), 50)
         tensor([15.], dtype=torch.float64)
     """
     flat = maps.flatten(1)
-    place = percent / 100 * (flat.shape[1] - 1)
-    below, part = int(place), place - int(place)
+    rank = percent / 100 * (flat.shape[1] - 1)
+    below, part = int(rank), rank - int(rank)
     low, high = (flat.kthvalue(min(k, flat.shape[1])).values.cpu().double() for k in (below + 1, below + 2))
     return low + (high - low) * part if part < 0.5 else high - (high - low) * (1 - part)
 

@@ -1,9 +1,9 @@
-"""From maps to boxes: one rule object, with a preset for every convention of the field.
+"""From maps to boxes: one rule object, with a preset for each convention of the field.
 
-Papers that report "localization accuracy" cut their maps in at least seven incompatible ways. A `BoxRule` names each
-choice; `BoxRule.preset` holds the known combinations. Boxes leave a rule in the package's one convention: float32
-``xyxy`` in pixels of the original image, far corner exclusive. Code that reads its far corners as inclusive has its
-boxes converted (one is added), so that the plain IoU of the result equals the IoU which that code computes.
+Papers that report "localization accuracy" cut their maps in at least seven incompatible ways. A `BoxRule` names every
+choice; `BoxRule.preset` holds the known combinations. All rules return boxes in the package's one convention: float32
+``xyxy`` in pixels of the original image, far corner exclusive. Where the original code reads far corners as inclusive,
+one is added to them, so that the plain IoU of the result equals the IoU of that code.
 """
 
 from __future__ import annotations
@@ -18,39 +18,40 @@ from torch import Tensor
 from torch.nn import functional
 
 from wsolnb.boxes import components
-from wsolnb.boxes.quantise import cubehelix_grey, minmax, percentile, quantise, require_finite
+from wsolnb.boxes.components import ONE_BOX, in_threads
+from wsolnb.boxes.quantise import cubehelix_grey, minmax_normalise, percentile, quantise, require_finite
 
-CHUNK = {"cpu": 1 << 20}  # pixels resized at once, whatever the number of classes: on the CPU what its cache holds
-_THREAD = 1 << 21  # pixels of masks that are worth a thread, about 2 ms of work
+CHUNK = {"cpu": 1 << 20}  # pixels resized at once by type of device: as many as fit into a CPU's cache
+_THREAD = 1 << 21  # pixels of masks that are worth a thread of their own: about 2 ms of work
 
 
 @dataclass(frozen=True)
 class BoxRule:
     """How a map becomes boxes.
 
-    A pixel is foreground if its value exceeds ``threshold`` times the reference. A map whose maximum is not positive
-    has no foreground under a relative reference: a fraction of a negative number means nothing.
+    A pixel is foreground if its value exceeds ``threshold`` times the reference. With a relative reference, a map
+    without a positive value has no foreground.
 
     Attributes:
-        threshold: Fraction of the reference, or the value itself for an absolute reference.
-        reference: What the threshold refers to: the map's ``"maximum"``, a ``"percentile"`` of it (bae2020 Eq. 6), or
-            nothing (``"absolute"``).
-        percentile: Which percentile, in (0, 100]; ignored for other references.
+        threshold: Fraction of the reference, or the value itself if the reference is absolute.
+        reference: What the threshold is relative to: the map's ``"maximum"``, a ``"percentile"`` of its values
+            (bae2020 Eq. 6), or nothing (``"absolute"``).
+        percentile: Which percentile, in (0, 100]; unused with other references.
         strict: True for "greater than", False for "at least".
-        resize: How the map is brought to the image's size before the cut. None cuts at the map's own resolution and
-            scales the corners of the cells.
-        normalise: Stretch each map to [0, 1] ``"before"`` or ``"after"`` the resize, or leave it as it is (None). A
-            constant map becomes zero.
-        quantise: Cut values to uint8 (truncated ``255 v``) and the threshold to an integer, as code with OpenCV does.
+        resize: Interpolation to the image's size before the cut. None cuts the map at its own resolution and scales
+            the corners of the cells.
+        normalise: Scale each map to [0, 1] ``"before"`` or ``"after"`` the resize, or not at all (None). A constant map
+            becomes zero.
+        quantise: Cut uint8 values (``255 v``, truncated) at an integer threshold, as code with OpenCV does.
         colour_map: Quantise through a colour map and back to grey, as the code of ADL does; needs ``quantise``.
         component: ``"largest"`` by pixels, ``"largest_contour"`` by the area of OpenCV's polygon, ``"all"``,
-            ``"all_contours"`` (also one box per hole), or ``"extent"`` of all foreground. Among equally large ones, the
-            first in raster order counts, the last one for contours (OpenCV lists them from the bottom up).
+            ``"all_contours"`` (and one box per hole), or the ``"extent"`` of all foreground. Of equally large ones the
+            first in raster order is taken, of contours the last (OpenCV lists them from the bottom up).
         connectivity: 8 or 4 neighbours.
-        far_corner: ``"exclusive"``: right. ``"padded"``: x + w, read as inclusive, so boxes are a pixel too large;
-            ``"padded_clamped"``: the same, within the image. ``"last"``: the last pixel's own coordinate times the
-            scale, up to a cell short (the bug of ORNet's code).
-        empty: What a map without foreground gives: ``"none"`` (a row of NaN), ``"image"``, or a fixed box.
+        far_corner: ``"exclusive"``: correct. ``"padded"``: x + w, read as inclusive, which makes boxes a pixel too
+            large; ``"padded_clamped"``: the same, clamped to the image. ``"last"``: the last cell's near corner, which
+            makes boxes up to a cell too small (the bug of ORNet's code).
+        empty: The result for a map without foreground: ``"none"`` (a row of NaN), ``"image"``, or a fixed box.
 
     Example:
         >>> rule = BoxRule.preset("dcm", threshold=0.5)
@@ -90,22 +91,15 @@ class BoxRule:
     def preset(cls, name: str, **changes: Any) -> BoxRule:
         """A known rule, with any field replaced.
 
-        ``cam`` (20 % of the maximum, largest component: what papers say; the released code merges three fixed cuts),
-        ``dcm`` (barz2022: the same idea, cut at the cells; threshold 0.06 on ImageNet, 0.3 one-hot and 0.75 semantic
-        on COCO; cut before resizing and 8 neighbours are our reading), ``wsoleval`` and ``wsoleval_multi`` (the field's
-        evaluator, whose threshold is an oracle: 0.2 is only a place to start), ``rethinking`` (bae2020), ``ornet``
-        (xie2021; the threshold is one of i / 20, there chosen on the test set), ``adl``.
-
-        Two bugs of released code are off: ORNet's boxes end at the last cell's near edge
-        (``far_corner="last"`` brings that back), and the IoU of Rethinking CAM lets two negative overlaps multiply to a
-        positive one (`iou` with ``clamped=False``).
-
-        Args:
-            name: Key of `PRESETS`.
-            **changes: Fields to replace, as for `dataclasses.replace`.
-
-        Raises:
-            ValueError: No such preset.
+        - ``cam``: 20 % of the maximum, largest component, as papers describe it (the released code merges three fixed
+          cuts).
+        - ``dcm`` (barz2022): the same at the resolution of the cells; threshold 0.06 on ImageNet, on COCO 0.3 one-hot
+          and 0.75 semantic. The paper leaves the resize and the connectivity open.
+        - ``wsoleval``, ``wsoleval_multi``: the field's evaluator. It searches the best threshold: 0.2 is arbitrary.
+        - ``rethinking`` (bae2020), without its code's unclamped IoU (`iou` with ``clamped=False``).
+        - ``ornet`` (xie2021), whose threshold, one of i / 20, was chosen on the test set; without its code's bug
+          ``far_corner="last"``.
+        - ``adl``.
 
         Example:
             >>> BoxRule.preset("dcm", threshold=0.3).threshold
@@ -119,126 +113,113 @@ class BoxRule:
         """One box per map.
 
         Args:
-            maps: Float ``(B, K, h, w)``, on any device.
+            maps: Float ``(B, K, h, w)``, any device.
             sizes: Height and width of the images: one pair, or ``(B, 2)``.
 
         Returns:
             float32 ``(B, K, 4)`` on the maps' device; rows of NaN where the rule finds no box.
 
         Raises:
-            ValueError: The rule gives several boxes, or the arguments do not fit (see the message).
+            ValueError: If the rule gives several boxes per map, or a map or size is invalid.
         """
-        return self.at(maps, sizes, [self.threshold])[0]
+        return self.at_thresholds(maps, sizes, [self.threshold])[0]
 
-    def at(self, maps: Tensor, sizes: Tensor | tuple[int, int], thresholds: Sequence[float]) -> Tensor:
-        """One box per map at each of several thresholds; maps are resized once.
-
-        Args:
-            maps: As for a call.
-            sizes: As for a call.
-            thresholds: `T` thresholds in place of the rule's own.
-
-        Returns:
-            float32 ``(T, B, K, 4)`` on the maps' device; rows of NaN where the rule finds no box.
-
-        Raises:
-            ValueError: The rule gives several boxes, or the arguments do not fit (see the message).
+    def at_thresholds(self, maps: Tensor, sizes: Tensor | tuple[int, int], thresholds: Sequence[float]) -> Tensor:
+        """As a call, at each of `T` thresholds in place of the rule's own: ``(T, B, K, 4)``. Maps are resized once.
 
         Example:
-            >>> BoxRule().at(torch.tensor([[[[0.4, 1.0]]]]), (10, 20), [0.2, 0.6])[:, 0, 0].tolist()
+            >>> BoxRule().at_thresholds(torch.tensor([[[[0.4, 1.0]]]]), (10, 20), [0.2, 0.6])[:, 0, 0].tolist()
             [[0.0, 0.0, 20.0, 10.0], [10.0, 0.0, 20.0, 10.0]]
         """
-        if self.component not in _CHOICE:
-            raise ValueError(f"a rule with component {self.component!r} gives several boxes per map; call rule.every")
+        if self.component not in ONE_BOX:
+            raise ValueError(f"component {self.component!r} gives several boxes per map; call rule.all_boxes")
         for threshold in thresholds:
-            replace(self, threshold=threshold)  # raises for one that the rule cannot have
-        batch, frames = _checked(maps, sizes)
+            replace(self, threshold=threshold)  # raises if the threshold is invalid
+        batch, image_sizes = _checked(maps, sizes)
         boxes = np.full((len(thresholds), *maps.shape[:2], 4), np.nan, np.float32)
         flat = boxes.reshape(len(thresholds), -1, 4)
-        for index, size, cuts in self._masks(batch, frames, thresholds):
+        for index, size, cuts in self._masks(batch, image_sizes, thresholds):
             for row, masks in zip(flat, cuts, strict=True):
-                found = np.empty((len(masks), 4), np.int32)
-                settings = (masks, self.connectivity == 8, _CHOICE[self.component])
-                components.in_threads(components.one_box, len(masks), *settings, found, least=_worth_a_thread(masks))
-                row[index] = self.convert(found, (masks.shape[1], masks.shape[2]), size)
+                cells = np.empty((len(masks), 4), np.int32)
+                settings = (masks, self.connectivity == 8, ONE_BOX[self.component])
+                in_threads(components.one_box, len(masks), *settings, cells, least=_worth_a_thread(masks))
+                row[index] = self.convert(cells, (masks.shape[1], masks.shape[2]), size)
         return torch.from_numpy(boxes).to(maps.device)
 
-    def every(self, maps: Tensor, sizes: Tensor | tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-        """All boxes of all maps, in the order of the maps.
-
-        A rule for one box gives that one; maps without any box give none.
-
-        Args:
-            maps: Float ``(B, K, h, w)``, on any device.
-            sizes: Height and width of the images: one pair, or ``(B, 2)``.
+    def all_boxes(self, maps: Tensor, sizes: Tensor | tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+        """All boxes of all maps, in the order of the maps. Arguments as for a call.
 
         Returns:
-            Boxes float32 ``(N, 4)``, and int64 ``(N,)`` each: index of the image and of the class.
+            Boxes float32 ``(N, 4)``; the index of each box's image and of its class, int64 ``(N,)`` each. A map
+            without a box contributes none; rules for one box give one.
 
         Raises:
-            ValueError: The arguments do not fit (see the message).
+            ValueError: If a map or size is invalid.
+
+        Example:
+            >>> BoxRule(component="all", connectivity=4).all_boxes(torch.eye(2)[None, None], (10, 20))
+            (tensor([[ 0.,  0., 10.,  5.],
+                    [10.,  5., 20., 10.]]), tensor([0, 0]), tensor([0, 0]))
         """
-        if self.component in _CHOICE:
+        if self.component in ONE_BOX:
             single = self(maps, sizes)
             image, klass = (~single[..., 0].isnan()).nonzero(as_tuple=True)
             return single[image, klass], image, klass
-        batch, frames = _checked(maps, sizes)
+        batch, image_sizes = _checked(maps, sizes)
         holes, parts, origins = self.component == "all_contours", [], []
-        for index, size, (masks,) in self._masks(batch, frames, [self.threshold]):
+        for index, size, (masks,) in self._masks(batch, image_sizes, [self.threshold]):
             counts = np.empty(len(masks), np.int64)
             settings, least = (masks, self.connectivity == 8, holes), _worth_a_thread(masks)
-            components.in_threads(components.count_boxes, len(masks), *settings, counts, least=least)
+            in_threads(components.count_boxes, len(masks), *settings, counts, least=least)
             rows = counts if self.empty == "none" else np.maximum(counts, 1)
             starts = np.cumsum(rows) - rows
-            found = np.full((int(rows.sum()), 4), -1, np.int32)
-            components.in_threads(components.every_box, len(masks), *settings, starts, found, least=least)
-            parts.append(self.convert(found, (masks.shape[1], masks.shape[2]), size))
+            cells = np.full((int(rows.sum()), 4), -1, np.int32)
+            in_threads(components.all_boxes, len(masks), *settings, starts, cells, least=least)
+            parts.append(self.convert(cells, (masks.shape[1], masks.shape[2]), size))
             origins.append(np.repeat(index, rows))
+        # maps were grouped by the size of their images: back into their own order
         origin = np.concatenate(origins) if origins else np.empty(0, np.int64)
         order = np.argsort(origin, kind="stable")
         boxes = np.concatenate(parts)[order] if parts else np.empty((0, 4), np.float32)
-        places = np.divmod(origin[order], max(maps.shape[1], 1))
-        where = [torch.from_numpy(place).to(maps.device) for place in places]
-        return torch.from_numpy(boxes).to(maps.device), where[0], where[1]
+        image, klass = (
+            torch.from_numpy(part).to(maps.device) for part in np.divmod(origin[order], max(maps.shape[1], 1))
+        )
+        return torch.from_numpy(boxes).to(maps.device), image, klass
 
-    def _masks(self, maps: Tensor, frames: Tensor, thresholds: Sequence[float]) -> Iterator[_Cuts]:
-        """Foreground of maps ``(B, K, h, w)``, one image size at a time: positions, size, bool ``(n, H, W)`` each."""
-        classes, wanted = maps.shape[1], torch.tensor(thresholds, dtype=torch.float64)
-        for size in frames.unique(dim=0).tolist():
-            images = (frames == frames.new_tensor(size)).all(dim=1).nonzero()[:, 0]
+    def _masks(self, maps: Tensor, sizes: Tensor, thresholds: Sequence[float]) -> Iterator[_Cuts]:
+        """Foreground of maps ``(B, K, h, w)``, an image size at a time: indices, size, bool ``(n, H, W)`` per cut."""
+        classes, fractions = maps.shape[1], torch.tensor(thresholds, dtype=torch.float64)
+        for size in sizes.unique(dim=0).tolist():
+            images = (sizes == sizes.new_tensor(size)).all(dim=1).nonzero()[:, 0]
             index = (images[:, None] * classes + torch.arange(classes)).flatten()
             flat = maps[images.to(maps.device)].flatten(0, 1)
             pixels = flat.shape[1] * flat.shape[2] if self.resize is None else size[0] * size[1]
             step = max(1, CHUNK.get(maps.device.type, 1 << 25) // pixels)
             for start in range(0, len(flat), step):
                 part = self.prepared(flat[start : start + step], size)
-                limits = self.limits(part, wanted).T[:, :, None, None]
-                cuts = (part > each if self.strict else part >= each for each in limits)
+                limits = self.limits(part, fractions).T[:, :, None, None]
+                cuts = (part > limit if self.strict else part >= limit for limit in limits)
                 yield index[start : start + step].numpy(), tuple(size), (mask.cpu().numpy() for mask in cuts)
 
     def prepared(self, maps: Tensor, size: Sequence[int]) -> Tensor:
-        """Maps ``(n, h, w)`` as they are cut: resized to ``size``, normalised and quantised as the rule says."""
+        """Maps ``(n, h, w)`` ready to be cut: resized to ``size``, normalised and quantised as the rule says."""
         if self.normalise == "before":
-            maps = minmax(maps)
+            maps = minmax_normalise(maps)
         if self.resize is not None:
             corners = {} if self.resize == "nearest" else {"align_corners": False}
             maps = functional.interpolate(maps[:, None], list(size), mode=self.resize, **corners)[:, 0]
         if self.normalise == "after":
-            maps = minmax(maps)
+            maps = minmax_normalise(maps)
         if self.quantise:
             maps = cubehelix_grey(maps) if self.colour_map else quantise(maps)
         return maps
 
     def limits(self, maps: Tensor, thresholds: Tensor) -> Tensor:
-        """Where each threshold cuts each prepared map.
-
-        Args:
-            maps: ``(n, H, W)``, from `prepared`.
-            thresholds: float64 ``(T,)`` in place of the rule's own.
+        """The value at which each of ``T`` thresholds (float64, in place of the rule's own) cuts each prepared map.
 
         Returns:
-            ``(n, T)`` in the maps' dtype and on their device, int16 for quantised ones. A map without a positive value
-            is cut above its highest one, unless the reference is absolute.
+            ``(n, T)`` in the maps' dtype (int16 if quantised) and on their device. With a relative reference, a map
+            ``(n, H, W)`` without a positive value is cut above its maximum.
         """
         highest = maps.amax(dim=(1, 2))
         thresholds = thresholds.cpu()
@@ -253,20 +234,17 @@ class BoxRule:
             limit = torch.where((highest > 0)[:, None], limit, limit.new_tensor(beyond))
         return limit
 
-    def convert(self, found: np.ndarray, grid: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-        """Boxes on the grid of the cut, as boxes in the image in the rule's convention.
+    def convert(self, cells: np.ndarray, grid: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+        """Boxes of cells on a grid as boxes in the image, float32 ``(n, 4)``, in the rule's convention.
 
         Args:
-            found: int ``(n, 4)`` xyxy cells, far corner exclusive; rows of -1 stand for no box.
+            cells: int ``(n, 4)`` xyxy, far corner exclusive; rows of -1 stand for no box.
             grid: Height and width of the grid.
             size: Height and width of the image.
-
-        Returns:
-            float32 ``(n, 4)``.
         """
         height, width = size
         scale = np.array([width / grid[1], height / grid[0]] * 2)
-        boxes, missing = found.astype(np.float64), found[:, 0] < 0
+        boxes, missing = cells.astype(np.float64), cells[:, 0] < 0
         if self.far_corner == "last":
             boxes[:, 2:] -= 1
         boxes *= scale
@@ -282,16 +260,11 @@ class BoxRule:
 
 
 _Cuts = tuple[np.ndarray, tuple[int, int], Iterator[np.ndarray]]
-_CHOICE = {
-    "largest": components.LARGEST,
-    "largest_contour": components.LARGEST_CONTOUR,
-    "extent": components.EXTENT,
-}
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "reference": ("maximum", "percentile", "absolute"),
     "resize": ("bicubic", "bilinear", "nearest", None),
     "normalise": ("before", "after", None),
-    "component": (*_CHOICE, "all", "all_contours"),
+    "component": (*ONE_BOX, "all", "all_contours"),
     "connectivity": (4, 8),
     "far_corner": ("exclusive", "padded", "padded_clamped", "last"),
 }
@@ -312,20 +285,20 @@ def _worth_a_thread(masks: np.ndarray) -> int:
 
 
 def _checked(maps: Tensor, sizes: Tensor | tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Maps in a dtype that can be resized, and sizes as int64 ``(B, 2)`` on the CPU."""
+    """Maps in a dtype that can be resized, and the images' sizes as int64 ``(B, 2)`` on the CPU."""
     if maps.ndim != 4 or 0 in maps.shape[2:]:
         raise ValueError(f"maps must be (images, classes, height, width), not {tuple(maps.shape)}")
     if not maps.is_floating_point():
         raise TypeError(f"maps must be floating point, not {maps.dtype}")
-    frames = torch.as_tensor(sizes).cpu()
-    if frames.shape == (2,):
-        frames = frames.expand(len(maps), 2)
-    if frames.shape != (len(maps), 2):
-        wanted = f"one (height, width) or a ({len(maps)}, 2) tensor"
-        raise ValueError(f"{len(maps)} images need {wanted}, not sizes of shape {tuple(frames.shape)}")
-    if frames.is_floating_point():
-        raise TypeError(f"image sizes must be whole numbers, not {frames.dtype}")
-    if len(frames) and frames.min() < 1:
-        raise ValueError(f"image sizes must be positive, not {frames[(frames < 1).any(dim=1)][0].tolist()}")
+    sizes = torch.as_tensor(sizes).cpu()
+    if sizes.shape == (2,):
+        sizes = sizes.expand(len(maps), 2)
+    if sizes.shape != (len(maps), 2):
+        expected = f"one (height, width) or a ({len(maps)}, 2) tensor"
+        raise ValueError(f"{len(maps)} images need {expected}, not sizes of shape {tuple(sizes.shape)}")
+    if sizes.is_floating_point():
+        raise TypeError(f"image sizes must be whole numbers, not {sizes.dtype}")
+    if len(sizes) and sizes.min() < 1:
+        raise ValueError(f"image sizes must be positive, not {sizes[(sizes < 1).any(dim=1)][0].tolist()}")
     require_finite(maps)
-    return maps.detach().to(torch.promote_types(maps.dtype, torch.float32)), frames.long()
+    return maps.detach().to(torch.promote_types(maps.dtype, torch.float32)), sizes.long()

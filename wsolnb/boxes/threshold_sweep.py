@@ -1,8 +1,8 @@
-"""Boxes of all thresholds of a map, and their best overlap with the ground truth, in one pass.
+"""The boxes of a map at all thresholds, and their best IoU with the ground truth, in one pass.
 
-Evaluators that search the best threshold cut every map a thousand times. A uint8 map has only 256 levels, and the
-components of all of them follow from one tree (`wsolnb.boxes.component_tree`). Column ``l`` of every result here stands for
-``map > l``; `levels` says which column a fractional threshold means.
+The field's evaluators cut every map at a thousand thresholds to find the best one. A uint8 map has only 256 levels,
+whose components follow from one tree (`wsolnb.boxes.component_tree`). In all results, column ``l`` stands for
+``map > l``; `levels` gives the column of a fractional threshold.
 """
 
 from __future__ import annotations
@@ -15,25 +15,24 @@ from numba import njit
 from torch import Tensor
 
 from wsolnb.boxes.component_tree import LEVELS, PIXELS, SEED, VALUE, X0, X1, Y0, Y1, component_table
-from wsolnb.boxes.components import EXTENT, LARGEST, LARGEST_CONTOUR, copy_row, in_threads, pad, twice_contour_area
+from wsolnb.boxes.components import EXTENT, LARGEST_CONTOUR, ONE_BOX, copy_row, doubled_contour_area, in_threads, pad
 from wsolnb.boxes.overlap import best_iou
 from wsolnb.boxes.quantise import percentile
 from wsolnb.boxes.rule import BoxRule
 
-_ONE = {"largest": LARGEST, "largest_contour": LARGEST_CONTOUR, "extent": EXTENT}
-_FAR = {"exclusive": 0, "padded": 1, "padded_clamped": 2, "last": 3}
+_FAR_CORNERS = {"exclusive": 0, "padded": 1, "padded_clamped": 2, "last": 3}
 
 
 def levels(maps: Tensor, thresholds: Tensor | np.ndarray | Sequence[float], rule: BoxRule) -> Tensor:
-    """The level of each threshold in each map: ``int(threshold * reference)``, as code with OpenCV computes it.
+    """The level of each threshold in each map: ``int(threshold * reference)``, as the field's code computes it.
 
     Args:
         maps: uint8 ``(N, H, W)``, from `wsolnb.boxes.quantise.quantise`.
-        thresholds: ``(T,)`` fractions of the rule's reference, at most 1 (of 255 for an absolute reference).
-        rule: Its ``reference`` and ``percentile`` count, its ``threshold`` does not.
+        thresholds: ``(T,)`` fractions, 0 to 1, of the rule's reference (of 255 if that is absolute).
+        rule: Only its ``reference`` and ``percentile`` are used.
 
     Returns:
-        int64 ``(N, T)`` on the CPU, 0 to 255: columns of `sweep_boxes` and `sweep_ious`.
+        int64 ``(N, T)`` on the CPU: columns of `sweep_boxes` and `sweep_ious`, 0 to 255.
 
     Example:
         >>> levels(torch.tensor([[[0, 100, 255]], [[0, 9, 10]]], dtype=torch.uint8), [0.0, 0.5, 0.99],
@@ -58,15 +57,14 @@ def sweep_boxes(maps: Tensor, rule: BoxRule) -> Tensor:
     """The rule's box of every map at every level.
 
     Args:
-        maps: uint8 ``(N, H, W)``, any device; the work is done on the CPU by `torch.get_num_threads` threads.
-        rule: A rule for one box; its component, connectivity, far corner and empty box count.
+        maps: uint8 ``(N, H, W)``, any device; swept on the CPU in `torch.get_num_threads` threads.
+        rule: A strict rule for one box; only its component, connectivity, far corner and empty box are used.
 
     Returns:
-        float32 ``(N, 256, 4)`` on the CPU, pixels of the map, far corner exclusive, as `BoxRule` returns them; NaN
-        where the rule finds no box.
+        float32 ``(N, 256, 4)`` on the CPU, in pixels of the map, as `BoxRule` returns boxes; NaN where there is none.
 
     Raises:
-        ValueError: The rule gives several boxes, is not strict, or the maps have another shape.
+        ValueError: If the rule gives several boxes or is not strict, or the maps have another shape.
 
     Example:
         >>> sweep_boxes(torch.tensor([[[9, 0, 7, 8]]], dtype=torch.uint8), BoxRule())[0, [0, 7, 8]]
@@ -74,33 +72,33 @@ def sweep_boxes(maps: Tensor, rule: BoxRule) -> Tensor:
                 [0., 0., 1., 1.],
                 [0., 0., 1., 1.]])
     """
-    if rule.component not in _ONE:
+    if rule.component not in ONE_BOX:
         raise ValueError(f"a rule with component {rule.component!r} gives several boxes per level; use sweep_ious")
     images = _image_stack(maps, rule)
-    found = np.full((len(images), LEVELS, 4), -1, np.int32)
-    in_threads(_boxes, len(images), images, rule.connectivity == 8, _ONE[rule.component], found)
+    cells = np.full((len(images), LEVELS, 4), -1, np.int32)
+    in_threads(_boxes, len(images), images, rule.connectivity == 8, ONE_BOX[rule.component], cells)
     size = (images.shape[1], images.shape[2])
-    return torch.from_numpy(rule.convert(found.reshape(-1, 4), size, size).reshape(found.shape))
+    return torch.from_numpy(rule.convert(cells.reshape(-1, 4), size, size).reshape(cells.shape))
 
 
 def sweep_ious(maps: Tensor, boxes: Sequence[Tensor], rule: BoxRule) -> Tensor:
-    """Best IoU, at every level, of any of the rule's boxes with any ground truth box of the image.
+    """The best IoU, at every level, of any of the rule's boxes with any ground-truth box of the image.
 
-    With the preset ``wsoleval`` this is MaxBoxAcc's inner loop, with ``wsoleval_multi`` that of MaxBoxAccV2 (all
-    contours, holes among them), both to the last digit.
+    The inner loop of MaxBoxAcc with the preset ``wsoleval``, and of MaxBoxAccV2 (all contours, those of holes
+    included) with ``wsoleval_multi``, equal to the last digit.
 
     Args:
         maps: uint8 ``(N, H, W)``, any device.
-        boxes: For each map its ``(n, 4)`` ground truth, xyxy in pixels of the map, far corner EXCLUSIVE: add one to
-            the far corners of boxes that are read as inclusive. Without any box the result is 0.
-        rule: Its component, connectivity, far corner and empty box count.
+        boxes: Ground truth of each map, ``(n, 4)`` xyxy in pixels of the map, far corner EXCLUSIVE: add one to the far
+            corners of inclusive boxes. A map without boxes gets 0.
+        rule: A strict rule; only its component, connectivity, far corner and empty box are used.
 
     Returns:
         float64 ``(N, 256)`` on the CPU.
 
     Raises:
-        ValueError: Counts differ, a box has a negative size or is not finite, the rule is not strict, or the maps have
-            another shape.
+        ValueError: If counts differ, a box has negative size or is not finite, the rule is not strict, or the maps
+            have another shape.
 
     Example:
         >>> maps = torch.tensor([[[9, 0, 7, 8]]], dtype=torch.uint8)
@@ -112,11 +110,11 @@ def sweep_ious(maps: Tensor, boxes: Sequence[Tensor], rule: BoxRule) -> Tensor:
     best = np.zeros((len(images), LEVELS))
     height, width = images.shape[1:]
     nothing = rule.convert(np.full((1, 4), -1), (height, width), (height, width)).astype(np.float64)[0]
-    if rule.component in _ONE:
+    if rule.component in ONE_BOX:
         swept = sweep_boxes(maps, rule).double().numpy()
         in_threads(_ious_of_boxes, len(images), swept, truth, starts, best)
     else:
-        settings = (rule.connectivity == 8, rule.component == "all_contours", _FAR[rule.far_corner], nothing)
+        settings = (rule.connectivity == 8, rule.component == "all_contours", _FAR_CORNERS[rule.far_corner], nothing)
         in_threads(_ious_of_all, len(images), images, *settings, truth, starts, best)
     return torch.from_numpy(best)
 
@@ -133,7 +131,7 @@ def _image_stack(maps: Tensor, rule: BoxRule) -> np.ndarray:
 
 
 def _truth(boxes: Sequence[Tensor], images: int) -> tuple[np.ndarray, np.ndarray]:
-    """All ground truth boxes as float64 ``(n, 4)``, and where each image's begin."""
+    """The ground-truth boxes of all images, float64 ``(n, 4)``, and the first row of each image."""
     if len(boxes) != images:
         raise ValueError(f"{images} maps but boxes of {len(boxes)} images")
     rows = [torch.as_tensor(b).detach().cpu().double() for b in boxes]
@@ -141,25 +139,25 @@ def _truth(boxes: Sequence[Tensor], images: int) -> tuple[np.ndarray, np.ndarray
         if row.ndim != 2 or row.shape[1] != 4:
             raise ValueError(f"the boxes of image {i} of this batch must be (n, 4), not {tuple(row.shape)}")
     starts = np.cumsum([0, *map(len, rows)])
-    every = torch.cat(rows).numpy() if rows else np.empty((0, 4))
-    bad = np.flatnonzero(~(np.isfinite(every).all(axis=1) & (every[:, 2:] >= every[:, :2]).all(axis=1)))
+    truth = torch.cat(rows).numpy() if rows else np.empty((0, 4))
+    bad = np.flatnonzero(~(np.isfinite(truth).all(axis=1) & (truth[:, 2:] >= truth[:, :2]).all(axis=1)))
     if len(bad):
         i = int(np.searchsorted(starts, bad[0], side="right")) - 1
         raise ValueError(f"image {i} of this batch has a box with a negative size or NaN: {rows[i].tolist()}")
-    return every, starts
+    return truth, starts
 
 
 @njit(cache=True, nogil=True)
 def _boxes(images: np.ndarray, eight: bool, choice: int, out: np.ndarray, first: int, last: int) -> None:
-    """Fills ``out`` int32 ``(N, 256, 4)`` with the chosen component's box (far corner exclusive); -1 if none."""
+    """Fill ``out`` int32 ``(N, 256, 4)`` with the chosen component's box (far corner exclusive), or -1."""
     for i in range(first, last):
         table = component_table(images[i], eight)
         if choice == EXTENT:
             for row in table:
                 box = out[i, row[VALUE] - 1]
-                known = box[0] >= 0
-                box[0] = min(box[0], row[X0]) if known else row[X0]
-                box[1] = min(box[1], row[Y0]) if known else row[Y0]
+                filled = box[0] >= 0
+                box[0] = min(box[0], row[X0]) if filled else row[X0]
+                box[1] = min(box[1], row[Y0]) if filled else row[Y0]
                 box[2], box[3] = max(box[2], row[X1]), max(box[3], row[Y1])
             continue
         chosen = _largest_contours(images[i], table) if choice == LARGEST_CONTOUR else _largest(table)
@@ -170,7 +168,7 @@ def _boxes(images: np.ndarray, eight: bool, choice: int, out: np.ndarray, first:
 
 @njit(cache=True, nogil=True)
 def _largest(table: np.ndarray) -> np.ndarray:
-    """Row of the component with most pixels at each value, -1 if none; among equals the first in raster order."""
+    """Row of the component with most pixels at each value, -1 if none; of equal ones the first in raster order."""
     chosen = np.full(LEVELS, -1)
     for k in range(len(table)):
         best = chosen[table[k, VALUE]]
@@ -182,11 +180,11 @@ def _largest(table: np.ndarray) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def _largest_contours(image: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Row of the component with the largest polygon at each value, -1 if none; among equals the last in raster order.
+    """Row of the component with the largest polygon at each value, -1 if none; of equal ones the last in raster order.
 
-    The largest area never shrinks from one level to the next lower one, and no polygon is larger than its box. Where
-    only one box is as large as the area known so far, its component has won; otherwise those that may have won are
-    walked around. Holes never win: a hole's polygon is part of its component's, which OpenCV lists first.
+    From one level to the next lower one the largest area never shrinks, and no polygon is larger than its box. If only
+    one box reaches the largest area so far, its component is chosen without following its outline. Holes are never
+    chosen: the polygon of a hole lies in that of its component, which OpenCV lists first.
     """
     width = image.shape[1]
     framed = pad(image)
@@ -194,36 +192,38 @@ def _largest_contours(image: np.ndarray, table: np.ndarray) -> np.ndarray:
     for k in range(len(table)):
         starts[table[k, VALUE] + 1] += 1
     starts = np.cumsum(starts)
-    place, order = starts.copy(), np.empty(len(table), np.int64)
+    # counting sort of the rows by value
+    slots, order = starts.copy(), np.empty(len(table), np.int64)
     for k in range(len(table)):
-        order[place[table[k, VALUE]]] = k
-        place[table[k, VALUE]] += 1
+        order[slots[table[k, VALUE]]] = k
+        slots[table[k, VALUE]] += 1
     chosen = np.full(LEVELS, -1)
-    known = 0
+    lower_bound = 0
     for value in range(LEVELS - 1, 0, -1):
         rows = order[starts[value] : starts[value + 1]]
-        widest, rivals, bound = -1, 0, -1
-        for at in range(len(rows)):
-            row = table[rows[at]]
+        largest_box, candidates, bound = -1, 0, -1
+        for i in range(len(rows)):
+            row = table[rows[i]]
             box = 2 * (row[X1] - row[X0] - 1) * (row[Y1] - row[Y0] - 1)
-            rivals += box >= known
+            candidates += box >= lower_bound
             if box > bound:
-                widest, bound = at, box
-        if widest < 0:
+                largest_box, bound = i, box
+        if largest_box < 0:
             continue
-        chosen[value] = rows[widest]
-        if rivals == 1:
+        chosen[value] = rows[largest_box]
+        if candidates == 1:
             continue
-        rows[0], rows[widest] = rows[widest], rows[0]
+        # follow outlines, that of the largest box first: it raises the bound that rules out others
+        rows[0], rows[largest_box] = rows[largest_box], rows[0]
         largest = -1
         for k in rows:
             row = table[k]
-            if 2 * (row[X1] - row[X0] - 1) * (row[Y1] - row[Y0] - 1) < known:
+            if 2 * (row[X1] - row[X0] - 1) * (row[Y1] - row[Y0] - 1) < lower_bound:
                 continue
-            area = twice_contour_area(framed, value, row[SEED] % width, row[SEED] // width)
+            area = doubled_contour_area(framed, value, row[SEED] % width, row[SEED] // width)
             if area > largest or (area == largest and row[SEED] > table[chosen[value], SEED]):
                 chosen[value], largest = k, area
-            known = max(known, area)
+            lower_bound = max(lower_bound, area)
     return chosen
 
 
@@ -231,18 +231,18 @@ def _largest_contours(image: np.ndarray, table: np.ndarray) -> np.ndarray:
 def _ious_of_boxes(
     boxes: np.ndarray, truth: np.ndarray, starts: np.ndarray, best: np.ndarray, first: int, last: int
 ) -> None:
-    """Fills ``best`` ``(N, 256)`` from one box per level; a box of NaN gives 0."""
+    """Fill ``best`` ``(N, 256)`` from one box per level; a box of NaN gives 0."""
     for i in range(first, last):
-        mine = truth[starts[i] : starts[i + 1]]
+        image_truth = truth[starts[i] : starts[i + 1]]
         for level in range(LEVELS):
             box = boxes[i, level]
             if not np.isnan(box[0]):
-                best[i, level] = best_iou(box[0], box[1], box[2], box[3], mine)
+                best[i, level] = best_iou(box[0], box[1], box[2], box[3], image_truth)
 
 
 @njit(cache=True, nogil=True)
 def _far(corner: int, side: int, mode: int) -> int:
-    """A far corner in a rule's convention (see `BoxRule.far_corner`)."""
+    """A far corner in the rule's convention (see `BoxRule.far_corner`)."""
     if mode == 1:
         return corner + 1
     if mode == 2:
@@ -263,20 +263,20 @@ def _ious_of_all(
     first: int,
     last: int,
 ) -> None:
-    """Fills ``best`` ``(N, 256)`` from the boxes of all components, and of the outlines of all holes."""
+    """Fill ``best`` ``(N, 256)`` from the boxes of all components and, if asked, of the outlines of all holes."""
     height, width = images.shape[1:]
     for i in range(first, last):
-        mine = truth[starts[i] : starts[i + 1]]
+        image_truth = truth[starts[i] : starts[i + 1]]
         for row in component_table(images[i], eight):
             x1, y1 = _far(row[X1], width, mode), _far(row[Y1], height, mode)
             level = row[VALUE] - 1
-            best[i, level] = max(best[i, level], best_iou(row[X0], row[Y0], x1, y1, mine))
-        if holes:
+            best[i, level] = max(best[i, level], best_iou(row[X0], row[Y0], x1, y1, image_truth))
+        if holes:  # the components of the inverted image that do not touch its border
             for row in component_table(np.uint8(255) - images[i], not eight):
                 if row[X0] > 0 and row[Y0] > 0 and row[X1] < width and row[Y1] < height:
                     x1, y1 = _far(row[X1] + 1, width, mode), _far(row[Y1] + 1, height, mode)
                     level = 255 - row[VALUE]
-                    best[i, level] = max(best[i, level], best_iou(row[X0] - 1, row[Y0] - 1, x1, y1, mine))
+                    best[i, level] = max(best[i, level], best_iou(row[X0] - 1, row[Y0] - 1, x1, y1, image_truth))
         if not np.isnan(nothing[0]):
             for level in range(images[i].max(), LEVELS):
-                best[i, level] = best_iou(nothing[0], nothing[1], nothing[2], nothing[3], mine)
+                best[i, level] = best_iou(nothing[0], nothing[1], nothing[2], nothing[3], image_truth)

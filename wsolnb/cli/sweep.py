@@ -1,4 +1,4 @@
-"""``wsolnb sweep``: a run for every combination of parameters, with a table of how they stand."""
+"""``wsolnb sweep``: a run for every combination of parameters, with a table of their states."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,7 +26,6 @@ class Backend(StrEnum):
 
     LOKY = "loky"
     DASK = "dask"
-    RAY = "ray"
 
 
 def sweep_command(
@@ -36,7 +35,7 @@ def sweep_command(
         int, typer.Option(min=0, help="Runs at a time. 0: one per GPU, or without one, one per two cores.")
     ] = 0,
     backend: Annotated[Backend, typer.Option(help="Processes of this machine, or a cluster.")] = Backend.LOKY,
-    address: Annotated[str, typer.Option(metavar="HOST:PORT", help="Scheduler of Dask or Ray.")] = "",
+    address: Annotated[str, typer.Option(metavar="HOST:PORT", help="Scheduler of Dask.")] = "",
     recipe: Annotated[str | None, typer.Option(help="A recipe of the paper, or a YAML file, under the grid.")] = None,
     parameters: Annotated[
         list[str] | None,
@@ -44,29 +43,24 @@ def sweep_command(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the sweep. Default: that of the grid's file.")] = None,
     out: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
-    parquet: Annotated[bool, typer.Option("--parquet", help="Write results.parquet too (needs pyarrow).")] = False,
 ) -> None:
     """Run a notebook for every combination of parameters, in runs/KEY/NAME/. Given again, it goes on."""
     from wsolnb.runs.sweep import Sweep, read_grid
 
-    if parquet:
-        _need_parquet()
     points = read_grid(source, grid, recipe=recipe, given=dict(pair.split("=", 1) for pair in parameters or []))
-    sweep = Sweep(points, out / points[0].wanted.key / (name or grid.stem))
+    sweep = Sweep(points, out / points[0].run.key / (name or grid.stem))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with Watch(sweep):
-            outcomes = sweep.run(jobs=jobs, backend=backend.value, address=address)
+        with _shown(sweep):
+            outcomes = sweep.run(jobs=jobs, backend=backend, address=address)
     except KeyboardInterrupt:
         done = sum(outcome.state == "done" for outcome in sweep.outcomes().values())
-        said = f"stopped; {done} of {len(points)} runs are done: give the same command again to go on"
-        typer.secho(said, fg="red", err=True)
+        message = f"stopped; {done} of {len(points)} runs are done: give the same command again to go on"
+        typer.secho(message, fg="red", err=True)
         raise typer.Exit(130) from None
     except ImportError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(2) from None
-    if parquet:
-        sweep.collect().to_parquet(sweep.folder / "results.parquet", index=False)
     failed = {label: outcome for label, outcome in outcomes.items() if outcome.state != "done"}
     typer.secho(f"{len(points) - len(failed)} of {len(points)} runs done", fg=None if failed else "green")
     typer.echo(f"results     {sweep.folder / 'results.csv'}")
@@ -77,94 +71,65 @@ def sweep_command(
         raise typer.Exit(1)
 
 
-def _need_parquet() -> None:
-    from importlib.util import find_spec
+@contextmanager
+def _shown(sweep: Sweep) -> Iterator[None]:
+    """Show the states of a sweep, read twice a second: a table on a terminal, elsewhere a line for every change."""
+    from rich.live import Live
 
-    if not (find_spec("pyarrow") or find_spec("fastparquet")):
-        raise ValueError("--parquet needs the package pyarrow: pip install pyarrow")
+    states = {name: outcome.state for name, outcome in sweep.outcomes().items()}
+    if already := list(states.values()).count("done"):
+        typer.echo(f"{already} of {len(states)} runs are done already")
+    live = Live(auto_refresh=False) if sys.stdout.isatty() else None
 
-
-class Watch:
-    """Shows how the runs of a sweep stand: a table on a terminal, a line for every change elsewhere.
-
-    Args:
-        sweep: The sweep; its folder is read twice a second.
-    """
-
-    def __init__(self, sweep: Sweep) -> None:
-        self.sweep = sweep
-        self._live: Any = None
-        self._seen: dict[str, str] = {}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        if sys.stdout.isatty():
-            from rich.live import Live
-
-            self._live = Live(transient=False, auto_refresh=False)
-
-    def __enter__(self) -> Self:
-        self._seen = {name: outcome.state for name, outcome in self.sweep.outcomes().items()}
-        if already := sum(state == "done" for state in self._seen.values()):
-            typer.echo(f"{already} of {len(self._seen)} runs are done already")
-        if self._live:
-            self._live.start()
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-        self.show(self.sweep.outcomes())
-        if self._live:
-            self._live.stop()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.5):
-            self.show(self.sweep.outcomes())
-
-    def show(self, outcomes: Mapping[str, Outcome]) -> None:
-        """Show how the runs stand now."""
-        if self._live:
-            self._live.update(table(self.sweep, outcomes, self._live.console.height - 6), refresh=True)
+    def show() -> None:
+        outcomes = sweep.outcomes()
+        if live:
+            live.update(table(sweep, outcomes, live.console.height - 6), refresh=True)
             return
+        done = sum(outcome.state == "done" for outcome in outcomes.values())
         for name, outcome in outcomes.items():
-            if outcome.state != self._seen[name] and outcome.state != "waiting":
-                done = sum(each.state == "done" for each in outcomes.values())
-                typer.echo(f"[{done}/{len(outcomes)}] {outcome.state:<8} {name} {_took(outcome)}".rstrip())
-            self._seen[name] = outcome.state
+            if outcome.state not in (states[name], "waiting"):
+                typer.echo(f"[{done}/{len(outcomes)}] {outcome.state:<8} {name} {_duration(outcome)}".rstrip())
+            states[name] = outcome.state
+
+    def show_regularly() -> None:
+        while not stop.wait(0.5):
+            show()
+
+    stop, thread = threading.Event(), threading.Thread(target=show_regularly, daemon=True)
+    with live or nullcontext():
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            show()
+
+
+_COLOURS = {"running": "yellow", "failed": "red", "waiting": "dim", "done": "green"}
 
 
 def table(sweep: Sweep, outcomes: Mapping[str, Outcome], rows: int) -> Table:
-    """A table of the runs, those that run or failed first.
-
-    Args:
-        sweep: The sweep.
-        outcomes: How its points stand.
-        rows: How many rows fit; what does not is counted in the caption.
-    """
+    """A table of the runs; if there are more than ``rows``, those that run or failed. The caption counts all."""
     from rich.table import Table
 
-    order = ["running", "failed", "waiting", "done"]
-    first = sorted(sweep.points, key=lambda point: order.index(outcomes[point.name].state))
-    shown = {point.name for point in first[: max(1, rows)]}
+    order = list(_COLOURS)
+    first = sorted(sweep.points, key=lambda point: order.index(outcomes[point.name].state))[: max(1, rows)]
     counts: Counter[str] = Counter(outcome.state for outcome in outcomes.values())
     caption = ", ".join(f"{counts[state]} {state}" for state in reversed(order) if counts[state])
-    drawn = Table(title=sweep.folder.name, caption=caption)
-    varied = list(sweep.points[0].varied)
-    for heading in (*varied, "state", "cell", "time"):
-        drawn.add_column(heading, no_wrap=True)
-    colours = {"running": "yellow", "failed": "red", "done": "green", "waiting": "dim"}
+    result = Table(title=sweep.folder.name, caption=caption)
+    for heading in (*sweep.points[0].varied, "state", "cell", "time"):
+        result.add_column(heading, no_wrap=True)
     for point in sweep.points:
-        if point.name in shown:
+        if point in first:
             outcome = outcomes[point.name]
-            values = [str(point.varied[name]) for name in varied]
             note = outcome.progress or outcome.error.partition("\n")[0]
-            drawn.add_row(*values, outcome.state, note, _took(outcome), style=colours[outcome.state])
-    return drawn
+            values = map(str, point.varied.values())
+            result.add_row(*values, outcome.state, note, _duration(outcome), style=_COLOURS[outcome.state])
+    return result
 
 
-def _took(outcome: Outcome) -> str:
+def _duration(outcome: Outcome) -> str:
     seconds = time.time() - outcome.since if outcome.state == "running" else outcome.seconds
     return f"{seconds:.0f} s" if outcome.state != "waiting" else ""

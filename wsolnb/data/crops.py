@@ -1,4 +1,4 @@
-"""Training images of one object each, cut out of scenes (barz2022 section 4.2)."""
+"""Training images of one object each, cropped from scenes (barz2022 Sec. 4.2)."""
 
 from __future__ import annotations
 
@@ -17,30 +17,28 @@ from wsolnb.data.readers.scenes import Target, Transform
 
 
 class InstanceCrops(Dataset[tuple[Tensor, Target]]):
-    """Every object of a set of scenes as an image of its own, cut out along its box.
+    """Every object of a set of scenes as an image, cropped to its box.
 
-    Objects smaller than `min_size` in both dimensions are dropped, and so are crowds. The cut is widened to whole
+    Objects smaller than `min_size` in both dimensions are dropped, and so are crowds. Crops are widened to whole
     pixels, at least one. `crops[k]` is `(image, target)`: image uint8 (3, h, w); target has "labels" (int64 (1,)),
     "image_id" (int) and "boxes" ((1, 4), the object's box in pixels of the crop).
 
     Attributes:
-        classes: names, as in the scenes.
-        taxonomy: the scenes' tree, or None.
         labels: int64 (len,), the class of every crop.
-        indices: int64 (len,), the index in `scenes` of the image it comes from.
+        indices: int64 (len,), the index in `scenes` of its image.
 
     Args:
-        scenes: a dataset of (image, target) with `classes` and without a transform.
+        scenes: items (image, target), with `classes` and without a transform.
         min_size: pixels; an object must be that large in at least one dimension.
-        transform: torchvision v2 transform, called as `transform(image, target)`; see `crop_transform`.
-        cache_side: keep all crops in memory as uint8, those with a longer short side shrunk to this many pixels
-            first: 480 loses nothing that `crop_transform`'s default would keep. Every image is then decoded once,
-            when the dataset is made. None decodes the scene for every crop, for sets that do not fit.
-        skip_broken: a scene that does not decode is no reason to stop before one of its crops is asked for.
+        transform: called as `transform(image, target)`; see `crop_transform`.
+        cache_side: keep all crops in memory as uint8, with short sides reduced to this many pixels at most: 480 loses
+            nothing that `crop_transform`'s default would keep. Every image is then decoded once, at the start. None
+            decodes the scene for every crop.
+        skip_broken: raise UnreadableImage only when a crop of an unreadable scene is accessed.
 
     Raises:
         UnreadableImage: a scene does not decode.
-        ValueError: no crop is left; the scenes have a transform; `cache_side` is no positive number.
+        ValueError: no crop is left; the scenes have a transform; `cache_side` is not positive.
 
     >>> from wsolnb.data.critters import World
     >>> crops = InstanceCrops(World().scenes(4), min_size=8, transform=crop_transform(32, (36, 64)))
@@ -66,22 +64,22 @@ class InstanceCrops(Dataset[tuple[Tensor, Target]]):
         self.classes: list[str] = scenes.classes
         self.taxonomy = getattr(scenes, "taxonomy", None)
         self.transform = transform
-        truth = [scenes.target(i) if hasattr(scenes, "target") else scenes[i][1] for i in range(len(scenes))]
-        boxes = torch.cat([t["boxes"].as_subclass(Tensor) for t in truth]) if truth else torch.zeros(0, 4)
-        counts = torch.tensor([len(t["boxes"]) for t in truth], dtype=torch.int64)
-        crowd = [t.get("crowd", torch.zeros(len(t["boxes"]), dtype=torch.bool)) for t in truth]
+        targets = [scenes.target(i) if hasattr(scenes, "target") else scenes[i][1] for i in range(len(scenes))]
+        boxes = torch.cat([t["boxes"].as_subclass(Tensor) for t in targets]) if targets else torch.zeros(0, 4)
+        counts = torch.tensor([len(t["boxes"]) for t in targets], dtype=torch.int64)
+        crowd = [t.get("crowd", torch.zeros(len(t["boxes"]), dtype=torch.bool)) for t in targets]
         large = (boxes[:, 2:] - boxes[:, :2] >= min_size).any(1)
-        kept = large & ~torch.cat(crowd) if truth else large
+        kept = large & ~torch.cat(crowd) if targets else large
         if not kept.any():
             raise ValueError(
-                f"no crops left: none of the {len(boxes)} objects in {len(truth)} images is at least {min_size} px "
+                f"no crops left: none of the {len(boxes)} objects in {len(targets)} images is at least {min_size} px "
                 "in one dimension and no crowd"
             )
-        self.indices = torch.repeat_interleave(torch.arange(len(truth)), counts)[kept]
-        self.labels = torch.cat([t["labels"] for t in truth])[kept]
+        self.indices = torch.repeat_interleave(torch.arange(len(targets)), counts)[kept]
+        self.labels = torch.cat([t["labels"] for t in targets])[kept]
         self._boxes = boxes[kept]
-        self._image_ids = [truth[i]["image_id"] for i in self.indices.tolist()]
-        self._cache = None if cache_side is None else self._cut_all(cache_side, skip_broken)
+        self._image_ids = [targets[i]["image_id"] for i in self.indices.tolist()]
+        self._cache = None if cache_side is None else self._crop_all(cache_side, skip_broken)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -92,7 +90,7 @@ class InstanceCrops(Dataset[tuple[Tensor, Target]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Target]:
         index = range(len(self))[index]
         kept = None if self._cache is None else self._cache[index]
-        image, boxes = kept or _cut(self._scene(int(self.indices[index])), self._boxes[index])
+        image, boxes = kept or _crop(self._scene(int(self.indices[index])), self._boxes[index])
         target = {"boxes": boxes, "labels": self.labels[index, None], "image_id": self._image_ids[index]}
         return (image, target) if self.transform is None else self.transform(image, target)
 
@@ -100,14 +98,14 @@ class InstanceCrops(Dataset[tuple[Tensor, Target]]):
         return self.scenes.image(index) if hasattr(self.scenes, "image") else self.scenes[index][0]
 
     def file(self, index: int) -> Path:
-        """Path of the scene that a crop comes from."""
+        """Path of a crop's scene."""
         return file_of(self.scenes, int(self.indices[index]))
 
-    def _cut_all(self, side: int, skip_broken: bool) -> list[tuple[Tensor, Tensor] | None]:
+    def _crop_all(self, side: int, skip_broken: bool) -> list[tuple[Tensor, Tensor] | None]:
         crops: list[tuple[Tensor, Tensor] | None] = []
         last, scene = -1, None
-        rows = zip(self.indices.tolist(), self._boxes, strict=True)  # the crops of an image follow one another
-        for index, box in track(rows, "cutting", total=len(self)):
+        rows = zip(self.indices.tolist(), self._boxes, strict=True)  # crops of one image are consecutive
+        for index, box in track(rows, "cropping", total=len(self)):
             if index != last:
                 last, scene = index, None
                 try:
@@ -118,7 +116,7 @@ class InstanceCrops(Dataset[tuple[Tensor, Target]]):
             if scene is None:
                 crops.append(None)
                 continue
-            image, boxes = _cut(scene, box)
+            image, boxes = _crop(scene, box)
             if min(image.shape[1:]) > side:
                 image, boxes = v2.functional.resize(image, [side]), v2.functional.resize(boxes, [side])
             crops.append((tv_tensors.Image(image.clone()), boxes))
@@ -126,16 +124,16 @@ class InstanceCrops(Dataset[tuple[Tensor, Target]]):
 
 
 class SquareCrop(v2.Transform):
-    """A square of `size` px out of an image whose short side has first been resized, in one step.
+    """Resize the short side and crop a square of `size` px, in one step.
 
-    Equals resizing the short side to s px, s drawn uniformly from `short_side` with both ends, and cropping
-    `size` x `size` at random. But the square is chosen before anything is resized: only what is kept costs work,
-    and a crop of 600 x 6 px never becomes one of 25600 x 256.
+    Equals resizing the short side to s px, s uniform in `short_side` with both ends, and cropping `size` x `size` at
+    random. But the square is drawn first, and only its pixels are resized: a crop of 600 x 6 px never becomes an image
+    of 25600 x 256.
 
     Args:
         size: side of the result, pixels.
         short_side: least and greatest s, pixels, at least `size`.
-        random: False takes the middle of the image.
+        random: False takes the central square.
 
     Raises:
         ValueError: the square does not fit into the short side.
@@ -153,7 +151,7 @@ class SquareCrop(v2.Transform):
         self.size, self.short_side, self.random = size, short_side, random
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw the square, in pixels of the image as it comes."""
+        """Draw the square, in pixels of the input."""
         height, width = v2.functional.get_size(next(x for x in flat_inputs if not isinstance(x, _TRUTH)))
         low, high = self.short_side
         short = int(torch.randint(low, high + 1, ())) if self.random else low
@@ -163,17 +161,17 @@ class SquareCrop(v2.Transform):
         return {"top": top, "left": left, "height": side, "width": side}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Cut the square and resize it; boxes and masks travel along."""
+        """Crop the square and resize it, with boxes and masks."""
         return v2.functional.resized_crop(inpt, **params, size=[self.size, self.size])
 
 
 class RandomErase(v2.RandomErasing):
-    """Random erasing with uniform noise in [0, 1] (zhong2017), for float images; boxes and masks are left alone.
+    """Random erasing with uniform noise in [0, 1] (zhong2017), for float images; boxes and masks stay.
 
-    torchvision fills with normal noise, which is meant for images that are normalised already.
+    torchvision's normal noise is meant for images that are normalised already.
 
     Args:
-        p: probability that an image loses a rectangle, of 2 to 40 % of its area and with sides 3:10 to 10:3.
+        p: probability of erasing a rectangle of 2 to 40 % of the area, with sides 3:10 to 10:3.
 
     >>> erased = RandomErase(1.0)(torch.full((3, 40, 60), 2.0)) < 1
     >>> 0.01 < erased.float().mean() < 0.45
@@ -184,7 +182,7 @@ class RandomErase(v2.RandomErasing):
         super().__init__(p, scale=(0.02, 0.4), ratio=(0.3, 1 / 0.3), value="random")
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw the rectangle and its filling."""
+        """Draw the rectangle and its noise."""
         params = super().make_params(flat_inputs)
         return params | {"v": None if params["v"] is None else torch.rand_like(params["v"])}
 
@@ -197,14 +195,10 @@ _TRUTH = (tv_tensors.BoundingBoxes, tv_tensors.Mask)
 
 
 def crop_transform(size: int = 224, short_side: tuple[int, int] = (256, 480), *, erase: float = 0.5) -> v2.Transform:
-    """Augmentation for training on single objects (barz2022 section 4.2).
+    """Augmentation for training on single objects (barz2022 Sec. 4.2), a transform of `(image, target)`.
 
-    The short side is resized to a random length in `short_side`, a square of `size` is cropped at random, flipped
-    with probability 0.5, and with probability `erase` a rectangle of it (2 to 40 % of the area, sides 3:10 to
-    10:3) is filled with noise. The paper does not say how often it erases; 0.5 is zhong2017's choice.
-
-    Returns:
-        A transform of `(image, target)`; image uint8 (3, h, w) becomes float32 (3, size, size) in [0, 1].
+    A `SquareCrop`, flipped with probability 0.5, with a `RandomErase` with probability `erase` (the paper does not
+    state it; 0.5 is zhong2017's). The image, uint8 (3, h, w), becomes float32 (3, size, size) in [0, 1].
 
     >>> image, target = crop_transform(32, (36, 64))(tv_tensors.Image(torch.zeros(3, 90, 40)), {})
     >>> tuple(image.shape), image.dtype
@@ -221,7 +215,7 @@ def crop_transform(size: int = 224, short_side: tuple[int, int] = (256, 480), *,
 
 
 def eval_crop_transform(size: int = 224, short_side: int = 256) -> v2.Transform:
-    """The middle square of an object, with nothing left to chance: short side resized to `short_side`, `size` kept.
+    """The central square, without randomness: short side resized to `short_side`, cropped to `size`.
 
     >>> image, target = eval_crop_transform()(tv_tensors.Image(torch.zeros(3, 90, 40)), {})
     >>> tuple(image.shape)
@@ -230,8 +224,8 @@ def eval_crop_transform(size: int = 224, short_side: int = 256) -> v2.Transform:
     return v2.Compose([SquareCrop(size, (short_side, short_side), random=False), v2.ToDtype(torch.float32, scale=True)])
 
 
-def _cut(image: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
-    """The pixels that a box touches, and the box in their frame."""
+def _crop(image: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
+    """The pixels that a box touches, and the box in their coordinates."""
     height, width = image.shape[-2:]
     left, top = (int(x) for x in box[:2].floor().minimum(torch.tensor([width - 1, height - 1])))
     right, bottom = (int(x) for x in box[2:].ceil().maximum(torch.tensor([left + 1, top + 1])))

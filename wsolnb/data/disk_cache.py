@@ -1,4 +1,4 @@
-"""Decoded and resized photos, kept on disk from epoch to epoch and from run to run, up to a limit."""
+"""A disk cache of decoded and resized photos, shared by epochs and runs, up to a limit."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from torch import Tensor
 from wsolnb._utils.cache import cache_folder, fingerprint
 from wsolnb.data.readers.images import file_of
 
-_TAG = 4  # bytes before the pixels of an image: a checksum of them and of what the photo's file looked like
+_TAG = 4  # bytes before the pixels of an image: a checksum of them and of the state of the photo's file
 
 
 class PixelCache:
-    """Photos of one size, uint8, in one file, each at a place of its own: whoever is first puts it there.
+    """Photos of one size, uint8, in one file, each at a fixed offset.
 
-    An image is taken from the file only if the checksum in front of it fits its pixels and the size and time of its
-    photo; else it is made anew. So any number of processes may use the file at the same time, none waits for another,
-    and a photo that was changed, a write that was cut short or a damaged file costs time, never a wrong image. Photos
-    for which there is no room (the last ones of the data set, or all after the disk was full) are made anew each time.
+    A cached image is used only if the checksum in front of it matches its pixels and the size and time of its photo;
+    otherwise it is computed again. So any number of processes may share the file without locks, and a changed photo, an
+    interrupted write or a damaged file costs time, but never gives a wrong image. Photos beyond the limit (the last
+    ones of the data set, or all once the disk is full) are computed every time.
 
     Args:
-        photos: What tells the data set from others: its folder and the names of its photos, say.
+        photos: Identifies the data set, such as its folder and the names of its photos.
         side: Height and width of the images.
-        limit: Bytes that this file and those of other data sets beside it may take together.
-        folder: Where the files are; None: `images` in the folder of the cached weights (`WSOLNB_CACHE`).
+        limit: Maximal number of bytes of this file and those of other data sets beside it.
+        folder: Of the files; None: `images` in the cache folder (`WSOLNB_CACHE`).
 
     Raises:
         ValueError: If the limit is below 0.
@@ -59,24 +59,24 @@ class PixelCache:
         others = sum(path.stat().st_blocks * 512 for path in folder.glob("*.pixels") if path != self.file)
         self._record = _TAG + 3 * side * side
         self.room = max(0, limit - others) // self._record
-        """Number of images that may be kept: the first ones of the data set."""
+        """Number of images that fit: the first ones of the data set."""
 
     def get(self, index: int, photo: Path, make: Callable[[], Tensor]) -> Tensor:
-        """An image from the file, or else from `make`, whose result is then kept.
+        """An image from the cache, or from `make` (uint8 `(3, side, side)`), whose result is then cached.
 
         Args:
-            index: The photo's number in its data set.
+            index: Number of the photo in its data set.
             photo: Its file.
-            make: Decodes and resizes it: uint8 `(3, side, side)`.
+            make: Decodes and resizes it.
         """
         if index >= self.room or (stamp := _stamp(photo)) is None:
             return make()
-        found = bytearray(self._record)
+        record = bytearray(self._record)
         with self.file.open("rb", buffering=0) as file:
             file.seek(index * self._record)
-            file.readinto(found)
-        pixels = memoryview(found)[_TAG:]
-        if _tag(pixels, stamp) == found[:_TAG]:
+            file.readinto(record)
+        pixels = memoryview(record)[_TAG:]
+        if _tag(pixels, stamp) == record[:_TAG]:
             return torch.frombuffer(pixels, dtype=torch.uint8).view(self.side, self.side, 3).permute(2, 0, 1)
         image = make()
         data = image.as_subclass(Tensor).permute(1, 2, 0).contiguous().numpy().tobytes()
@@ -84,18 +84,18 @@ class PixelCache:
             with self.file.open("r+b", buffering=0) as file:
                 file.seek(index * self._record)
                 file.write(_tag(data, stamp) + data)
-        except OSError:  # a full disk, say: nothing more is kept
+        except OSError:  # such as a full disk: stop caching
             self.room = 0
         return image
 
 
 def pixel_cache(photos: Any, side: int, gigabytes: float) -> PixelCache | None:
-    """The cache of a data set of photos, told from others by their files; None for none.
+    """The cache of a data set of photos, identified by their paths.
 
     Args:
         photos: A data set for `wsolnb.data.readers.images.file_of`, or a subset of one.
         side: Height and width of the images.
-        gigabytes: The limit, in 1e9 bytes; 0: no cache.
+        gigabytes: The limit, in 1e9 bytes; 0: None instead of a cache.
 
     Example:
         >>> pixel_cache([], 224, 0.0) is None
@@ -108,12 +108,12 @@ def pixel_cache(photos: Any, side: int, gigabytes: float) -> PixelCache | None:
 
 
 def _stamp(photo: Path) -> int | None:
-    """What changes when the photo does; None if it is not there, which whoever decodes it says better."""
+    """A checksum of the photo's path, size and time; None if it is missing (decoding it gives a better error)."""
     try:
-        about = os.stat(photo)
+        status = os.stat(photo)
     except OSError:
         return None
-    return zlib.crc32(f"{photo} {about.st_size} {about.st_mtime_ns}".encode())
+    return zlib.crc32(f"{photo} {status.st_size} {status.st_mtime_ns}".encode())
 
 
 def _tag(pixels: bytes | memoryview, stamp: int) -> bytes:

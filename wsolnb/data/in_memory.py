@@ -1,4 +1,4 @@
-"""A data set that is drawn or decoded once and then kept in memory."""
+"""A data set whose samples are kept in memory once they are drawn or decoded."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from torch.utils.data import Dataset
 
 
 class Kept(Dataset[Any]):
-    """Samples kept in memory from the first time they are asked for: drawn once, looked at by every network.
+    """An in-memory data set: every sample is computed on first access, for all networks that use it.
 
     Args:
-        dataset: Where they come from.
-        bare: Keep image and label only, without boxes and masks.
+        dataset: Its items are `(image, target)`.
+        labels_only: Keep image and label, without boxes and masks.
 
     Example:
         >>> from wsolnb.data.critters import World
-        >>> once = Kept(World(size=32).singles(4), bare=True)
-        >>> once[3] is once[3]
+        >>> kept = Kept(World(size=32).singles(4), labels_only=True)
+        >>> kept[3] is kept[3]
         True
     """
 
-    def __init__(self, dataset: Dataset[Any], *, bare: bool = False) -> None:
-        self.dataset, self.bare = dataset, bare
+    def __init__(self, dataset: Dataset[Any], *, labels_only: bool = False) -> None:
+        self.dataset, self.labels_only = dataset, labels_only
         self.samples: dict[int, Any] = {}
 
     def __len__(self) -> int:
@@ -30,11 +30,11 @@ class Kept(Dataset[Any]):
 
     @property
     def labels(self) -> Any:
-        """Labels of all samples, where the data set knows them without looking."""
+        """Labels of all samples, if the data set has them without computing the samples."""
         return self.dataset.labels  # type: ignore[attr-defined]
 
     def __getitem__(self, index: int) -> Any:
         if index not in self.samples:
             image, target = self.dataset[index]
-            self.samples[index] = (image, int(target["labels"])) if self.bare else (image, target)
+            self.samples[index] = (image, int(target["labels"])) if self.labels_only else (image, target)
         return self.samples[index]

@@ -1,4 +1,4 @@
-"""Class trees: how alike two classes are, and how to prune a graph of concepts to a tree."""
+"""Class trees: the similarity of two classes, and pruning a graph of concepts to a tree."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 Edge = tuple[str, str]
 
-# The six of VOC's twenty classes that COCO calls by another name.
+# Six of VOC's twenty classes have another name in COCO.
 VOC_NAMES = {
     "airplane": "aeroplane",
     "dining table": "diningtable",
@@ -28,25 +28,25 @@ VOC_NAMES = {
 class Taxonomy:
     """A tree of classes, and the similarity of any two of its nodes.
 
-    The height of a node is 0 for a leaf and 1 + the largest height of its children otherwise. Two nodes
-    are as dissimilar as the height of their lowest common subsumer, over the height of the whole tree
-    (barz2019 Eq. 1; barz2022 section 4.1):
+    The height of a node is 0 for a leaf and 1 + the largest height of its children otherwise. The dissimilarity of two
+    nodes is the height of their lowest common subsumer, relative to the height of the tree (barz2019 Eq. 1; barz2022
+    Sec. 4.1):
 
         s(a, b) = 1 - height(lcs(a, b)) / max_height
 
-    and a node is perfectly similar to itself, an inner node too.
+    and every node, also an inner one, has similarity 1 to itself.
 
     Attributes:
         parents: child -> parent, for every node but the root.
         root: the one node without a parent.
-        heights: node -> height, for every node.
-        max_height: height of the root, over the whole hierarchy given, not only over the classes used.
+        heights: node -> height.
+        max_height: height of the root, over the whole hierarchy, not only over the classes used.
 
     Args:
         parents: child -> parent.
 
     Raises:
-        ValueError: no edge, a cycle, or several roots; the nodes at fault are named.
+        ValueError: no edge, a cycle, or several roots.
 
     >>> tree = Taxonomy({"cat": "animal", "dog": "animal", "animal": "thing", "cup": "thing"})
     >>> tree.lowest_common_subsumer("cat", "dog"), tree.max_height
@@ -70,27 +70,27 @@ class Taxonomy:
 
     @classmethod
     def from_edges(cls, edges: Iterable[Edge]) -> Taxonomy:
-        """A tree from (parent, child) pairs; a pair given twice counts once.
+        """A tree from (parent, child) pairs; a repeated pair counts once.
 
         Raises:
-            ValueError: a node has several parents (node and parents are named), or what `Taxonomy` raises.
+            ValueError: a node has several parents, or as for `Taxonomy`.
 
         >>> Taxonomy.from_edges([("face", "jack"), ("face", "queen")]).root
         'face'
         """
         parents: dict[str, str] = {}
         for parent, child in edges:
-            known = parents.setdefault(child, parent)
-            if known != parent:
+            other = parents.setdefault(child, parent)
+            if other != parent:
                 raise ValueError(
-                    f"the class graph is no tree: node {child!r} has the parents {known!r} and {parent!r}; "
+                    f"the class graph is no tree: node {child!r} has the parents {other!r} and {parent!r}; "
                     "prune the graph with prune_to_tree(edges, leaves) first"
                 )
         return cls(parents)
 
     @classmethod
     def from_file(cls, path: str | Path) -> Taxonomy:
-        """A tree from a file with one "parent child" per line, as `read_edges` reads it."""
+        """A tree from a file with one "parent child" per line, see `read_edges`."""
         edges = read_edges(path)
         try:
             return cls.from_edges(edges)
@@ -99,7 +99,7 @@ class Taxonomy:
 
     @classmethod
     def flat(cls, names: Sequence[str], root: str = "class") -> Taxonomy:
-        """The tree without knowledge: every name hangs on the root, any two classes have similarity 0.
+        """The uninformative tree: all names are children of the root, any two classes have similarity 0.
 
         >>> Taxonomy.flat(["nine", "ten"]).similarity(["nine", "ten"]).tolist()
         [[1.0, 0.0], [0.0, 1.0]]
@@ -124,7 +124,7 @@ class Taxonomy:
         """The nodes from the root down to `node`, both included.
 
         Raises:
-            ValueError: the tree has no such node; the closest names are listed.
+            ValueError: the tree has no such node.
 
         >>> Taxonomy({"cat": "animal", "animal": "thing"}).path("cat")
         ['thing', 'animal', 'cat']
@@ -139,7 +139,7 @@ class Taxonomy:
         return path[::-1]
 
     def lowest_common_subsumer(self, a: str, b: str) -> str:
-        """The deepest node that lies above both, or is one of them."""
+        """The deepest node that is an ancestor of both, or one of them."""
         return [x for x, y in zip(self.path(a), self.path(b), strict=False) if x == y][-1]
 
     def similarity(self, classes: Sequence[str]) -> np.ndarray:
@@ -149,8 +149,8 @@ class Taxonomy:
             classes: C different nodes, leaves or inner ones.
 
         Returns:
-            (C, C) float64, symmetric, within [0, 1], 1 on the diagonal. It is positive definite, with no
-            eigenvalue below 1 / max_height, because the hierarchy is a tree.
+            (C, C) float64, symmetric, within [0, 1], 1 on the diagonal; positive definite, with all eigenvalues at
+            least 1 / max_height, because the hierarchy is a tree.
 
         Raises:
             ValueError: a class without a node, or named twice.
@@ -181,13 +181,11 @@ class Taxonomy:
 
 
 def read_edges(path: str | Path) -> list[Edge]:
-    """Read (parent, child) pairs, one per line: "parent child", or tab-separated if names contain blanks.
-
-    Empty lines and lines that begin with # are skipped.
+    """Read (parent, child) pairs, one per line, separated by a tab or blanks; skips empty lines and # comments.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a line is not two names; file and line are named.
+        ValueError: a line is not two names.
 
     Example:
         >>> import tempfile
@@ -211,21 +209,20 @@ def read_edges(path: str | Path) -> list[Edge]:
 
 
 def prune_to_tree(edges: Iterable[Edge], leaves: Sequence[str]) -> Taxonomy:
-    """Prune the part of a concept graph above some classes to a tree (barz2022 section 4.1).
+    """Prune the part of a concept graph above some classes to a tree (barz2022 Sec. 4.1).
 
-    The tree starts with the paths of all classes that have exactly one path to the root. The remaining
-    classes are then added in the order given, each by that path among its several root paths that adds the
-    fewest nodes to the tree built so far. The paper does not say what decides between equals: here the path
-    that joins the tree farthest from the root (a dog becomes a canine, not a domestic animal), then the one
-    whose nodes, read from the class upwards, come first in alphabetical order. Where a path meets the tree,
-    the tree's own path goes on from there, so that no node ever gets a second parent.
+    The tree starts with the classes that have exactly one path to the root. The others are added in the order given,
+    each by the one of its paths that adds the fewest nodes to the tree so far. The paper does not break ties: here
+    they go to the path that joins the tree farthest from the root (a dog becomes a canine, not a domestic animal),
+    then to the first in alphabetical order of the nodes, read from the class upwards. Where a path meets the tree, it
+    follows the tree, so that no node gets a second parent.
 
     Args:
         edges: (parent, child) pairs, any number of parents per child.
         leaves: the classes.
 
     Raises:
-        ValueError: no class, a class without a node, a cycle, or several roots above the classes; all are named.
+        ValueError: no class, a class without a node, a cycle, or several roots above the classes.
 
     >>> edges = [("thing", "tool"), ("thing", "toy"), ("tool", "saw"), ("tool", "disk"), ("toy", "disk")]
     >>> prune_to_tree(edges, ["saw", "disk"]).parents["disk"]
@@ -233,7 +230,7 @@ def prune_to_tree(edges: Iterable[Edge], leaves: Sequence[str]) -> Taxonomy:
     """
     graph = nx.DiGraph(edges)
     if not leaves:
-        raise ValueError("prune_to_tree needs the classes that the tree shall end in, but got none")
+        raise ValueError("prune_to_tree needs the classes of the tree, but got none")
     if missing := [name for name in leaves if name not in graph]:
         raise ValueError(f"the class graph of {len(graph)} nodes has no node for {missing[:5]}")
     graph = graph.subgraph(set(leaves).union(*(nx.ancestors(graph, name) for name in leaves)))
@@ -258,11 +255,10 @@ def prune_to_tree(edges: Iterable[Edge], leaves: Sequence[str]) -> Taxonomy:
 
 
 def coco_taxonomy() -> Taxonomy:
-    """The tree of COCO's 80 classes in WordNet 3.0, pruned as barz2022 section 4.1 describes.
+    """The tree of COCO's 80 classes in WordNet 3.0, pruned by `prune_to_tree`.
 
-    The classes carry COCO's names, the other nodes WordNet's ("vehicle.n.01"). Two classes are inner nodes,
-    because WordNet has a donut for a cake and a hot dog for a sandwich. The tree is the shipped table
-    `tables/coco_tree.tsv`, which `wsolnb.data.wordnet.build_coco_taxonomy` makes from WordNet's edges.
+    The classes have COCO's names, the other nodes WordNet's ("vehicle.n.01"). Two classes are inner nodes, because in
+    WordNet a donut is a cake and a hot dog is a sandwich. `tables/make_coco_tree.py` makes the table from WordNet.
 
     >>> tree = coco_taxonomy()
     >>> tree.lowest_common_subsumer("cat", "dog"), tree.parents["hot dog"]
@@ -273,7 +269,7 @@ def coco_taxonomy() -> Taxonomy:
 
 
 def voc_taxonomy() -> Taxonomy:
-    """`coco_taxonomy` with VOC's names for its twenty classes, all of which COCO has too.
+    """`coco_taxonomy` with VOC's names for VOC's twenty classes, which COCO has too.
 
     >>> "tvmonitor" in voc_taxonomy()
     True
@@ -282,7 +278,7 @@ def voc_taxonomy() -> Taxonomy:
 
 
 def _ordered(graph: nx.DiGraph) -> list[str]:
-    """Nodes from the root downwards; a cycle is refused."""
+    """Nodes from the root downwards; refuses a cycle."""
     try:
         return list(nx.topological_sort(graph))
     except nx.NetworkXUnfeasible:

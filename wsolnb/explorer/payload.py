@@ -13,84 +13,100 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
+from wsolnb.boxes import BoxRule
+
 STEPS = 65535
+ANY = -1
+"""The label of a map that belongs to no class."""
 
 
 @dataclass(frozen=True)
-class Reading:
-    """The maps of one method, as they are shipped.
+class ShippedMaps:
+    """The maps of one method for all images, as the browser has them.
 
     Attributes:
-        maps: Of every image, float32 `(C, h, w)`, rounded to the steps in which they are shipped; one map for a method
-            that has no classes.
-        scores: Of every class, `(N, C)`, or None.
+        maps: One per image, float32 `(C, h, w)`, rounded to 16-bit steps; C = 1 for a method without classes.
+        scores: Class scores `(N, C)`, or None.
         agnostic: Whether there is one map per image, whatever the class.
-        rule: The box rule that came with the maps, if any.
-        frame: Height and width to which the images of the maps were brought, if not their own.
+        rule: The box rule.
+        dense: Whether the maps are similarities of dense class embeddings.
+        image_size: Height and width to which the images were resized, or None for their own sizes.
     """
 
     maps: list[Tensor]
     scores: Tensor | None
     agnostic: bool
-    rule: Any = None
-    frame: tuple[int, int] | None = None
+    rule: BoxRule
+    dense: bool = False
+    image_size: tuple[int, int] | None = None
 
-    def first(self, count: int) -> Reading:
-        """The reading of the first images only."""
+    def first(self, count: int) -> ShippedMaps:
+        """The maps and scores of the first images only."""
         return replace(self, maps=self.maps[:count], scores=None if self.scores is None else self.scores[:count])
 
 
-def read(name: str, given: Any, count: int, classes: int, indices: Sequence[int]) -> Reading:
+def prepare(
+    name: str,
+    source: Any,
+    count: int,
+    classes: int,
+    indices: Sequence[int],
+    *,
+    rule: BoxRule | None = None,
+    dense: bool = False,
+) -> ShippedMaps:
     """Take a method's maps from what a notebook has, check them, and round them.
 
     Args:
         name: Of the method, for messages.
-        given: Maps `(N, C, h, w)`, one `(C, h, w)` per image, or without classes `(N, h, w)`; or what holds them:
+        source: Maps `(N, C, h, w)`, one `(C, h, w)` per image, or without classes `(N, h, w)`; or what holds them:
             `wsolnb.localization.maps.SceneMaps`, `wsolnb.localization.maps.LocalizationMaps` or `LocalizationResult`.
-        count: Number of images that there are.
-        classes: Number of classes.
+        count: Number of images, N.
+        classes: Number of classes, C.
         indices: Images to take.
+        rule: The box rule; by default that of `source`, or the preset `"cam"` (`"dcm"` if dense).
+        dense: Whether the maps are similarities of dense class embeddings.
 
     Raises:
         ValueError: If counts, classes or shapes do not fit or a value is not finite; the message names the method.
 
     Example:
-        >>> reading = read("cam", torch.rand(5, 2, 6, 8), 5, 2, [0, 3])
-        >>> len(reading.maps), reading.maps[0].shape, reading.agnostic
+        >>> shipped = prepare("cam", torch.rand(5, 2, 6, 8), 5, 2, [0, 3])
+        >>> len(shipped.maps), shipped.maps[0].shape, shipped.agnostic
         (2, torch.Size([2, 6, 8]), False)
     """
-    rule = getattr(given, "rule", None)
-    given = given if rule is None else given.maps
-    frame = getattr(given, "image_size", None)
-    maps, scores = getattr(given, "maps", given), getattr(given, "scores", None)
-    if frame is not None and maps.ndim == 4:  # of several heads, merged cell by cell
-        maps = given.upsample(maps, (maps.shape[2], maps.shape[3]))
+    rule = rule or getattr(source, "rule", None) or BoxRule.preset("dcm" if dense else "cam")
+    source = source if getattr(source, "rule", None) is None else source.maps
+    image_size = getattr(source, "image_size", None)
+    maps, scores = getattr(source, "maps", source), getattr(source, "scores", None)
+    if image_size is not None and maps.ndim == 4:  # of several heads, merged cell by cell
+        maps = source.upsample(maps, (maps.shape[2], maps.shape[3]))
     if len(maps) != count:
         raise ValueError(f"{name!r} has maps of {len(maps)} images, but there are {count} images")
     taken = [torch.as_tensor(maps[i]).detach().float().cpu() for i in indices]
     agnostic = taken[0].ndim == 2
-    for i, each in zip(indices, taken, strict=True):
-        if each.ndim != 3 - agnostic or 0 in each.shape:
-            raise ValueError(f"{name!r}, image {i}: a map must be (classes, h, w) or (h, w), not {tuple(each.shape)}")
-        if not agnostic and len(each) != classes:
-            raise ValueError(f"{name!r}, image {i}: {len(each)} maps for {classes} classes; give one for each class")
-        if not each.isfinite().all():
+    for i, values in zip(indices, taken, strict=True):
+        if values.ndim != 3 - agnostic or 0 in values.shape:
+            raise ValueError(f"{name!r}, image {i}: a map must be (classes, h, w) or (h, w), not {tuple(values.shape)}")
+        if not agnostic and len(values) != classes:
+            raise ValueError(f"{name!r}, image {i}: {len(values)} maps for {classes} classes; give one for each class")
+        if not values.isfinite().all():
             raise ValueError(f"{name!r}, image {i}: the map holds NaN or infinite values")
     if scores is not None and not agnostic:
         scores = torch.as_tensor(scores).detach().float().cpu()
         if scores.shape != (count, classes):
             raise ValueError(f"{name!r}: scores must be ({count}, {classes}), not {tuple(scores.shape)}")
         scores = scores[list(indices)]
-    stacked = [each[None] if agnostic else each for each in taken]
-    return Reading([restored(each) for each in stacked], None if agnostic else scores, agnostic, rule, frame)
+    rounded_maps = [rounded(values[None] if agnostic else values) for values in taken]
+    return ShippedMaps(rounded_maps, None if agnostic else scores, agnostic, rule, dense, image_size)
 
 
 def codes(maps: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Maps `(C, h, w)` in 16-bit steps between the lowest and the highest value of each.
 
     Returns:
-        uint16 `(C, h, w)`, and float64 `(C,)` each: the lowest value and the step. A value is off by at most half a
-        step, `(highest - lowest) / 131070`; the lowest and the highest are exact.
+        uint16 `(C, h, w)`; the lowest values and the steps, float64 `(C,)`. A value is off by at most half a step,
+        `(highest - lowest) / 131070`; the lowest and the highest are exact.
 
     Example:
         >>> code, low, step = codes(torch.tensor([[[-1.0, 0.0, 3.0]]]))
@@ -104,64 +120,67 @@ def codes(maps: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.rint((values - low[:, None, None]) / safe).astype("<u2"), low, step
 
 
-def restored(maps: Tensor) -> Tensor:
-    """The maps as the browser will have them, bit for bit: float32, rounded to their steps.
+def rounded(maps: Tensor) -> Tensor:
+    """The maps as the browser decodes them, bit for bit: float32, rounded to their steps.
 
     Example:
-        >>> restored(torch.tensor([[[0.0, 0.3, 1.0]]])).tolist()
+        >>> rounded(torch.tensor([[[0.0, 0.3, 1.0]]])).tolist()
         [[[0.0, 0.3000076413154602, 1.0]]]
     """
-    code, low, step = codes(maps)
+    return _decoded(*codes(maps))
+
+
+def _decoded(code: np.ndarray, low: np.ndarray, step: np.ndarray) -> Tensor:
     return torch.from_numpy((low[:, None, None] + code * step[:, None, None]).astype(np.float32))
 
 
-def pack(reading: Reading) -> dict[str, Any]:
-    """A reading as the browser gets it: shapes, and bytes in little-endian order.
+def pack(shipped: ShippedMaps) -> dict[str, Any]:
+    """Maps and scores as the browser gets them: shapes, and bytes in little-endian order.
 
     Example:
-        >>> packed = pack(read("cam", torch.rand(2, 3, 6, 8), 2, 3, [0, 1]))
+        >>> packed = pack(prepare("cam", torch.rand(2, 3, 6, 8), 2, 3, [0, 1]))
         >>> packed["shapes"], len(packed["codes"])  # two bytes per value
         ([[3, 6, 8], [3, 6, 8]], 576)
     """
-    parts = [codes(each) for each in reading.maps]
+    encoded = [codes(maps) for maps in shipped.maps]
     return {
-        "shapes": [list(each.shape) for each in reading.maps],
-        "codes": b"".join(code.tobytes() for code, _, _ in parts),
-        "lows": np.concatenate([low for _, low, _ in parts]).astype("<f8").tobytes(),
-        "steps": np.concatenate([step for _, _, step in parts]).astype("<f8").tobytes(),
-        "scores": None if reading.scores is None else reading.scores.numpy().astype("<f4").tobytes(),
-        "agnostic": reading.agnostic,
+        "shapes": [list(maps.shape) for maps in shipped.maps],
+        "codes": b"".join(code.tobytes() for code, _, _ in encoded),
+        "lows": np.concatenate([low for _, low, _ in encoded]).astype("<f8").tobytes(),
+        "steps": np.concatenate([step for _, _, step in encoded]).astype("<f8").tobytes(),
+        "scores": None if shipped.scores is None else shipped.scores.numpy().astype("<f4").tobytes(),
+        "agnostic": shipped.agnostic,
+        "dense": shipped.dense,
     }
 
 
-def unpack(packed: Mapping[str, Any]) -> Reading:
-    """A reading out of what `pack` made of it.
+def unpack(packed: Mapping[str, Any], rule: BoxRule) -> ShippedMaps:
+    """The inverse of `pack`, given the box rule.
 
     Example:
-        >>> reading = read("cam", torch.rand(1, 3, 6, 8), 1, 3, [0])
-        >>> torch.equal(unpack(pack(reading)).maps[0], reading.maps[0])
+        >>> shipped = prepare("cam", torch.rand(1, 3, 6, 8), 1, 3, [0])
+        >>> torch.equal(unpack(pack(shipped), shipped.rule).maps[0], shipped.maps[0])
         True
     """
     low, step = np.frombuffer(packed["lows"], "<f8"), np.frombuffer(packed["steps"], "<f8")
     code = np.frombuffer(packed["codes"], "<u2")
     maps, cell, row = [], 0, 0
     for c, h, w in packed["shapes"]:
-        steps = code[cell : cell + c * h * w].reshape(c, h, w) * step[row : row + c, None, None]
-        maps.append(torch.from_numpy((low[row : row + c, None, None] + steps).astype(np.float32)))
+        maps.append(_decoded(code[cell : cell + c * h * w].reshape(c, h, w), low[row : row + c], step[row : row + c]))
         cell, row = cell + c * h * w, row + c
     scores = packed["scores"]
     if scores is not None:
         scores = torch.from_numpy(np.frombuffer(scores, "<f4").astype(np.float32).reshape(len(maps), -1))
-    return Reading(maps, scores, packed["agnostic"])
+    return ShippedMaps(maps, scores, packed["agnostic"], rule, packed["dense"])
 
 
-def picture(item: Any, target: Mapping[str, Any] | None, frame: tuple[int, int] | None) -> dict[str, Any]:
+def picture(item: Any, target: Mapping[str, Any] | None, image_size: tuple[int, int] | None) -> dict[str, Any]:
     """An image with its truth as the browser gets it.
 
     Args:
         item: The image `(3, H, W)`, uint8 or float in [0, 1].
-        target: Its truth: `boxes` and `labels`, and where known `masks` and `mark_masks` `(n, H, W)`.
-        frame: Height and width to bring image and truth to; None keeps theirs.
+        target: Its truth: `boxes` and `labels`, and optionally `masks` and `mark_masks` `(n, H, W)`.
+        image_size: Height and width to which image and boxes are resized; None keeps theirs.
 
     Returns:
         `jpeg` (bytes), `size` `[height, width]`, `boxes`, `labels`, and `parts`: a PNG with the outlines of the parts,
@@ -177,17 +196,16 @@ def picture(item: Any, target: Mapping[str, Any] | None, frame: tuple[int, int] 
     if pixels.ndim != 3 or pixels.shape[0] != 3:
         raise ValueError(f"an image must be (3, height, width), not {tuple(pixels.shape)}")
     target = dict(target or {})
-    own = (pixels.shape[1], pixels.shape[2])
+    height, width = pixels.shape[1:]
     boxes = torch.as_tensor(target.get("boxes", torch.zeros(0, 4))).as_subclass(Tensor).float().cpu()
-    if frame is not None and frame != own:
-        pixels = v2.functional.resize(pixels, list(frame))
-        boxes = boxes * torch.tensor([frame[1] / own[1], frame[0] / own[0]] * 2)
+    if image_size is not None and image_size != (height, width):
+        pixels = v2.functional.resize(pixels, list(image_size))
+        boxes = boxes * torch.tensor([image_size[1] / width, image_size[0] / height] * 2)
     if pixels.is_floating_point():
         pixels = (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()).save(stream, "JPEG", quality=82)
-    labels = target.get("labels", torch.zeros(0))
-    labels = torch.as_tensor(labels).reshape(-1).long().tolist()[: len(boxes)]
+    labels = torch.as_tensor(target.get("labels", torch.zeros(0))).reshape(-1).long().tolist()[: len(boxes)]
     size = [pixels.shape[1], pixels.shape[2]]
     return {"jpeg": stream.getvalue(), "size": size, "boxes": boxes.tolist(), "labels": labels, "parts": _parts(target)}
 

@@ -8,27 +8,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from PIL.ImageColor import getrgb
 from torch.nn import functional
 
-from wsolnb.explorer.colours import ANY_COLOUR, heat, rgb
-from wsolnb.explorer.state import ANY, found_boxes, shown_labels
+from wsolnb.explorer.colours import ANY_COLOUR, heat
+from wsolnb.explorer.payload import ANY
 from wsolnb.papers.barz2022.maps import dense_class_map
 
 if TYPE_CHECKING:
     from wsolnb.explorer import Explorer
-
 
 _GAP = 6
 _WHITE = (255, 255, 255)
 
 
 def draw(explorer: Explorer, image: int, height: int = 300) -> Image.Image:
-    """One image with its truth, then every method shown with its overlay and its boxes.
+    """An image with its truth, and beside it the map and the boxes of every method shown.
 
     Args:
-        explorer: What is explored, and its state.
+        explorer: The explorer, with its state.
         image: Index of the image.
-        height: Of every panel, in pixels.
+        height: Of a panel, in pixels.
 
     Example:
         >>> from wsolnb.explorer import Explorer
@@ -43,17 +43,13 @@ def draw(explorer: Explorer, image: int, height: int = 300) -> Image.Image:
     photo = photo.resize((max(1, round(shown["size"][1] * scale)), height))
     first = photo.copy()
     for box, label in zip(shown["boxes"], shown["labels"], strict=True):
-        colour, name = _colour(explorer, label), explorer._classes[label]
-        _box(first, box, scale, colour, name)
+        _box(first, box, scale, _colour(explorer, label), explorer._classes[label])
     panels = {"image": first}
     for method in explorer.methods:
         panel = _overlaid(explorer, method, image, photo)
         for box in shown["boxes"] if explorer.truth else []:
             _box(panel, box, scale, _WHITE, "")
-        rule, presence = explorer.rule(method), explorer.presences.get(method, 0.5)
-        for label, score, corners in found_boxes(
-            explorer._explored, method, image, rule, explorer.labels, presence, shown
-        ):
+        for label, score, corners in explorer._boxes(method, image):
             name = "" if label == ANY else explorer._classes[label]
             text = name if np.isnan(score) else f"{name} {score:.2f}"
             _box(panel, corners.tolist(), scale, _colour(explorer, label), text)
@@ -62,12 +58,12 @@ def draw(explorer: Explorer, image: int, height: int = 300) -> Image.Image:
 
 
 def sheet(explorer: Explorer, count: int = 12, height: int = 150) -> Image.Image:
-    """A contact sheet: the first images below each other, with what every method finds there.
+    """A contact sheet: `draw` for the first images, one below the other.
 
     Args:
-        explorer: What is explored, and its state.
+        explorer: The explorer, with its state.
         count: Largest number of images.
-        height: Of every panel, in pixels.
+        height: Of a panel, in pixels.
 
     Example:
         >>> from wsolnb.explorer import Explorer
@@ -85,40 +81,25 @@ def sheet(explorer: Explorer, count: int = 12, height: int = 150) -> Image.Image
     return page
 
 
-def encode(picture: Image.Image, colours: int = 256) -> bytes:
-    """A picture as PNG with a palette of so many colours.
-
-    Example:
-        >>> encode(Image.new("RGB", (40, 30)))[1:4]
-        b'PNG'
-    """
-    stream = io.BytesIO()
-    small = picture.quantize(colours, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    small.save(stream, "PNG", optimize=True)
-    return stream.getvalue()
-
-
 def _overlaid(explorer: Explorer, method: str, image: int, photo: Image.Image) -> Image.Image:
-    view, size = explorer._explored, (photo.height, photo.width)
-    maps = view.readings[method].maps[image]
-    if explorer.view == "classes" and method in view.dense:
-        limits = explorer.presences[method], explorer.sim_threshold
-        cells = dense_class_map(maps[None], *limits)[0].numpy()
-        palette = np.array([(0, 0, 0), *map(rgb, explorer._colours)], np.uint8)
+    """The photo under a method's dense class map, or under the largest value of its classes shown."""
+    shipped = explorer._shipped[method]
+    maps = shipped.maps[image]
+    if explorer.view == "classes" and shipped.dense:
+        cells = dense_class_map(maps[None], explorer.presences[method], explorer.sim_threshold)[0].numpy()
+        palette = np.array([(0, 0, 0), *map(getrgb, explorer._colours)], np.uint8)
         alpha = np.where(cells > 0, round(255 * explorer.opacity), 0).astype(np.uint8)
         layer, mask = Image.fromarray(palette[cells]), Image.fromarray(alpha)
     else:
-        shown = explorer._pictures[image]
-        presence = explorer.presences[method]
-        labels = shown_labels(view, method, image, explorer.labels, presence, shown)
+        labels = explorer._labels(method, image)
         if not labels:
             return photo.copy()
-        chosen = maps if labels == [ANY] else maps[labels]
-        values = chosen.amax(dim=0)
-        if view.rules[method].resize:
+        values = (maps if shipped.agnostic else maps[labels]).amax(dim=0)
+        if shipped.rule.resize:
+            size = (photo.height, photo.width)
             values = functional.interpolate(values[None, None], size, mode="bilinear")[0, 0]
         low, high = float(values.min()), float(values.max())
-        if method in view.dense:
+        if shipped.dense:
             low, high = min(low, 0.0), max(high, 1.0)
         unit = (values - low) / (high - low) if high > low else torch.zeros_like(values)
         layer = Image.fromarray(heat(unit.numpy()))
@@ -127,10 +108,10 @@ def _overlaid(explorer: Explorer, method: str, image: int, photo: Image.Image) -
     return Image.composite(layer.resize(photo.size, nearest), photo, mask.resize(photo.size, nearest))
 
 
-def _box(panel: Image.Image, box: list[float], scale: float, colour: tuple[int, int, int], text: str) -> None:
-    pen, corners = ImageDraw.Draw(panel), [value * scale for value in box]
-    x0, y0, x1, y1 = (round(corners[0]), round(corners[1]), round(corners[2]) - 1, round(corners[3]) - 1)
-    x1, y1 = max(x0, x1), max(y0, y1)
+def _box(panel: Image.Image, box: list[float], scale: float, colour: tuple[int, ...], text: str) -> None:
+    pen = ImageDraw.Draw(panel)
+    x0, y0, x1, y1 = (round(value * scale) for value in box)
+    x1, y1 = max(x0, x1 - 1), max(y0, y1 - 1)
     pen.rectangle((x0 - 1, y0 - 1, x1 + 1, y1 + 1), outline=(0, 0, 0), width=4)
     pen.rectangle((x0, y0, x1, y1), outline=colour, width=2)
     if text:
@@ -154,5 +135,5 @@ def _row(panels: dict[str, Image.Image]) -> Image.Image:
     return page
 
 
-def _colour(explorer: Explorer, label: int) -> tuple[int, int, int]:
-    return rgb(ANY_COLOUR if label == ANY else explorer._colours[label])
+def _colour(explorer: Explorer, label: int) -> tuple[int, ...]:
+    return getrgb(ANY_COLOUR if label == ANY else explorer._colours[label])

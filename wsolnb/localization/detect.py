@@ -49,7 +49,7 @@ def _boxes(found: SceneMaps, rule: BoxRule, thresholds: Sequence[float]) -> list
         groups[(*maps.shape, *size)].append(index)
     result: list[list[Tensor]] = [[torch.empty(0)] * len(found.maps) for _ in thresholds]
     for indices in groups.values():
-        at = rule.at(torch.stack([found.maps[i] for i in indices]), found.sizes[indices], thresholds)
+        at = rule.at_thresholds(torch.stack([found.maps[i] for i in indices]), found.sizes[indices], thresholds)
         for row, boxes in zip(result, at.to(found.scores.device), strict=True):
             for index, box in zip(indices, boxes, strict=True):
                 row[index] = box

@@ -11,7 +11,7 @@ from torch import Tensor
 from wsolnb.boxes import BoxRule
 from wsolnb.boxes.quantise import percentile
 from wsolnb.localization.maps import LocalizationMaps
-from wsolnb.metrics._state import mean_statistic
+from wsolnb.metrics import mean_statistic
 from wsolnb.metrics.bootstrap import Statistic
 from wsolnb.metrics.pixels import PxAP
 from wsolnb.metrics.topk import TopLocalization

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsolnb.boxes import BoxRule
-from wsolnb.boxes.quantise import minmax
+from wsolnb.boxes.quantise import minmax_normalise
 
 
 def stretched(maps: Tensor, image_size: tuple[int, int]) -> Tensor:
@@ -23,7 +23,7 @@ def stretched(maps: Tensor, image_size: tuple[int, int]) -> Tensor:
         min=tensor(0.),
         max=tensor(1.))
     """
-    return minmax(F.interpolate(maps[:, None].float(), image_size, mode="bicubic", align_corners=False)[:, 0])
+    return minmax_normalise(F.interpolate(maps[:, None].float(), image_size, mode="bicubic", align_corners=False)[:, 0])
 
 
 def as_probabilities(maps: Tensor, image_size: tuple[int, int]) -> Tensor:

@@ -89,7 +89,7 @@ def detection_rows(
     if "all" not in rule.component:
         columns = (rule(maps, size), scores, labels, maps)
         return [dict(zip(_KEYS, row, strict=True)) for row in zip(*(each.unbind() for each in columns), strict=True)]
-    boxes, image, place = rule.every(maps, size)
+    boxes, image, place = rule.all_boxes(maps, size)
     index = image * count + place
     missing = (torch.bincount(index, minlength=images * count) == 0).nonzero()[:, 0]
     boxes = torch.cat([boxes, boxes.new_full((len(missing), 4), torch.nan)])

@@ -1,13 +1,13 @@
-"""Scores of maps and boxes, and how sure we are of them."""
+"""Scores of maps and boxes, and their bootstrap intervals."""
 
-from wsolnb.metrics.bootstrap import Interval, Statistic, difference, image_weights, interval
+from wsolnb.metrics.bootstrap import Interval, Statistic, difference, image_weights, interval, mean_statistic
 from wsolnb.metrics.detection import DetectionAP
 from wsolnb.metrics.ilsvrc import GuessLocalizationError
 from wsolnb.metrics.localization import MaxBoxAcc, MaxBoxAccV2
 from wsolnb.metrics.pixels import PxAP
 from wsolnb.metrics.points import PointAP
 from wsolnb.metrics.ranking import Ranking
-from wsolnb.metrics.topk import CorLoc, TopLocalization, read_maps
+from wsolnb.metrics.topk import CorLoc, TopLocalization, select_class_maps
 from wsolnb.metrics.voc import VOCAP
 
 __all__ = [
@@ -26,5 +26,6 @@ __all__ = [
     "difference",
     "image_weights",
     "interval",
-    "read_maps",
+    "mean_statistic",
+    "select_class_maps",
 ]

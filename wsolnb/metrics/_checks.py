@@ -1,4 +1,4 @@
-"""Maps and thresholds, checked once for all metrics that take them."""
+"""Checks of what the metrics are given: maps, thresholds, boxes, labels, predictions and targets."""
 
 from __future__ import annotations
 
@@ -11,16 +11,9 @@ from torch import Tensor
 
 
 def check_maps(maps: Tensor, *, seen: int, grey_allowed: bool = False) -> None:
-    """Check score maps ``(B, H, W)``: floating point, finite, in [0, 1].
+    """Check score maps ``(B, H, W)``: floating point (or uint8 if ``grey_allowed``), finite, in [0, 1].
 
-    Args:
-        maps: The maps of a batch.
-        seen: Number of images before this batch, to name the image at fault.
-        grey_allowed: Whether uint8 will do as well.
-
-    Raises:
-        TypeError: If the maps are no floats.
-        ValueError: If the shape is wrong, or with the first image whose values are.
+    Errors name the first invalid image, in its batch and, after ``seen`` earlier images, of all.
     """
     if maps.ndim != 3 or 0 in maps.shape[1:]:
         raise ValueError(f"maps must have shape (images, height, width), got {tuple(maps.shape)}")
@@ -46,22 +39,14 @@ def check_maps(maps: Tensor, *, seen: int, grey_allowed: bool = False) -> None:
 
 
 def threshold_grid(count: int) -> Tensor:
-    """The protocol's thresholds ``i / count``, with the rounding of ``numpy.arange(0, 1, 1 / count)``.
-
-    Raises:
-        ValueError: If ``count`` is below 2.
-    """
+    """The protocol's thresholds ``i / count``, rounded as by ``numpy.arange(0, 1, 1 / count)``."""
     if count < 2:
         raise ValueError(f"at least 2 thresholds are needed, not {count}")
     return torch.from_numpy(np.arange(count) * (1 / count))
 
 
 def threshold_index(thresholds: Tensor, threshold: float) -> int:
-    """Index of a threshold on a grid.
-
-    Raises:
-        ValueError: If it is not there; the nearest one is named.
-    """
+    """Index of a threshold on a grid; if it is not on it, the error names the nearest one."""
     index = int((thresholds - threshold).abs().argmin())
     if abs(float(thresholds[index]) - threshold) > 1e-9:
         raise ValueError(
@@ -72,25 +57,17 @@ def threshold_index(thresholds: Tensor, threshold: float) -> int:
 
 
 def require_shape(tensor: Tensor, shape: tuple[int | None, ...], what: str) -> None:
-    """Check a shape in which None stands for any size but 0.
-
-    Raises:
-        ValueError: If it is another.
-    """
+    """Check a tensor's shape; None stands for any size but 0."""
     fits = tensor.ndim == len(shape) and all(
-        size > 0 if wanted is None else size == wanted for size, wanted in zip(tensor.shape, shape, strict=True)
+        size > 0 if expected is None else size == expected for size, expected in zip(tensor.shape, shape, strict=True)
     )
     if not fits:
-        wanted = ", ".join("any" if size is None else str(size) for size in shape)
-        raise ValueError(f"{what} must have shape ({wanted}), got {tuple(tensor.shape)}")
+        sizes = ", ".join("any" if size is None else str(size) for size in shape)
+        raise ValueError(f"{what} must have shape ({sizes}), got {tuple(tensor.shape)}")
 
 
-def check_boxes(boxes: Tensor, what: str) -> Tensor:
-    """Check boxes xyxy ``(n, 4)``: shape, finite values, no negative size.
-
-    Raises:
-        ValueError: With the first offending box.
-    """
+def _check_boxes(boxes: Tensor, what: str) -> Tensor:
+    """Check boxes xyxy ``(n, 4)``: shape, finite values, no negative size. Raises with the first invalid one."""
     boxes = torch.as_tensor(boxes)
     if boxes.numel() == 0:
         return boxes.reshape(0, 4).float()
@@ -108,23 +85,20 @@ def check_boxes(boxes: Tensor, what: str) -> Tensor:
     return boxes
 
 
-def check_each_boxes(boxes: Sequence[Tensor], what: Callable[[int], str]) -> list[Tensor]:
-    """`check_boxes` for the boxes of many images, looked at together; `what` names an image by its place."""
-    rows = [torch.as_tensor(each) for each in boxes]
+def check_box_lists(boxes: Sequence[Tensor], what: Callable[[int], str]) -> list[Tensor]:
+    """Check boxes xyxy ``(n_i, 4)`` of many images, returned as float; ``what`` gives an image's name in errors."""
+    rows = [torch.as_tensor(row) for row in boxes]
+    # all at once, which is much faster; one by one only to name the invalid one
     if all(row.ndim == 2 and row.shape[1] == 4 for row in rows) and len({row.device for row in rows}) == 1:
         rows = [row.as_subclass(Tensor).float() for row in rows]
-        every = torch.cat(rows)
-        if bool(every.isfinite().all() & (every[:, 2:] >= every[:, :2]).all()):
+        stacked = torch.cat(rows)
+        if bool(stacked.isfinite().all() & (stacked[:, 2:] >= stacked[:, :2]).all()):
             return rows
-    return [check_boxes(row, what(index)) for index, row in enumerate(rows)]
+    return [_check_boxes(row, what(index)) for index, row in enumerate(rows)]
 
 
 def check_labels(labels: Tensor, count: int, classes: int, what: str) -> Tensor:
-    """Check labels: integers, one per box, each in ``[0, classes)``.
-
-    Raises:
-        ValueError: With the first offending label.
-    """
+    """Check labels: ``count`` integers in ``[0, classes)``; returned as int64."""
     labels = torch.as_tensor(labels)
     if labels.shape != (count,):
         raise ValueError(f"{what}: {count} boxes but labels of shape {tuple(labels.shape)}")
@@ -137,11 +111,7 @@ def check_labels(labels: Tensor, count: int, classes: int, what: str) -> Tensor:
 
 
 def check_predictions(predictions: Sequence[Mapping[str, Tensor]], targets: int, classes: int) -> dict[str, Tensor]:
-    """Lay out predictions as columns ``predicted_boxes``, ``_labels``, ``_scores`` and ``_count``.
-
-    Raises:
-        ValueError: As :meth:`wsolnb.metrics.DetectionAP.update`.
-    """
+    """Check predictions and concatenate them: ``predicted_boxes``, ``_labels``, ``_scores`` and ``_count``."""
     if len(predictions) != targets:
         raise ValueError(f"{len(predictions)} predictions but {targets} targets: give one of each per image")
     boxes = _boxes_of(predictions, ("boxes", "scores", "labels"), "prediction")
@@ -159,11 +129,7 @@ def check_predictions(predictions: Sequence[Mapping[str, Tensor]], targets: int,
 
 
 def check_targets(targets: Sequence[Mapping[str, Any]], classes: int) -> dict[str, Tensor]:
-    """Lay out targets as columns ``true_boxes``, ``_labels``, ``_crowd``, ``_count`` and ``image_id`` (-1: unknown).
-
-    Raises:
-        ValueError: As :meth:`wsolnb.metrics.DetectionAP.update`.
-    """
+    """Check targets and concatenate them: ``true_boxes``, ``_labels``, ``_crowd``, ``_count`` and ``image_id``."""
     boxes = _boxes_of(targets, ("boxes", "labels"), "target")
     labels, crowds, ids = [], [], []
     for index, entry in enumerate(targets):
@@ -179,24 +145,16 @@ def check_targets(targets: Sequence[Mapping[str, Any]], classes: int) -> dict[st
 
 
 def _boxes_of(entries: Sequence[Mapping[str, Any]], keys: Sequence[str], side: str) -> list[Tensor]:
-    """Boxes of all entries, each of which must have all keys."""
+    """Boxes of all entries, after a check that all keys are there."""
     for index, entry in enumerate(entries):
         missing = [key for key in keys if key not in entry]
         if missing:
             has = ", ".join(map(str, entry)) or "nothing"
             raise ValueError(f"{side} {index} lacks {', '.join(missing)}: it has {has}")
-    return check_each_boxes([entry["boxes"] for entry in entries], lambda index: f"{side} {index}")
+    return check_box_lists([entry["boxes"] for entry in entries], lambda index: f"{side} {index}")
 
 
 def _columns(side: str, **parts: list[Tensor]) -> dict[str, Tensor]:
     columns = {f"{side}_{name}": torch.cat(rows) for name, rows in parts.items() if rows}
     counts = torch.tensor([len(rows) for rows in parts["boxes"]], dtype=torch.int64)
     return columns | {f"{side}_count": counts}
-
-
-def first_of_each(keys: Tensor) -> Tensor:
-    """Where each distinct key first appears, in rising order of the keys."""
-    order = torch.argsort(keys, stable=True)
-    first = torch.ones_like(keys, dtype=torch.bool)
-    first[1:] = keys[order].diff() != 0
-    return order[first]

@@ -1,8 +1,9 @@
-"""How sure a score is: the bootstrap over test images, paired where two methods are compared.
+"""How sure a score is: statistics, their bootstrap over test images, and the intervals of a whole table of scores.
 
-Everything here works on *statistics*: vectorised functions of image weights. A statistic takes ``weights`` of shape
-``(draws, n)``, in which row ``d`` says how often each of the ``n`` images stands in the ``d``-th resampled data set,
-and gives one score per row. Metrics offer theirs as ``metric.statistic(...)``.
+A *statistic* is a score as a vectorised function of image weights: it takes ``weights`` ``(draws, n)``, in which row
+``d`` says how often each of the ``n`` images occurs in the ``d``-th resampled data set, and returns one score per row.
+Metrics offer theirs as ``metric.statistic(...)``; `mean_statistic` makes one from a number per image. `interval`
+bootstraps one statistic, `difference` two in pairs, `measure` all methods and metrics of a run.
 """
 
 from __future__ import annotations
@@ -25,12 +26,11 @@ class Interval:
     """A score with its percentile bootstrap interval.
 
     Attributes:
-        value: The score of the data set as it is.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
-        level: Share of the draws between the two ends.
-        draws: The score of every resampled data set, float64 ``(draws,)``, NaN where it is undefined; what
-            :meth:`minus` pairs.
+        value: The score of the data set itself.
+        low, high: The ends of the interval.
+        level: Fraction of the draws between the two ends.
+        draws: The scores of the resampled data sets, float64 ``(draws,)``, NaN where undefined; :meth:`minus` pairs
+            them.
 
     Example:
         >>> Interval(value=0.12, low=0.05, high=0.2).excludes_zero
@@ -45,14 +45,14 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether zero lies strictly outside of the interval."""
+        """Whether zero lies strictly outside the interval."""
         return self.low > 0 or self.high < 0
 
     def minus(self, other: Interval) -> Interval:
-        """The difference to another score of the same resampled data sets, paired draw by draw.
+        """The difference from another score on the same resampled data sets, paired draw by draw.
 
         Raises:
-            ValueError: If the two do not have the same number of draws, or share no draw in which both are defined.
+            ValueError: If the numbers of draws differ, or both are defined in no draw.
 
         Example:
             >>> hits = torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)
@@ -61,23 +61,41 @@ class Interval:
             Interval(value=0.0, low=0.0, high=0.0, level=0.95)
         """
         if self.draws is None or other.draws is None or len(self.draws) != len(other.draws):
-            counts = ["no" if each.draws is None else str(len(each.draws)) for each in (self, other)]
+            counts = ["no" if side.draws is None else str(len(side.draws)) for side in (self, other)]
             raise ValueError(
                 f"a paired difference needs the same draws on both sides, got {' and '.join(counts)} draws"
             )
         return _between_percentiles(self.value - other.value, self.draws - other.draws, self.level)
 
 
-def image_weights(n: int, draws: int = 1000, seed: int = 0) -> Tensor:
-    """Draw resampled data sets of ``n`` images with replacement, as counts per image.
+def mean_statistic(values: Tensor, members: Tensor | None = None) -> Statistic:
+    """The weighted mean of one number per image, ``Σ w v / Σ w``, as a statistic.
 
     Args:
-        n: Number of images.
-        draws: Number of resampled data sets.
-        seed: The same seed gives the same draws on every machine.
+        values: ``(n,)``, any dtype; computed in float64 on the CPU.
+        members: Images to average over, bool ``(n,)``; all by default.
 
     Returns:
-        Multinomial counts, float64 of shape ``(draws, n)``; every row sums to ``n``.
+        A function of weights ``(draws, n)``; NaN in draws without a member.
+
+    Example:
+        >>> accuracy = mean_statistic(torch.tensor([True, False, True]))
+        >>> accuracy(torch.tensor([[1.0, 1.0, 1.0], [0.0, 2.0, 1.0]]))
+        tensor([0.6667, 0.3333], dtype=torch.float64)
+        >>> mean_statistic(torch.tensor([3, 4, 8]), torch.tensor([False, True, True]))(torch.ones(1, 3))
+        tensor([6.], dtype=torch.float64)
+    """
+    values = values.to(device="cpu", dtype=torch.float64)
+    if members is None:
+        return lambda weights: (weights.to(values) @ values) / weights.to(values).sum(dim=1)
+    part = members.to(values)
+    return lambda weights: (weights.to(values) @ (values * part)) / (weights.to(values) @ part)
+
+
+def image_weights(n: int, draws: int = 1000, seed: int = 0) -> Tensor:
+    """Resample ``n`` images with replacement: multinomial counts per image, float64 ``(draws, n)``; rows sum to ``n``.
+
+    The same seed gives the same draws on every machine.
 
     Raises:
         ValueError: If there is no image or no draw.
@@ -90,26 +108,17 @@ def image_weights(n: int, draws: int = 1000, seed: int = 0) -> Tensor:
 
 
 def interval(statistic: Statistic, n: int, *, draws: int = 1000, seed: int = 0, level: float = 0.95) -> Interval:
-    """Bootstrap one statistic over images.
+    """Bootstrap one statistic over ``n`` images: the score at unit weights with its percentile interval.
 
-    Args:
-        statistic: Maps weights ``(draws, n)`` to scores ``(draws,)``.
-        n: Number of images.
-        draws: Number of resampled data sets; they are drawn and scored in batches, so memory stays bounded.
-        seed: Seed of the draws.
-        level: Share of the draws that the interval holds.
-
-    Returns:
-        The score at unit weights between the two percentiles. Draws in which the score is undefined (NaN, say
-        because no positive was drawn) are left out.
+    The interval holds the fraction ``level`` of the draws, which are scored in batches of bounded memory. Draws with an
+    undefined score (NaN, e.g. without a positive) are left out.
 
     Raises:
-        ValueError: If ``n``, ``draws`` or ``level`` make no sense, if the statistic does not give one number per
-            draw, or if it is undefined in every draw.
+        ValueError: If ``n``, ``draws`` or ``level`` is out of range, or the statistic does not give one number per
+            draw or is undefined in all of them.
 
     Example:
-        >>> scores = torch.tensor([0.0, 1.0, 1.0, 1.0], dtype=torch.float64)
-        >>> result = interval(lambda weights: weights @ scores / weights.sum(dim=1), 4)
+        >>> result = interval(mean_statistic(torch.tensor([0.0, 1.0, 1.0, 1.0])), 4)
         >>> result.value, result.low < 0.75 < result.high
         (0.75, True)
     """
@@ -122,31 +131,17 @@ def interval(statistic: Statistic, n: int, *, draws: int = 1000, seed: int = 0, 
 def difference(
     a: Statistic, b: Statistic, n: int, *, draws: int = 1000, seed: int = 0, level: float = 0.95
 ) -> Interval:
-    """Bootstrap the difference ``a - b`` of two methods scored on the same images.
+    """Bootstrap the difference ``a - b`` of two methods scored on the same images in the same order.
 
-    Both see the same draws, so what is hard about an image counts for both (a paired bootstrap).
-
-    Args:
-        a: Statistic of the first method.
-        b: Statistic of the second method, over the same images in the same order.
-        n: Number of images.
-        draws: Number of resampled data sets.
-        seed: Seed of the draws.
-        level: Share of the draws that the interval holds.
-
-    Returns:
-        The difference at unit weights with its interval; ``excludes_zero`` is the verdict.
-
-    Raises:
-        ValueError: As :func:`interval`.
+    A paired bootstrap: both are scored on the same draws, so that hard images count for both. Arguments and errors are
+    those of :func:`interval`; ``excludes_zero`` of the result is the verdict.
 
     Example:
-        >>> first = torch.tensor([1.0, 1.0, 1.0, 0.0], dtype=torch.float64)
-        >>> mean = lambda hits: (lambda weights: weights @ hits / weights.sum(dim=1))
-        >>> difference(mean(first), mean(first - 0.5), 4)
+        >>> first = torch.tensor([1.0, 1.0, 1.0, 0.0])
+        >>> difference(mean_statistic(first), mean_statistic(first - 0.5), 4)
         Interval(value=0.5, low=0.5, high=0.5, level=0.95)
     """
-    first, second = (interval(each, n, draws=draws, seed=seed, level=level) for each in (a, b))
+    first, second = (interval(statistic, n, draws=draws, seed=seed, level=level) for statistic in (a, b))
     return first.minus(second)
 
 
@@ -174,7 +169,7 @@ def _weight_batches(n: int, draws: int, seed: int) -> Iterator[Tensor]:
         raise ValueError(f"a bootstrap needs at least one image and one draw, got n={n}, draws={draws}")
     rows = max(1, _BATCH_ELEMENTS // n)
     if draws <= rows:
-        yield _kept_batch(n, draws, seed)
+        yield _cached_batch(n, draws, seed)
         return
     generator = torch.Generator().manual_seed(seed)
     for batch in range(math.ceil(draws / rows)):
@@ -182,8 +177,8 @@ def _weight_batches(n: int, draws: int, seed: int) -> Iterator[Tensor]:
 
 
 @lru_cache(maxsize=2)
-def _kept_batch(n: int, draws: int, seed: int) -> Tensor:
-    """The only batch of a small data set, which every method and metric of a run asks for."""
+def _cached_batch(n: int, draws: int, seed: int) -> Tensor:
+    """The only batch of a small data set, cached because every method and metric of a run needs it."""
     return _batch(n, draws, torch.Generator().manual_seed(seed))
 
 
@@ -193,30 +188,21 @@ def _batch(n: int, draws: int, generator: torch.Generator) -> Tensor:
 
 
 Evidence = Mapping[str, Mapping[str, Statistic]]
-"""Statistics of a run by method and metric: ``evidence["cam"]["ap25"]``."""
+"""The statistics of a run by method and metric: ``evidence["cam"]["ap25"]``."""
 
 Measured = Mapping[str, Mapping[str, Interval]]
-"""Their scores with intervals, as :func:`measure` returns them."""
+"""The scores of a run with their intervals, as :func:`measure` returns them."""
 
 
 def measure(
     evidence: Evidence, n: int | Mapping[str, int], *, draws: int = 1000, seed: int = 0
 ) -> dict[str, dict[str, Interval]]:
-    """Score every method with every metric, with 95 % intervals.
+    """Score every method with every metric, with 95 % intervals; NaN where a metric is undefined on the data set.
 
-    Args:
-        evidence: Statistics by method and metric; each maps image weights ``(draws, n)`` to scores ``(draws,)``.
-        n: Number of test images; by metric where metrics are taken over different images.
-        draws: Number of resampled data sets.
-        seed: Seed of the draws.
-
-    Returns:
-        Intervals by method and metric, with the draws behind them; NaN where nothing can be scored. Hand them to
-        :func:`verdicts`.
+    ``n`` is the number of test images, or the number for each metric where they differ.
 
     Example:
-        >>> hits = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64)
-        >>> scores = measure({"cam": {"top1": lambda weights: weights @ hits / weights.sum(dim=1)}}, 4)
+        >>> scores = measure({"cam": {"top1": mean_statistic(torch.tensor([1, 0, 1, 1]))}}, 4)
         >>> scores["cam"]["top1"].value
         0.75
     """

@@ -1,4 +1,4 @@
-"""Labelled boxes as guesses about the one class of an image: the localization error of ILSVRC."""
+"""The localization error of ILSVRC: several guesses, a class with one box each, about the object of an image."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from wsolnb.metrics._checks import check_predictions, check_targets
-from wsolnb.metrics._state import ColumnMetric, image_order, mean_statistic
-from wsolnb.metrics.bootstrap import Statistic
+from wsolnb.metrics._state import ColumnMetric, image_order
+from wsolnb.metrics.bootstrap import Statistic, mean_statistic
 
 
 class GuessLocalizationError(ColumnMetric):
@@ -24,7 +24,6 @@ class GuessLocalizationError(ColumnMetric):
         classes: Number of classes; labels run from 0 to ``classes - 1``.
         k: Number of guesses.
         iou_threshold: Smallest IoU that counts.
-        **kwargs: Passed to ``torchmetrics.Metric``.
 
     Example:
         >>> metric = GuessLocalizationError(classes=3, k=2)
@@ -49,27 +48,23 @@ class GuessLocalizationError(ColumnMetric):
         self.add_column("image_id", torch.int64)
 
     def update(self, predictions: Sequence[Mapping[str, Tensor]], targets: Sequence[Mapping[str, Any]]) -> None:
-        """Add a batch of images, as :meth:`wsolnb.metrics.DetectionAP.update`; every target needs a box.
-
-        Raises:
-            ValueError: As there, and if a target has no box.
-        """
+        """Add a batch of images as :meth:`wsolnb.metrics.DetectionAP.update` takes them; every target needs a box."""
         check_predictions(predictions, len(targets), self.classes)
         self.append("image_id", check_targets(targets, self.classes)["image_id"])
         self.append("wrong", torch.tensor([self._wrong(*pair) for pair in zip(predictions, targets, strict=True)]))
 
     def compute(self) -> Tensor:
-        """Share of images without a right guess, a float64 fraction on the CPU."""
+        """Fraction of images without a right guess, float64 on the CPU."""
         self._wrongs = self.column("wrong")[image_order(self.column("image_id"))].bool().cpu()
         return self._wrongs.double().mean()
 
     def wrongs(self) -> Tensor:
-        """Whether each image is wrong, bool ``(n,)``, images sorted by ``image_id``."""
+        """Whether an image is wrong, bool ``(n,)``, images sorted by ``image_id``."""
         self.compute()
         return self._wrongs
 
     def statistic(self) -> Statistic:
-        """The error as a function of image weights, for :mod:`wsolnb.metrics.bootstrap`."""
+        """The error as a function of image weights, images sorted by ``image_id``."""
         return mean_statistic(self.wrongs())
 
     def _wrong(self, prediction: Mapping[str, Tensor], target: Mapping[str, Any]) -> bool:

@@ -1,8 +1,8 @@
 """Localization of one object class per image: is a box of the map right?
 
-Every number here is one of two kinds, and says which. An *oracle* number (``compute`` of the protocol's metrics, keys
-ending in ``@best``) takes the threshold that is best on the images it is reported on. A *fixed* number (``at``, keys
-such as ``@0.2``) takes a threshold that was chosen elsewhere: ``test.at(validation.best_threshold())``.
+Numbers are of two kinds. An *oracle* number (``compute``, keys ending in ``@best``) is taken at the threshold that is
+best on the very images it is reported on, as in the field's protocol. A *fixed* number (``at``, keys such as ``@0.2``)
+is taken at a threshold chosen on other images: ``test.at(validation.best_threshold())``.
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ import torch
 from torch import Tensor
 
 from wsolnb.boxes import BoxRule
-from wsolnb.metrics._best_iou import Convention
-from wsolnb.metrics._state import ThresholdCounts, mean_of_best, oracle_statistic
+from wsolnb.metrics._best_iou import Convention, ThresholdCounts, mean_of_best, oracle_statistic
 from wsolnb.metrics.bootstrap import Statistic
 
 
 class MaxBoxAccV2(ThresholdCounts):
     """MaxBoxAccV2 of ``clovaai/wsolevaluation``: all contours, IoUs 0.3, 0.5, 0.7, each at its best threshold.
 
-    An image is right at a threshold if any box of its map overlaps any ground-truth box of the image with at least the
-    IoU. The value is the largest accuracy over all thresholds, an oracle, averaged over the three IoUs.
+    An image is right at a threshold if any box of its map overlaps any of its ground-truth boxes with at least the IoU.
+    The value is the accuracy at the best threshold (an oracle), averaged over the IoUs.
 
     Args:
         gt_convention: ``"exclusive"`` or, for the protocol's own files, ``"inclusive"`` far corners.
@@ -57,17 +56,16 @@ class MaxBoxAccV2(ThresholdCounts):
         """Add a batch of images.
 
         Args:
-            maps: Float ``(B, H, W)`` in [0, 1], any device: the map of each image's ground-truth class. They are made
-                uint8 where they live before they leave; uint8 from ``wsolnb.boxes.quantise`` is taken as it is, so that
-                ``Background().submit(metric.update, quantise(maps), boxes)`` sweeps behind the next forward pass.
+            maps: The map of each image's ground-truth class, ``(B, H, W)``, any device: float in [0, 1], or uint8 from
+                ``wsolnb.boxes.quantise``.
             boxes: Ground truth of each image, ``(n_i, 4)`` xyxy in pixels of the map, at least one.
 
         Raises:
-            ValueError: If a map is not finite or leaves [0, 1] (which image), counts differ, a box has negative
+            ValueError: If a map is not finite or leaves [0, 1] (the image is named), counts differ, a box has negative
                 size, or an image has no box.
         """
-        everyone = torch.ones(len(maps), 1, dtype=torch.bool)
-        self.count(maps, boxes, everyone, everyone)
+        members = torch.ones(len(maps), 1, dtype=torch.bool)
+        self.count(maps, boxes, members, members)
 
     def compute(self) -> Tensor:
         """Accuracy at each IoU's best threshold (oracle), averaged over the IoUs: a float64 fraction on the CPU."""
@@ -78,29 +76,21 @@ class MaxBoxAccV2(ThresholdCounts):
         return self.thresholds.clone(), self.accuracy()[0]
 
     def best_thresholds(self) -> tuple[float, ...]:
-        """The best threshold at each IoU, to be handed to :meth:`at` of another split's metric."""
+        """The best threshold at each IoU, for :meth:`at` of another split's metric."""
         return tuple(self.thresholds[self.accuracy()[0].argmax(dim=-1)].tolist())
 
     def at(self, threshold: float | Sequence[float]) -> Tensor:
-        """Accuracy at a fixed threshold (or one per IoU), averaged over the IoUs: a float64 fraction on the CPU.
-
-        Raises:
-            ValueError: If a threshold is not among the metric's, or there is not one per IoU.
-        """
-        each = [threshold] * len(self.iou_thresholds) if isinstance(threshold, int | float) else list(threshold)
-        if len(each) != len(self.iou_thresholds):
-            raise ValueError(f"{len(each)} thresholds for {len(self.iou_thresholds)} IoUs: give one, or one per IoU")
+        """Accuracy at a fixed threshold (or one per IoU) of the metric's, averaged over the IoUs, float64."""
+        per_iou = [threshold] * len(self.iou_thresholds) if isinstance(threshold, int | float) else list(threshold)
+        if len(per_iou) != len(self.iou_thresholds):
+            raise ValueError(f"{len(per_iou)} thresholds for {len(self.iou_thresholds)} IoUs: give one, or one per IoU")
         accuracy = self.accuracy()[0]
-        return torch.stack([accuracy[row, self.index_of(value)] for row, value in enumerate(each)]).mean()
+        return torch.stack([accuracy[row, self.index_of(value)] for row, value in enumerate(per_iou)]).mean()
 
     def statistic(self, threshold: float | None = None) -> Statistic:
-        """The value as a function of image weights, images in the order in which they came.
+        """The value as a function of image weights, at a fixed threshold or, as in :meth:`compute`, each draw's best.
 
-        Args:
-            threshold: A fixed threshold, or None for the best in every draw, as :meth:`compute` takes it.
-
-        Raises:
-            ValueError: If the metric was made without ``per_image=True``.
+        Needs ``per_image=True``.
         """
         return oracle_statistic(self, 0, threshold)
 
@@ -108,13 +98,8 @@ class MaxBoxAccV2(ThresholdCounts):
 class MaxBoxAcc(MaxBoxAccV2):
     """MaxBoxAcc of ``clovaai/wsolevaluation``: the box of the largest contour, one IoU, the best threshold.
 
-    This is GT-known localization at an oracle threshold; :meth:`at` gives it at a fixed one.
-
-    Args:
-        iou_threshold: Smallest IoU that counts.
-        gt_convention: ``"exclusive"`` or, for the protocol's own files, ``"inclusive"`` far corners.
-        rule: Another way from maps to boxes; its threshold, resize and normalisation are not used.
-        **options: ``thresholds``, ``per_image`` and the rest, as for :class:`MaxBoxAccV2`.
+    This is GT-known localization at an oracle threshold; :meth:`at` gives it at a fixed one. ``iou_threshold`` is the
+    smallest IoU that counts; the other arguments are those of :class:`MaxBoxAccV2`.
 
     Example:
         >>> metric = MaxBoxAcc(thresholds=100)
@@ -141,5 +126,5 @@ class MaxBoxAcc(MaxBoxAccV2):
         return self.thresholds.clone(), self.accuracy()[0, 0]
 
     def best_threshold(self) -> float:
-        """The best threshold, to be handed to :meth:`at` of another split's metric."""
+        """The best threshold, for :meth:`at` of another split's metric."""
         return self.best_thresholds()[0]

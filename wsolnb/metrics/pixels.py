@@ -1,4 +1,4 @@
-"""Maps against masks, pixel by pixel: precision, recall and PxAP at all thresholds from streaming histograms."""
+"""Maps against masks, pixel by pixel: precision, recall and PxAP at all thresholds, from running histograms."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ from wsolnb.metrics.bootstrap import Statistic
 class PxAP(ColumnMetric):
     """Pixel average precision of the field's protocol (``evaluation.py`` of ``clovaai/wsolevaluation``).
 
-    Scores of all pixels of all images fall into two histograms, foreground and background, over the bins
-    ``[t0, t1), ... [t_last, 1), [1, 2), [2, 3]``. Precision and recall at each left edge follow from sums of the
-    histograms from above, and ``PxAP = sum over edges, from above, of precision * (increase of recall)``. Images are
-    pooled, so an image counts by its pixels. Memory does not grow with the number of images.
+    The scores of all pixels of all images are counted in two histograms, foreground and background, with the bins
+    ``[t0, t1), ... [t_last, 1), [1, 2), [2, 3]``. Cumulative sums from above give precision and recall at each left
+    edge, and ``PxAP = sum over edges, from above, of precision * (increase of recall)``. Images are pooled: an image
+    counts by its pixels. Memory does not grow with the number of images.
 
     Args:
         thresholds: Number of thresholds, ``i / thresholds`` for i from 0; the protocol's training runs use 1000.
-        per_image: Keep histograms of every image (8 kB each at 1000 thresholds) so that :meth:`statistic` works.
-        **kwargs: Passed to ``torchmetrics.Metric``.
+        per_image: Keep the histograms of every image (8 kB at 1000 thresholds), which :meth:`statistic` needs.
 
     Example:
         >>> metric = PxAP()
@@ -48,7 +47,7 @@ class PxAP(ColumnMetric):
         self.add_state("background", torch.zeros(bins, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("seen", torch.tensor(0), dist_reduce_fx="sum")
         if per_image:
-            self.add_column("each", torch.int32, 2, bins)
+            self.add_column("histograms", torch.int32, 2, bins)
 
     def update(self, maps: Tensor, masks: Tensor, ignore: Tensor | None = None) -> None:
         """Add a batch of images.
@@ -56,27 +55,27 @@ class PxAP(ColumnMetric):
         Args:
             maps: Scores in [0, 1], ``(B, H, W)``, any float type, any device.
             masks: Foreground, bool (or 0 and 1) ``(B, H, W)``.
-            ignore: Pixels that count for nothing unless they are foreground, bool ``(B, H, W)``.
+            ignore: Pixels left out unless they are foreground, bool ``(B, H, W)``.
 
         Raises:
-            ValueError: If a map is not finite or leaves [0, 1] (which image), or sizes or counts differ.
+            ValueError: If a map is not finite or leaves [0, 1] (the image is named), or sizes or counts differ.
         """
         check_maps(maps, seen=int(self.seen))
         truth = _check_masks(maps, masks, "masks")
         side = (~truth).to(torch.uint8)
         if ignore is not None:
-            side += _check_masks(maps, ignore, "ignore regions") & ~truth  # a third histogram, thrown away
+            side += _check_masks(maps, ignore, "ignore regions") & ~truth  # into a third histogram, which is discarded
         scores = maps.detach().to("cpu", torch.promote_types(maps.dtype, torch.float32)).flatten(1).numpy()
         edges = torch.cat([self.thresholds, torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)]).numpy()
         counts = np.zeros((len(maps), 3, len(self.foreground)), np.int32)
         in_threads(_histograms, len(maps), scores, side.flatten(1).cpu().numpy(), edges, counts)
-        each = torch.from_numpy(counts[:, :2])
-        total = each.sum(dim=0).to(self.foreground.device)
+        histograms = torch.from_numpy(counts[:, :2])
+        total = histograms.sum(dim=0).to(self.foreground.device)
         self.foreground += total[0]
         self.background += total[1]
         self.seen += len(maps)
         if self.per_image:
-            self.append("each", each)
+            self.append("histograms", histograms)
 
     def compute(self) -> Tensor:
         """PxAP of all images so far, a float64 fraction on the CPU.
@@ -85,7 +84,7 @@ class PxAP(ColumnMetric):
             ValueError: If there is no foreground pixel.
         """
         self._counts = torch.stack([self.foreground, self.background]).cpu()
-        self._each = self.column("each").cpu() if self.per_image else None
+        self._histograms = self.column("histograms").cpu() if self.per_image else None
         if not bool(self._counts[0].any()):
             raise ValueError("no mask has a foreground pixel: PxAP is undefined")
         return _px_ap(self._counts.double())
@@ -93,7 +92,7 @@ class PxAP(ColumnMetric):
     def curve(self) -> dict[str, Tensor]:
         """Pooled ``precision``, ``recall`` and ``iou`` of the cut ``score >= threshold`` at each ``threshold``.
 
-        Precision is NaN where no pixel is left.
+        Precision is NaN where no pixel reaches the threshold.
         """
         self.compute()
         hits, misses = self._counts.double().flip(1).cumsum(dim=1).flip(1)[:, : len(self.thresholds)]
@@ -106,33 +105,25 @@ class PxAP(ColumnMetric):
         }
 
     def best_threshold(self) -> float:
-        """Threshold with the best pooled IoU of foreground; an oracle, unless it is used on another split."""
+        """The threshold with the best pooled IoU of the foreground; an oracle unless used on another split."""
         curve = self.curve()
         return float(curve["threshold"][curve["iou"].argmax()])
 
     def at(self, threshold: float) -> dict[str, Tensor]:
-        """Precision, recall and IoU at one fixed threshold.
-
-        Raises:
-            ValueError: If the threshold is not among the metric's.
-        """
+        """Precision, recall and IoU at one fixed threshold of the metric's."""
         index = threshold_index(self.thresholds, threshold)
         return {name: values[index] for name, values in self.curve().items()}
 
     def statistic(self) -> Statistic:
-        """PxAP as a function of image weights, images in the order in which they came.
-
-        Raises:
-            ValueError: If the metric was made without ``per_image=True``.
-        """
+        """PxAP as a function of image weights, images in the order in which they came; needs ``per_image=True``."""
         if not self.per_image:
             raise ValueError("PxAP keeps no images: make it with per_image=True to bootstrap it")
         self.compute()
-        each = self._each
-        assert each is not None
+        histograms = self._histograms
+        assert histograms is not None
 
         def pooled(weights: Tensor) -> Tensor:
-            parts = zip(weights.cpu().double().split(512, dim=1), each.split(512), strict=True)
+            parts = zip(weights.cpu().double().split(512, dim=1), histograms.split(512), strict=True)
             return _px_ap(sum(torch.einsum("dn,nsb->dsb", w, part.double()) for w, part in parts))  # type: ignore[arg-type]
 
         return pooled
@@ -150,17 +141,17 @@ def _px_ap(counts: Tensor) -> Tensor:
 def _histograms(
     scores: np.ndarray, side: np.ndarray, edges: np.ndarray, counts: np.ndarray, first: int, last: int
 ) -> None:
-    """Adds scores ``(B, P)`` to ``counts`` ``(B, 3, bins)``: a guess by multiplication, put right against the edges."""
+    """Add scores ``(B, P)`` to ``counts`` ``(B, 3, bins)``: the bin by multiplication, corrected against its edges."""
     steps = len(edges) - 3
     for image in range(first, last):
         for pixel in range(scores.shape[1]):
             score = np.float64(scores[image, pixel])
-            place = int(score * steps)
-            if score < edges[place]:
-                place -= 1
-            elif score >= edges[place + 1]:
-                place += 1
-            counts[image, side[image, pixel], place] += 1
+            index = int(score * steps)
+            if score < edges[index]:
+                index -= 1
+            elif score >= edges[index + 1]:
+                index += 1
+            counts[image, side[image, pixel], index] += 1
 
 
 def _check_masks(maps: Tensor, masks: Tensor, what: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Localization by a point: is the place of the strongest response inside an object? No box threshold is needed."""
+"""Localization by a point: does the strongest response of a map lie inside an object? Needs no box threshold."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from wsolnb.metrics.ranking import Interpolation, Ranking
 
 
 class PointAP(RankedMetric):
-    """Average precision of points (bency2016 Tables 1, 2): each class of each image is scored and points at one place.
+    """Average precision of points (bency2016 Tables 1, 2): one scored point per image and class.
 
-    A prediction is right if the centre of the map's strongest cell lies in a box of its class, or within ``tolerance``
-    pixels of one. An image that shows the class is one positive; pointing beside the object is a false positive there.
-    Pairs of image and class that show the class only as a crowd are left out.
+    A point, the centre of the map's strongest cell, is right if it lies in a box of its class or within ``tolerance``
+    pixels of one, else it is a false positive. Every image that shows the class is one positive; images that show it
+    only as a crowd are ignored.
 
     Args:
         classes: Number of classes.
-        tolerance: Pixels of the image by which every box is widened (Oquab et al. allow 18).
+        tolerance: Pixels by which every box is enlarged on each side (Oquab et al. allow 18).
         interpolation: ``"area"``, ``"voc07"`` or ``"coco"``.
-        **kwargs: Passed to ``torchmetrics.Metric``.
 
     Example:
         >>> metric = PointAP(classes=1)
@@ -54,8 +53,8 @@ class PointAP(RankedMetric):
         """Add a batch of images.
 
         Args:
-            maps: ``(B, C, h, w)`` at any resolution; only the place of each maximum counts (the first in raster order).
-            scores: Scores by which the images of a class are ranked, ``(B, C)``.
+            maps: ``(B, C, h, w)`` at any resolution, of which only the maximum is used (the first in raster order).
+            scores: Class scores that rank the images, ``(B, C)``.
             targets: One per image, as for :meth:`wsolnb.metrics.DetectionAP.update`.
             sizes: Height and width of the images in pixels, ``(B, 2)``.
 
@@ -78,11 +77,11 @@ class PointAP(RankedMetric):
         if truth["true_count"].any():
             image = torch.arange(len(targets)).repeat_interleave(truth["true_count"].cpu())
             label, boxes = truth["true_labels"].cpu(), truth["true_boxes"].cpu().double()
-            at = point[image, label]
-            inside = (at >= boxes[:, :2] - self.tolerance) & (at < boxes[:, 2:] + self.tolerance)
-            judged = torch.where(truth["true_crowd"].cpu().bool(), _CROWD, _BESIDE + inside.all(dim=1).to(torch.uint8))
-            cells = image * self.classes + label
-            verdict.view(-1).scatter_reduce_(0, cells, judged.to(torch.uint8), "amax")
+            box_point = point[image, label]
+            inside = (box_point >= boxes[:, :2] - self.tolerance) & (box_point < boxes[:, 2:] + self.tolerance)
+            codes = torch.where(truth["true_crowd"].cpu().bool(), _CROWD, _OUTSIDE + inside.all(dim=1).to(torch.uint8))
+            # of several boxes of a class the best verdict counts
+            verdict.view(-1).scatter_reduce_(0, image * self.classes + label, codes.to(torch.uint8), "amax")
         self.append("scores", scores)
         self.append("verdict", verdict)
         self.append("image_id", truth["image_id"])
@@ -91,18 +90,10 @@ class PointAP(RankedMetric):
         order = image_order(self.column("image_id"))
         scores, verdict = self.column("scores")[order].cpu(), self.column("verdict")[order].cpu()
         image, klass = (x.flatten() for x in torch.meshgrid(*map(torch.arange, scores.shape), indexing="ij"))
-        there = (verdict >= _BESIDE).flatten()
-        return Ranking.of(
-            scores.double().flatten(),
-            (verdict == _INSIDE).flatten(),
-            (verdict == _CROWD).flatten(),
-            image,
-            klass,
-            image[there],
-            klass[there],
-            images=len(scores),
-            classes=self.classes,
-        )
+        shown = (verdict >= _OUTSIDE).flatten()
+        inside, crowd = (verdict == _INSIDE).flatten(), (verdict == _CROWD).flatten()
+        common = (image, klass, image[shown], klass[shown])
+        return Ranking(scores.double().flatten(), inside, crowd, *common, images=len(scores), classes=self.classes)
 
 
-_CROWD, _BESIDE, _INSIDE = 1, 2, 3
+_CROWD, _OUTSIDE, _INSIDE = 1, 2, 3  # in rising order; 0: the image does not show the class

@@ -1,4 +1,4 @@
-"""Localization together with classification: Top-1 and Top-5 localization, and CorLoc."""
+"""Localization scored together with classification: Top-1 and Top-5 localization error, and CorLoc."""
 
 from __future__ import annotations
 
@@ -8,34 +8,24 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from wsolnb.metrics._best_iou import Convention
+from wsolnb.metrics._best_iou import Convention, ThresholdCounts, oracle_statistic
 from wsolnb.metrics._checks import check_labels
-from wsolnb.metrics._state import ThresholdCounts, oracle_statistic
 from wsolnb.metrics.bootstrap import Statistic
 
 
-def read_maps(maps: Tensor, scores: Tensor, labels: Tensor, reading: Literal["predicted", "true"]) -> Tensor:
-    """The map of one class per image: the best-scored one's, or the ground truth's.
+def select_class_maps(maps: Tensor, scores: Tensor, labels: Tensor, reading: Literal["predicted", "true"]) -> Tensor:
+    """The map ``(B, h, w)`` of one class per image, the predicted or the true one, of maps ``(B, C, h, w)``.
 
-    Papers differ here. For Top-1 the two readings agree, because an image whose predicted class is wrong is wrong
-    anyway. For Top-5 they do not: with ``"predicted"`` one box, the best class's, has to fit; with ``"true"`` the
-    ground-truth class, if among the five, brings its own box.
-
-    Args:
-        maps: ``(B, C, h, w)``.
-        scores: ``(B, C)``.
-        labels: Ground-truth classes, int ``(B,)``.
-        reading: Which map.
-
-    Returns:
-        ``(B, h, w)``.
+    Papers differ in this. Top-1 is the same for both readings, because an image with a wrong prediction is wrong in
+    either. Top-5 is not: with ``"predicted"`` the box of the best class has to fit, with ``"true"`` that of the
+    ground-truth class, if it is among the five. ``scores`` are ``(B, C)``, ``labels`` the true classes, int ``(B,)``.
 
     Raises:
         ValueError: If the reading is unknown, counts differ or a label is out of range.
 
     Example:
         >>> maps = torch.arange(2.0).reshape(1, 2, 1, 1)
-        >>> read_maps(maps, torch.tensor([[0.9, 0.1]]), torch.tensor([1]), "true").item()
+        >>> select_class_maps(maps, torch.tensor([[0.9, 0.1]]), torch.tensor([1]), "true").item()
         1.0
     """
     _check_scores(scores, labels, len(maps), maps.shape[1])
@@ -46,14 +36,14 @@ def read_maps(maps: Tensor, scores: Tensor, labels: Tensor, reading: Literal["pr
 
 
 class TopLocalization(ThresholdCounts):
-    """GT-known localization and Top-k localization error in one pass, oracle and fixed numbers side by side.
+    """GT-known localization and Top-k localization error in one pass, at the oracle and at a fixed threshold.
 
-    An image counts for Top-k if its class is among the k best-scored classes and the box of its map overlaps a
-    ground-truth box. Whose map that is (the reading) is decided by :func:`read_maps`. GT-known asks for the box alone;
-    it means what its name says only for maps of the ground-truth class.
+    An image is right for Top-k if its class is among the k best-scored classes and the box of its map overlaps a
+    ground-truth box; :func:`select_class_maps` selects the map. GT-known ignores the scores; its name is justified only
+    for maps of the ground-truth class.
 
     Args:
-        threshold: A fixed threshold to report beside the oracle, chosen elsewhere; None for the oracle alone.
+        threshold: A fixed threshold, chosen on other images, to report beside the oracle.
         ks: The values of k.
         iou_threshold: Smallest IoU that counts.
         gt_convention: Whether far corners of the ground truth are exclusive or inclusive.
@@ -82,42 +72,38 @@ class TopLocalization(ThresholdCounts):
         if any(k < 1 for k in ks):
             raise ValueError(f"ks must be at least 1, got {tuple(ks)}")
         self.ks = tuple(ks)
+        self.names = ("gt_known", *(f"top{k}_error" for k in ks))
         self.threshold = threshold
         if threshold is not None:
             self.index_of(threshold)
         self.add_state("named", torch.zeros(len(ks), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, maps: Tensor, boxes: Sequence[Tensor], scores: Tensor, labels: Tensor) -> None:
-        """Add a batch of images.
-
-        Args:
-            maps: Float ``(B, H, W)`` in [0, 1], one class's map per image.
-            boxes: Ground truth of each image, ``(n_i, 4)`` xyxy in pixels of the map.
-            scores: Class scores ``(B, C)``.
-            labels: Ground-truth classes, int ``(B,)``.
+        """Add a batch: maps and boxes as for :class:`wsolnb.metrics.MaxBoxAcc`, scores ``(B, C)``, labels ``(B,)``.
 
         Raises:
-            ValueError: As :meth:`wsolnb.metrics.MaxBoxAccV2.update`, and if a label is out of range.
+            ValueError: As for :class:`wsolnb.metrics.MaxBoxAcc`, and if a label is out of range.
         """
         _check_scores(scores, labels, len(maps), None)
-        own = scores.gather(1, labels.to(scores.device).unsqueeze(1))
-        earlier = torch.arange(scores.shape[1], device=scores.device) < labels.to(scores.device).unsqueeze(1)
-        rank = ((scores > own) | ((scores == own) & earlier)).sum(dim=1)
+        column = labels.to(scores.device).unsqueeze(1)
+        score = scores.gather(1, column)
+        earlier = torch.arange(scores.shape[1], device=scores.device) < column  # of tied classes the first ranks higher
+        rank = ((scores > score) | ((scores == score) & earlier)).sum(dim=1)
         named = torch.stack([rank < k for k in self.ks], dim=1).cpu()
-        everyone = torch.ones(len(maps), 1 + len(self.ks), dtype=torch.bool)
-        self.count(maps, boxes, everyone, torch.cat([everyone[:, :1], named], dim=1))
+        members = torch.ones(len(maps), 1 + len(self.ks), dtype=torch.bool)
+        self.count(maps, boxes, members, torch.cat([members[:, :1], named], dim=1))
         self.named += named.sum(dim=0).to(self.named.device)
 
     def compute(self) -> dict[str, Tensor]:
         """All numbers, float64 fractions on the CPU.
 
         Returns:
-            ``gt_known@best`` (accuracy) and ``topk_error@best`` at the threshold that is best for each (oracle); the
-            same with ``@threshold`` if one was given; ``topk_classification_error``.
+            ``gt_known@best`` (an accuracy) and ``topk_error@best``, each at its own best threshold (oracle); the same
+            with ``@threshold`` if one was given; ``topk_classification_error``.
         """
         accuracy = self.collect()[:, 0]
         result = {}
-        for row, name in enumerate(self._names()):
+        for row, name in enumerate(self.names):
             numbers = {"best": accuracy[row].max()}
             if self.threshold is not None:
                 numbers[f"{self.threshold:g}"] = accuracy[row, self.index_of(self.threshold)]
@@ -128,46 +114,36 @@ class TopLocalization(ThresholdCounts):
         return result
 
     def at(self, threshold: float) -> dict[str, Tensor]:
-        """``gt_known`` and ``topk_error`` at a fixed threshold.
-
-        Raises:
-            ValueError: If the threshold is not among the metric's.
-        """
-        pairs = zip(self._names(), self.accuracy()[:, 0, self.index_of(threshold)], strict=True)
+        """``gt_known`` and ``topk_error`` at a fixed threshold of the metric's."""
+        pairs = zip(self.names, self.accuracy()[:, 0, self.index_of(threshold)], strict=True)
         return {name: value if row == 0 else 1 - value for row, (name, value) in enumerate(pairs)}
 
     def best_threshold(self, of: str = "gt_known") -> float:
-        """The best threshold for one of the numbers, to be handed to :meth:`at` of another split's metric."""
+        """The best threshold for one of the numbers, for :meth:`at` of another split's metric."""
         return float(self.thresholds[self.accuracy()[self._row(of), 0].argmax()])
 
     def statistic(self, of: str = "gt_known", threshold: float | None = None) -> Statistic:
-        """One of the numbers as a function of image weights; the best threshold of every draw if none is given.
+        """One of the numbers as a function of image weights, at a fixed threshold or at the best of every draw.
 
-        Raises:
-            ValueError: If there is no such number, or the metric was made without ``per_image=True``.
+        Needs ``per_image=True``.
         """
         row = self._row(of)
         accuracy = oracle_statistic(self, row, threshold)
         return accuracy if row == 0 else lambda weights: 1 - accuracy(weights)
 
-    def _names(self) -> list[str]:
-        return ["gt_known", *(f"top{k}_error" for k in self.ks)]
-
     def _row(self, of: str) -> int:
-        if of not in self._names():
-            raise ValueError(f"no number {of!r}: choose one of {', '.join(self._names())}")
-        return self._names().index(of)
+        if of not in self.names:
+            raise ValueError(f"no number {of!r}: choose one of {', '.join(self.names)}")
+        return self.names.index(of)
 
 
 class CorLoc(ThresholdCounts):
-    """CorLoc: share of the images of a class in which its box is right, averaged over classes.
+    """CorLoc: the fraction of a class's images in which its box is right, averaged over classes.
 
     Args:
         classes: Number of classes.
-        threshold: A fixed threshold to report beside the oracle, chosen elsewhere; None for the oracle alone.
-        iou_threshold: Smallest IoU that counts.
-        gt_convention: Whether far corners of the ground truth are exclusive or inclusive.
-        **options: ``rule``, ``thresholds``, ``per_image`` and the rest, as for :class:`wsolnb.metrics.MaxBoxAcc`.
+        threshold: A fixed threshold, chosen on other images, to report beside the oracle.
+        iou_threshold, gt_convention, **options: As for :class:`TopLocalization`.
 
     Example:
         >>> metric = CorLoc(classes=3, thresholds=10)
@@ -194,15 +170,10 @@ class CorLoc(ThresholdCounts):
             self.index_of(threshold)
 
     def update(self, maps: Tensor, boxes: Sequence[Tensor], labels: Tensor) -> None:
-        """Add a batch of pairs of an image and a class that it shows.
-
-        Args:
-            maps: Float ``(B, H, W)`` in [0, 1]: each pair's map.
-            boxes: The boxes of that class in that image, ``(n_i, 4)`` xyxy in pixels of the map.
-            labels: The classes, int ``(B,)``.
+        """Add a batch of pairs of an image and a class that it shows, each with its map and the class's boxes.
 
         Raises:
-            ValueError: As :meth:`wsolnb.metrics.MaxBoxAccV2.update`, and if a label is out of range.
+            ValueError: As for :class:`wsolnb.metrics.MaxBoxAcc`, and if a label is out of range.
         """
         labels = check_labels(labels, len(maps), self.classes, "labels of this batch").cpu()
         member = torch.nn.functional.one_hot(labels, self.classes).bool()
@@ -223,24 +194,23 @@ class CorLoc(ThresholdCounts):
         return self.per_class(threshold).nanmean()
 
     def best_threshold(self) -> float:
-        """The threshold of ``corloc@best``, to be handed to :meth:`at` of another split's metric."""
+        """The threshold of ``corloc@best``, for :meth:`at` of another split's metric."""
         return float(self.thresholds[self.accuracy()[:, 0].nanmean(dim=0).argmax()])
 
     def statistic(self, threshold: float | None = None) -> Statistic:
-        """CorLoc as a function of the pairs' weights; the best threshold of every draw if none is given.
+        """CorLoc as a function of the pairs' weights, at a fixed threshold or at the best of every draw.
 
-        Raises:
-            ValueError: If the metric was made without ``per_image=True``.
+        Needs ``per_image=True``.
         """
         self.require_images()
-        every = range(self.classes)
-        return lambda weights: self.resampled(every, weights, threshold)[:, :, 0].nanmean(dim=1).amax(dim=-1)
+        classes = range(self.classes)
+        return lambda weights: self.resampled(classes, weights, threshold)[:, :, 0].nanmean(dim=1).amax(dim=-1)
 
 
 def _check_scores(scores: Tensor, labels: Tensor, images: int, classes: int | None) -> None:
     if scores.ndim != 2 or len(scores) != images or classes not in (None, scores.shape[1]):
-        wanted = f"({images}, {'classes' if classes is None else classes})"
-        raise ValueError(f"class scores must have shape {wanted} for {images} maps, got {tuple(scores.shape)}")
+        shape = f"({images}, {'classes' if classes is None else classes})"
+        raise ValueError(f"class scores must have shape {shape} for {images} maps, got {tuple(scores.shape)}")
     if not bool(scores.isfinite().all()):
         image = int((~scores.isfinite()).any(dim=1).nonzero()[0])
         raise ValueError(f"class scores of image {image} of this batch are not finite")

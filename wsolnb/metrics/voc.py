@@ -1,4 +1,4 @@
-"""Average precision as Pascal VOC computes it: every prediction is compared with its best instance only."""
+"""Average precision as Pascal VOC computes it: a prediction is compared with its best-overlapping instance only."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from wsolnb.metrics._checks import check_predictions, check_targets, first_of_each
-from wsolnb.metrics._state import RankedMetric, image_order
+from wsolnb.metrics._checks import check_predictions, check_targets
+from wsolnb.metrics._state import RankedMetric, first_of_each, image_order
 from wsolnb.metrics.ranking import Ranking
 
 
 class VOCAP(RankedMetric):
     """VOC detection AP, 11-point (VOC07) or the exact area (VOC10 and later).
 
-    A prediction belongs to the instance of its class that it overlaps most. If their IoU reaches the threshold it is
-    right, unless a better-scored prediction holds that instance: then it is wrong, even where another instance is free
-    (COCO would give it that one). If the instance is difficult (``crowd`` in the targets) the prediction is ignored.
+    A prediction belongs to the instance of its class that it overlaps most. If their IoU reaches the threshold, it is
+    right, unless a better-scored prediction already has that instance: then it is wrong, even if another one (which
+    COCO would assign to it) is free. If it is difficult (``crowd`` in the targets), the prediction is ignored.
 
-    The devkit's inclusive pixel coordinates give the same IoU as this package's exclusive far corners.
+    This package's exclusive far corners give the same IoU as the devkit's inclusive pixel coordinates.
 
     Args:
         classes: Number of classes.
         iou_threshold: Smallest IoU that counts, above 0.
         interpolation: ``"area"`` or ``"voc07"``.
-        **kwargs: Passed to ``torchmetrics.Metric``.
 
     Example:
         >>> metric = VOCAP(classes=1)
@@ -62,20 +61,16 @@ class VOCAP(RankedMetric):
         self.add_column("image_id", torch.int64)
 
     def update(self, predictions: Sequence[Mapping[str, Tensor]], targets: Sequence[Mapping[str, Any]]) -> None:
-        """Add a batch of images, as :meth:`wsolnb.metrics.DetectionAP.update`.
-
-        Raises:
-            ValueError: As there.
-        """
+        """Add a batch of images; arguments and errors are those of :meth:`wsolnb.metrics.DetectionAP.update`."""
         predicted = check_predictions(predictions, len(targets), self.classes)
         true = check_targets(targets, self.classes)
         if not targets:
             return
-        judged = [self._judge(*pair) for pair in zip(predictions, targets, strict=True)]
+        matched = [self._match(*pair) for pair in zip(predictions, targets, strict=True)]
         self.append("image_id", true["image_id"])
         self.append("count", predicted["predicted_count"])
         names = ("labels", "scores", "verdict", "instance", "positives")
-        for name, rows in zip(names, zip(*judged, strict=True), strict=True):
+        for name, rows in zip(names, zip(*matched, strict=True), strict=True):
             self.append(name, torch.cat(rows) if name != "positives" else torch.stack(rows))
 
     def _rank(self) -> Ranking:
@@ -85,29 +80,18 @@ class VOCAP(RankedMetric):
         order = torch.argsort(image, stable=True)
         order = order[torch.argsort(scores[order], descending=True, stable=True)]
         key = (image * (int(rows["instance"].max()) + 1 if len(image) else 1) + rows["instance"])[order]
-        again = torch.ones_like(key, dtype=torch.bool)
-        again[first_of_each(key)] = False
-        hit = rows["verdict"][order] == _HIT
-        shown = rows["positives"].new_empty(rows["positives"].shape)
-        shown[rank] = rows["positives"]
-        pairs = torch.stack(torch.meshgrid(*map(torch.arange, shown.shape), indexing="ij"), dim=-1).flatten(0, 1)
-        positive_image, positive_class = pairs.repeat_interleave(shown.flatten(), dim=0).unbind(1)
-        return Ranking.of(
-            scores[order],
-            hit & ~again,
-            rows["verdict"][order] == _IGNORED,
-            image[order],
-            rows["labels"][order],
-            positive_image,
-            positive_class,
-            images=len(rank),
-            classes=self.classes,
-        )
+        repeated = torch.ones_like(key, dtype=torch.bool)
+        repeated[first_of_each(key)] = False
+        hit, ignored = (rows["verdict"][order] == verdict for verdict in (_HIT, _IGNORED))
+        positives = torch.empty_like(rows["positives"])
+        positives[rank] = rows["positives"]
+        pairs = torch.stack(torch.meshgrid(*map(torch.arange, positives.shape), indexing="ij"), dim=-1).flatten(0, 1)
+        positive = pairs.repeat_interleave(positives.flatten(), dim=0).unbind(1)
+        common = (image[order], rows["labels"][order], *positive)
+        return Ranking(scores[order], hit & ~repeated, ignored, *common, images=len(rank), classes=self.classes)
 
-    def _judge(
-        self, prediction: Mapping[str, Tensor], target: Mapping[str, Any]
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Labels, scores, verdicts and best instances of an image's predictions; its positives per class."""
+    def _match(self, prediction: Mapping[str, Tensor], target: Mapping[str, Any]) -> tuple[Tensor, ...]:
+        """Labels, scores, verdicts and best instances of an image's predictions; the image's positives per class."""
         labels, truth = torch.as_tensor(prediction["labels"]).long(), torch.as_tensor(target["labels"]).long()
         crowd = torch.as_tensor(target.get("crowd", torch.zeros(len(truth)))).bool()
         positives = torch.bincount(truth[~crowd], minlength=self.classes)
@@ -119,7 +103,7 @@ class VOCAP(RankedMetric):
         overlap = overlap.masked_fill(labels.unsqueeze(1) != truth.unsqueeze(0), -1.0)
         best, instance = overlap.max(dim=1)
         verdict = torch.where(crowd[instance], _IGNORED, _HIT).where(best >= self.iou_threshold, _MISS)
-        # only hits can claim an instance; all others get a place of their own
+        # only hits claim an instance; every other prediction gets a number of its own
         instance = torch.where(verdict == _HIT, instance, len(truth) + torch.arange(len(labels), device=labels.device))
         return labels, scores, verdict, instance, positives
 

@@ -1,1 +1,1 @@
-"""Backbones, and the classifier from whose head a class activation map is read."""
+"""Backbones, the classifier from whose linear layer class activation maps are read, weights, and the cost of a pass."""

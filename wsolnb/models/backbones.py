@@ -1,32 +1,33 @@
-"""Backbones cut into named stages: from an image to the feature map that a localization method reads.
+"""Backbones split into named stages: from an image to the feature map that a localization method reads.
 
-Every network is torchvision's own, timm's (see `wsolnb.models.variants`) or the tiny one for the drawn world, without
-its pooling and classifier:
+The networks are torchvision's or timm's without their pooling and classifier, some with the tails that papers give them
+for larger maps, and a tiny one for the drawn world:
 
     image (B, 3, H, W) in [0, 1] -> stage 1 -> ... -> stage n -> features (B, D, h, w)
 
 Normalisation is part of the backbone, because it belongs to the weights. A paper that reads or changes an inner stage
-names it: `net.stages["layer3"]`.
+does so by name: `net.stages["layer3"]`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from functools import partial
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
-from wsolnb.models.variants import VARIANTS
-from wsolnb.models.weights import load_into
+from wsolnb.models.weights import SUFFIXES, load_into
 
 Convention = Literal["torchvision", "tensorflow", "caffe"]
 Stages = dict[str, nn.Sequential]
 
-# Scale and shift of an RGB image in [0, 1], and whether the network was trained on BGR.
+# Mean and deviation of an RGB image in [0, 1], and whether the network was trained on BGR.
 _INPUTS: dict[str, tuple[tuple[float, ...], tuple[float, ...], bool]] = {
     "torchvision": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), False),
     "tensorflow": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), False),
@@ -39,15 +40,14 @@ class Backbone(nn.Module):
 
     Args:
         name: The network's name.
-        stages: Named stages, first to last. Each takes what the one before it gives.
-        mean: Mean of an input channel in [0, 1], subtracted first.
-        std: What the result is divided by.
+        stages: Named stages, first to last; each takes the output of the one before.
+        mean, std: Mean and deviation of the input channels, of images in [0, 1].
         bgr: Whether the channels are reversed first.
         freeze_norm: Keep the running statistics of batch normalisation as loaded, also in training mode.
 
     Attributes:
-        channels: Channels `D` that every stage gives.
-        strides: Image pixels per cell of every stage.
+        channels: Channels `D` of the output of every stage.
+        strides: Image pixels per cell of the output of every stage.
 
     Example:
         >>> net = backbone("tiny")
@@ -86,7 +86,7 @@ class Backbone(nn.Module):
         return list(self.strides.values())[-1]
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Turn RGB images in [0, 1], `(B, 3, H, W)`, into what the weights were trained on."""
+        """RGB images in [0, 1], `(B, 3, H, W)`, normalised as those that the weights were trained on."""
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
             raise ValueError(
                 f"{self.name} takes float images (B, 3, H, W) in [0, 1], got {images.dtype} {tuple(images.shape)}"
@@ -94,27 +94,23 @@ class Backbone(nn.Module):
         return ((images.flip(1) if self.bgr else images) - self.mean) / self.std
 
     def stage_features(self, images: Tensor, *names: str) -> dict[str, Tensor]:
-        """Feature maps after the named stages (all stages if none is named), in the network's order.
-
-        Args:
-            images: RGB in [0, 1], float `(B, 3, H, W)`.
-            names: Stages to keep. Nothing behind the last of them is computed.
+        """Feature maps after the named stages (by default all), in the network's order; later stages are not computed.
 
         Raises:
             ValueError: If the network has no stage of that name.
         """
         if unknown := [n for n in names if n not in self.stages]:
             raise ValueError(f"{self.name} has no stage {unknown[0]!r}; its stages are {', '.join(self.stages)}")
-        wanted = set(names or self.stages)
+        requested = set(names or self.stages)
         features = self.normalise(images)
-        kept: dict[str, Tensor] = {}
+        result: dict[str, Tensor] = {}
         for name, stage in self.stages.items():
-            if wanted == kept.keys():
+            if requested == result.keys():
                 break
             features = stage(features)
-            if name in wanted:
-                kept[name] = features
-        return kept
+            if name in requested:
+                result[name] = features
+        return result
 
     def forward(self, images: Tensor) -> Tensor:
         """Features `(B, D, h, w)` of RGB images in [0, 1], `(B, 3, H, W)`."""
@@ -136,10 +132,10 @@ class Backbone(nn.Module):
     def _probe(self) -> tuple[dict[str, int], dict[str, int]]:
         was_training, side = self.training, 128
         self.eval()
-        found = self.stage_features(torch.zeros(1, 3, side, side))
+        features = self.stage_features(torch.zeros(1, 3, side, side))
         self.train(was_training)
-        strides = {n: 2 ** round(math.log2(side / f.shape[2])) for n, f in found.items()}
-        return {n: f.shape[1] for n, f in found.items()}, strides
+        strides = {n: 2 ** round(math.log2(side / f.shape[2])) for n, f in features.items()}
+        return {n: f.shape[1] for n, f in features.items()}, strides
 
 
 def backbone(
@@ -150,24 +146,24 @@ def backbone(
     convention: Convention = "torchvision",
     freeze_norm: bool = False,
 ) -> Backbone:
-    """Build a backbone, cut before its pooling, with features at the asked stride.
+    """Build a backbone, cut before its pooling, with features at the requested stride.
 
-    A stride of half the network's own is reached as in the field's evaluation code: the last down-sampling
-    convolutions get stride 1, the last pooling is left out (VGG16 without `pool5`).
+    Half the network's native stride is reached as in the field's evaluation code: the last down-sampling convolutions
+    get stride 1, the last pooling is left out (VGG16 without `pool5`).
 
     Args:
         name: One of `BACKBONES`.
-        weights: None (random), a name of torchvision's (`IMAGENET1K_V1`, `DEFAULT`) or, for its networks, of timm's,
-            or the path of a `.safetensors`, `.pth` or `.pt` file with that library's keys.
-        stride: Image pixels per cell: the network's own (None), 32 or 16 (tiny: 8 or 16).
-        convention: What the weights expect. `torchvision`: ImageNet mean and deviation. `tensorflow`: RGB in
+        weights: None (random), a name that torchvision (`IMAGENET1K_V1`, `DEFAULT`) or timm has for its network's
+            weights, or the path of a `.safetensors`, `.pth` or `.pt` file with that library's keys.
+        stride: Image pixels per cell: native (None), 32 or 16 (tiny: 8 or 16).
+        convention: Input that the weights expect. `torchvision`: ImageNet mean and deviation. `tensorflow`: RGB in
             [-1, 1], stride-2 3x3 convolutions padded right and below only ("SAME"). `caffe`: BGR, 0 to 255, minus
             (104, 117, 123).
         freeze_norm: Keep the running statistics of batch normalisation, for weights with folded statistics and
             for small training sets.
 
     Raises:
-        ValueError: For an unknown name, stride or convention, and for weights that do not fit (keys named).
+        ValueError: For an unknown name, stride or convention, or weights that do not fit (the keys are named).
         FileNotFoundError: If `weights` is a path without a file.
 
     Example:
@@ -186,14 +182,14 @@ def backbone(
     mean, std, bgr = _INPUTS[convention]
     if name.startswith(("googlenet", "inception")):  # torchvision's own undo ImageNet's mean and deviation
         mean, std, bgr = _INPUTS["tensorflow"]
-    own, build = _BUILDERS[name]
-    allowed = (own, own // 2) if own == 32 else (own, own * 2)
+    native, build = _BUILDERS[name]
+    allowed = (native, native // 2) if native == 32 else (native, native * 2)
     if stride not in (None, *allowed):
         raise ValueError(f"{name} comes at stride {allowed[0]} or {allowed[1]}, not {stride}")
     stages = build(weights)
-    if stride == own // 2:
+    if stride == native // 2:
         _undo_last_stride(stages)
-    elif stride == own * 2:
+    elif stride == native * 2:
         last = next(reversed(stages))
         stages[last].append(nn.MaxPool2d(3, 2, padding=1))
     if convention == "tensorflow":
@@ -224,32 +220,25 @@ def _pad_like_tensorflow(stages: Stages) -> None:
                     setattr(parent, key, nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), child))
 
 
-def _torchvision(name: str, weights: str | None, heads: tuple[str, ...], **options: object) -> Any:
+def _torchvision(name: str, weights: str | None, heads: tuple[str, ...], **options: bool) -> Any:
     net: nn.Module = torchvision.models.get_model(name, weights=None, **options)
     load_into(net, name, weights, heads)
     return net
 
 
-def _resnet(name: str) -> Callable[[str | None], Stages]:
-    def build(weights: str | None) -> Stages:
-        net = _torchvision(name, weights, ("fc.",))
-        stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
-        return {"stem": stem, **{f"layer{i}": getattr(net, f"layer{i}") for i in (1, 2, 3, 4)}}
-
-    return build
+def _resnet(name: str, weights: str | None) -> Stages:
+    net = _torchvision(name, weights, ("fc.",))
+    return _with_stem(net, nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool))
 
 
-def _features(
-    name: str, ends: tuple[int, ...], heads: tuple[str, ...], **options: object
-) -> Callable[[str | None], Stages]:
-    """Cut a network whose `features` are one chain; block `i` ends before layer `ends[i]`."""
+def _with_stem(net: Any, stem: nn.Sequential) -> Stages:
+    return {"stem": stem, **{f"layer{i}": getattr(net, f"layer{i}") for i in (1, 2, 3, 4)}}
 
-    def build(weights: str | None) -> Stages:
-        layers = _torchvision(name, weights, heads, **options).features
-        starts = (0, *ends[:-1])
-        return {f"block{i}": layers[a:b] for i, (a, b) in enumerate(zip(starts, ends, strict=True), start=1)}
 
-    return build
+def _features(name: str, ends: tuple[int, ...], weights: str | None) -> Stages:
+    """Split a network whose `features` are one chain; block `i` ends before layer `ends[i]`."""
+    layers = _torchvision(name, weights, ("classifier.",)).features
+    return {f"block{i}": layers[a:b] for i, (a, b) in enumerate(pairwise((0, *ends)), start=1)}
 
 
 def _googlenet(weights: str | None) -> Stages:
@@ -262,27 +251,68 @@ def _googlenet(weights: str | None) -> Stages:
     }
 
 
+def _vgg16_gap(weights: str | None) -> Stages:
+    """VGG16 with a convolution 512 -> 1024 in place of its last pooling and dense layers (bae2020 Sec. 4.1)."""
+    return _features("vgg16", (5, 10, 17, 24, 30), weights) | {"conv6": _conv_relu(512, 1024)}
+
+
+def _googlenet_gap(weights: str | None) -> Stages:
+    """GoogLeNet with two convolutions in place of its last pooling and inception block (bae2020 Sec. 4.1)."""
+    stages = _googlenet(weights)
+    del stages["inception5"]
+    return stages | {"conv5": nn.Sequential(*_conv_relu(832, 1024), *_conv_relu(1024, 1024))}
+
+
+def _inception_v3(weights: str | None) -> Stages:
+    """Inception v3 up to `Mixed_6e`, split at kou2021's heads (Sec. 4.1): maps of 12x12 cells for 224 pixels."""
+    options = {"aux_logits": False, "init_weights": weights is None}
+    net = _torchvision("inception_v3", weights, ("fc.", "AuxLogits."), **options)
+    stem = [name for name, _ in net.named_children()][:7]  # up to the second pooling
+    stages: dict[str, Sequence[str]] = {"stem": stem, "Mixed_5d": ("Mixed_5b", "Mixed_5c", "Mixed_5d")}
+    stages |= {"Mixed_6b": ("Mixed_6a", "Mixed_6b"), "Mixed_6e": ("Mixed_6c", "Mixed_6d", "Mixed_6e")}
+    return {name: nn.Sequential(*(getattr(net, part) for part in parts)) for name, parts in stages.items()}
+
+
+def _resnet50_se(weights: str | None) -> Stages:
+    """ResNet-50 with a squeeze-and-excitation block in every residual block: timm's `seresnet50`."""
+    net = _timm("seresnet50", weights, ("fc.",))
+    return _with_stem(net, nn.Sequential(net.conv1, net.bn1, net.act1, net.maxpool))
+
+
+def _mobilenet_v1(weights: str | None) -> Stages:
+    """MobileNetV1, width 1: timm's `mobilenetv1_100`."""
+    net = _timm("mobilenetv1_100", weights, ("classifier.",))
+    stem = nn.Sequential(net.conv_stem, net.bn1)
+    return {"stem": stem, **{f"block{i}": block for i, block in enumerate(net.blocks, start=1)}}
+
+
+def _timm(name: str, weights: str | None, heads: tuple[str, ...]) -> Any:
+    import timm  # takes half a second, which the other backbones are spared
+
+    net = timm.create_model(name, pretrained=False)
+    if weights is None or weights.endswith(SUFFIXES) or "/" in weights:
+        load_into(net, name, weights, heads)
+        return net
+    names = [tagged.partition(".")[2] for tagged in timm.list_pretrained(name)]
+    if weights not in names:
+        raise ValueError(f"{name} has no weights {weights!r}; known: {', '.join(names)}, or a file")
+    return timm.create_model(f"{name}.{weights}", pretrained=True)
+
+
 def _tiny(weights: str | None) -> Stages:
-    """Six 3x3 convolutions in three blocks, 0.2 million weights: enough for the drawn world."""
-    widths = (3, 24, 48, 96)
+    """Six 3x3 convolutions in three blocks with 0.2 million weights, enough for the drawn world."""
     stages = {
-        f"block{i}": nn.Sequential(
-            *_conv_norm_relu(widths[i - 1], widths[i], stride=2),
-            *_conv_norm_relu(widths[i], widths[i], stride=1),
-        )
-        for i in (1, 2, 3)
+        f"block{i}": nn.Sequential(*_conv_norm_relu(a, b, stride=2), *_conv_norm_relu(b, b, stride=1))
+        for i, (a, b) in enumerate(pairwise((3, 24, 48, 96)), start=1)
     }
     load_into(nn.ModuleDict(stages), "tiny", weights, ())
     return stages
 
 
 def _tiny_gap(weights: str | None) -> Stages:
-    """The tiny network with a plain last convolution, without normalisation, as bae2020's networks end."""
+    """The tiny network with a last convolution without normalisation, as in bae2020's networks."""
     stages = _tiny(None)
-    last = nn.Conv2d(96, 96, 3, padding=1)
-    nn.init.kaiming_normal_(last.weight, nonlinearity="relu")
-    nn.init.zeros_(last.bias)  # type: ignore[arg-type]
-    stages["block3"] = nn.Sequential(*stages["block3"][:3], last, nn.ReLU(inplace=True))
+    stages["block3"] = nn.Sequential(*stages["block3"][:3], *_conv_relu(96, 96, "fan_in"))
     load_into(nn.ModuleDict(stages), "tiny_gap", weights, ())
     return stages
 
@@ -293,15 +323,28 @@ def _conv_norm_relu(inputs: int, outputs: int, *, stride: int) -> tuple[nn.Modul
     return conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
 
 
+def _conv_relu(inputs: int, outputs: int, mode: Literal["fan_in", "fan_out"] = "fan_out") -> nn.Sequential:
+    conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+    nn.init.kaiming_normal_(conv.weight, mode=mode, nonlinearity="relu")
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+    return nn.Sequential(conv, nn.ReLU(inplace=True))
+
+
 _BUILDERS: dict[str, tuple[int, Callable[[str | None], Stages]]] = {
     "tiny": (8, _tiny),
     "tiny_gap": (8, _tiny_gap),
-    "resnet18": (32, _resnet("resnet18")),
-    "resnet50": (32, _resnet("resnet50")),
-    "mobilenet_v2": (32, _features("mobilenet_v2", (2, 4, 7, 14, 19), ("classifier.",))),
-    "vgg16": (32, _features("vgg16", (5, 10, 17, 24, 31), ("classifier.",))),
+    "resnet18": (32, partial(_resnet, "resnet18")),
+    "resnet50": (32, partial(_resnet, "resnet50")),
+    "mobilenet_v2": (32, partial(_features, "mobilenet_v2", (2, 4, 7, 14, 19))),
+    "vgg16": (32, partial(_features, "vgg16", (5, 10, 17, 24, 31))),
     "googlenet": (32, _googlenet),
-    "squeezenet1_0": (16, _features("squeezenet1_0", (2, 6, 11, 13), ("classifier.",))),
-    **VARIANTS,
+    "squeezenet1_0": (16, partial(_features, "squeezenet1_0", (2, 6, 11, 13))),
+    "alexnet": (32, partial(_features, "alexnet", (3, 6, 8, 10, 13))),  # as in bency2016 Sec. 3.3
+    "vgg16_gap": (16, _vgg16_gap),
+    "googlenet_gap": (16, _googlenet_gap),
+    "inception_v3": (16, _inception_v3),
+    "resnet50_se": (32, _resnet50_se),
+    "mobilenet_v1": (32, _mobilenet_v1),
 }
+"""The native stride of each network, and the function that builds its stages from the name or file of its weights."""
 BACKBONES = tuple(_BUILDERS)

@@ -1,7 +1,9 @@
-"""From a feature map to one number per channel: average, maximum, and the thresholded average between them.
+"""Class activation maps: a classifier with global pooling and one linear layer, and the maps read from that layer.
 
-A pooling takes features `(B, D, h, w)` and gives `(B, D)`, for any backbone and any head. Which one a classifier was
-trained with decides how its weights compare between channels, and so what its class activation maps show.
+    image -> backbone -> features (B, D, h, w) -> global pooling (B, D) -> linear layer (B, C)
+                         features (B, D, h, w) -> linear layer at every cell -> maps (B, C, h, w)
+
+The pooling used in training decides how the weights of different channels compare, and so what the maps show.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from wsolnb.models.backbones import Backbone, backbone
 class GlobalAveragePooling(nn.Module):
     """Mean over all cells: `p_c = 1/(h·w) · sum_ij F_c(i, j)` (bae2020 Eq. 1).
 
-    A channel that is active in few cells gives a small number, however strong it is there.
+    A channel that is active in few cells gets a small value, however strong its activation.
 
     Example:
         >>> GlobalAveragePooling()(torch.tensor([[[[0.0, 0.0, 3.0]]]]))
@@ -32,7 +34,7 @@ class GlobalAveragePooling(nn.Module):
 
 
 class GlobalMaxPooling(nn.Module):
-    """The strongest cell: `p_c = max_ij F_c(i, j)`; only that cell learns.
+    """Maximum over all cells: `p_c = max_ij F_c(i, j)`; only that cell gets a gradient.
 
     Example:
         >>> GlobalMaxPooling()(torch.tensor([[[[0.0, 2.0, 3.0]]]]))
@@ -47,16 +49,15 @@ class GlobalMaxPooling(nn.Module):
 class Classifier(nn.Module):
     """Backbone, global pooling, linear layer: `f(x) = W · pool_ij ψ(x)_ij + b` (barz2022 Eq. 2, bae2020 Eq. 1).
 
-    Because the layer is linear, `W` and `b` can be applied to every cell instead (barz2022 Eq. 3, bae2020 Eq. 2): that
-    is what class activation maps read. What is done with the output (softmax, L2 normalisation) belongs to the loss.
+    Because the layer is linear, `W` and `b` can be applied to every cell instead (barz2022 Eq. 3, bae2020 Eq. 2), which
+    gives the class activation maps. Softmax or L2 normalisation of the output belongs to the loss.
 
     Args:
-        backbone: Gives features `(B, D, h, w)`.
+        backbone: From images to features `(B, D, h, w)`.
         outputs: Number of outputs: classes `C`, or dimensions `E` of the class embeddings.
-        pool: From features to `(B, D)`, see `wsolnb.models.cam`; by default their average.
+        pool: From features to `(B, D)`; by default their average.
 
     Example:
-        >>> import torch
         >>> net = Classifier(backbone("tiny"), outputs=12)
         >>> net(torch.rand(2, 3, 64, 96)).shape
         torch.Size([2, 12])
@@ -88,16 +89,10 @@ class Classifier(nn.Module):
 
 
 def classifier(name: str, outputs: int, *, seed: int = 0, pool: nn.Module | None = None, **options: Any) -> Classifier:
-    """Build a classifier on a backbone by name, with the same random weights for the same seed.
+    """Build a classifier on a backbone by name; the same seed gives the same random weights.
 
-    The global random state is left as it was.
-
-    Args:
-        name: One of `wsolnb.models.backbones.BACKBONES`.
-        outputs: Number of outputs.
-        seed: Of the random weights.
-        pool: As for `Classifier`.
-        **options: As for `wsolnb.models.backbones.backbone`.
+    The global random state does not change. `pool` is as for `Classifier`; the options are those of
+    `wsolnb.models.backbones.backbone`.
 
     Example:
         >>> classifier("tiny", 12, stride=16).head
@@ -111,14 +106,9 @@ def classifier(name: str, outputs: int, *, seed: int = 0, pool: nn.Module | None
 def new_head(
     backbone: Backbone, outputs: int, *, seed: int = 0, pool: nn.Module | None = None, freeze: bool = False
 ) -> Classifier:
-    """Put a new head on a copy of a backbone that has learned elsewhere.
+    """Put a new head with `outputs` outputs and random weights on a copy of a trained backbone.
 
-    Args:
-        backbone: Is copied and stays as it is.
-        outputs: Number of outputs.
-        seed: Of the head's random weights.
-        pool: As for `Classifier`.
-        freeze: Only the head will learn; the backbone keeps its weights and the statistics of its normalisation.
+    With `freeze`, only the head is trained; the backbone keeps its weights and the statistics of its normalisation.
 
     Example:
         >>> start = backbone("tiny")
@@ -136,17 +126,14 @@ def new_head(
 
 
 def class_activation_maps(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Class activation maps `m_ijc = W_c · ψ(x)_ij + b_c` (barz2022 Eq. 4).
+    """Class activation maps `m_ijc = W_c · ψ(x)_ij + b_c`, `(B, C, h, w)` (barz2022 Eq. 4).
 
-    Their mean over the cells is the classifier's output, because pooling and head are linear.
+    With average pooling, their mean over the cells is the classifier's output.
 
     Args:
         features: `ψ(x)`, float `(B, D, h, w)`.
         weight: `W`, `(C, D)`.
         bias: `b`, `(C,)`; None leaves it out, as some public code does.
-
-    Returns:
-        Maps `(B, C, h, w)`.
 
     Raises:
         ValueError: If channels and weights do not match.

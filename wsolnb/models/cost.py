@@ -1,4 +1,4 @@
-"""What a forward pass costs, counted instead of timed, so that the number is the same on every machine."""
+"""The cost of a forward pass, counted instead of timed: the same number on every machine."""
 
 from __future__ import annotations
 
@@ -14,13 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def multiply_adds(function: Callable[..., Any], *arguments: Any) -> int:
-    """Multiplications with an addition in the convolutions and matrix products of one call.
+    """Multiply-adds in the convolutions and matrix products of one call `function(*arguments)` without gradients.
 
-    Normalisation, activations and resizing are not counted. No gradient is computed.
-
-    Args:
-        function: A module or anything that calls some.
-        *arguments: What it is called with.
+    Normalisation, activations and resizing are not counted.
 
     Example:
         >>> multiply_adds(torch.nn.Conv2d(3, 8, 3, padding=1), torch.rand(1, 3, 10, 20))  # 3·8·9 for each of 200 cells
@@ -33,44 +29,40 @@ def multiply_adds(function: Callable[..., Any], *arguments: Any) -> int:
 
 
 def tensor_memory(function: Callable[..., Any], *arguments: Any) -> int:
-    """The most bytes of tensors that are alive at once while a call runs: those it makes, not weights and arguments.
+    """Peak bytes of the tensors that one call `function(*arguments)` creates, without gradients.
 
-    Memory that libraries take inside of an operation is not counted.
-
-    Args:
-        function: A module or anything that calls some.
-        *arguments: What it is called with.
+    Weights, arguments, and memory that libraries allocate inside an operation are not counted.
 
     Example:
-        >>> tensor_memory(lambda x: (x + 1).relu().sum(), torch.rand(10, 20))  # two tensors of 200 numbers at once
+        >>> tensor_memory(lambda x: (x + 1).relu().sum(), torch.rand(10, 20))  # two tensors of 200 numbers
         1600
     """
-    counter = _Alive()
+    counter = _LiveStorage()
     with counter, torch.no_grad():
         function(*arguments)
-    return counter.most
+    return counter.peak
 
 
-class _Alive(TorchDispatchMode):
-    """Counts the storages that operations give back, until they are freed."""
+class _LiveStorage(TorchDispatchMode):
+    """Bytes of the storages that operations return, until they are freed."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = self.most = 0
-        self.seen: set[int] = set()
+        self.bytes = self.peak = 0
+        self.keys: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        known = {each.untyped_storage()._cdata for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)}
+        inputs = {leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor) and (key := tensor.untyped_storage()._cdata) not in self.seen | known:
+            if isinstance(tensor, Tensor) and (key := tensor.untyped_storage()._cdata) not in self.keys | inputs:
                 storage = tensor.untyped_storage()
-                self.seen.add(key)
-                self.now += storage.nbytes()
-                self.most = max(self.most, self.now)
+                self.keys.add(key)
+                self.bytes += storage.nbytes()
+                self.peak = max(self.peak, self.bytes)
                 finalize(storage, self._free, key, storage.nbytes())
         return result
 
     def _free(self, key: int, size: int) -> None:
-        self.seen.discard(key)
-        self.now -= size
+        self.keys.discard(key)
+        self.bytes -= size

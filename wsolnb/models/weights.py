@@ -1,4 +1,4 @@
-"""Weights from a name or a file into a network, with errors that say which keys do not fit."""
+"""Load weights by name or from a file into a network, with errors that name the keys that do not fit."""
 
 from __future__ import annotations
 
@@ -16,11 +16,9 @@ SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read a state dictionary from a file, without running any code in it.
+    """Read a state dictionary from a `.safetensors`, `.pth` or `.pt` file, without running any code in it.
 
-    Args:
-        path: `.safetensors`, or `.pth`/`.pt` as `torch.save` writes them (read with `weights_only=True`); a
-            dictionary that holds the weights under `state_dict` or `model` is opened.
+    Files of `torch.save` are read with `weights_only=True`; the weights may stand under a key `state_dict` or `model`.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -44,7 +42,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         state = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as weights: {error}") from error
-    except Exception as error:  # the unpickler's own class, which differs between versions of torch
+    except Exception as error:  # the unpickler's error class differs between versions of torch
         raise ValueError(f"{path} holds more than tensors and was not loaded: {error}") from error
     for key in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
@@ -55,13 +53,13 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_into(net: nn.Module, name: str, weights: str | None, heads: tuple[str, ...]) -> None:
-    """Load weights into a network whose classifier is not needed.
+    """Load weights into a network in place, but for its classifier.
 
     Args:
-        net: The network, changed in place.
-        name: Its name, as torchvision knows it and as errors say it.
-        weights: None (keep what is there), one of torchvision's names, or a file's path.
-        heads: Prefixes of keys that may be missing, left over or of another shape: the classifier's.
+        net: The network.
+        name: Its name in torchvision and in errors.
+        weights: None (the network stays as it is), one of torchvision's names, or a file's path.
+        heads: Prefixes of the classifier's keys, which may be missing, left over or of another shape.
 
     Raises:
         ValueError: If torchvision has no weights of that name, or keys or shapes do not fit (the first are named).
@@ -71,43 +69,39 @@ def load_into(net: nn.Module, name: str, weights: str | None, heads: tuple[str, 
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     torch.save(nn.Linear(4, 3).state_dict(), Path(folder) / "net.pth")
-        ...     load_into(nn.Linear(5, 3), "mine", str(Path(folder) / "net.pth"), ())
+        ...     load_into(nn.Linear(5, 3), "head", str(Path(folder) / "net.pth"), ())
         Traceback (most recent call last):
-        ValueError: weights ... do not fit mine: 1 keys of another shape: weight (3, 4) instead of (3, 5)
+        ValueError: weights ... do not fit head: 1 keys of another shape: weight (3, 4) instead of (3, 5)
     """
     if not weights:
         return
     local = weights.endswith(SUFFIXES) or "/" in weights
     state = read_weights(weights) if local else _from_torchvision(name, weights)
-    own = net.state_dict()
-    body = [k for k in own if not k.startswith(heads)] if heads else list(own)
+    current = net.state_dict()
+    body = [k for k in current if not k.startswith(heads)] if heads else list(current)
     missing = [k for k in body if k not in state and not k.endswith("num_batches_tracked")]
-    extra = [k for k in state if k not in own and not k.startswith(heads or ("\0",))]
+    extra = [k for k in state if k not in current and not k.startswith(heads or ("\0",))]
     shapes = [
-        f"{k} {tuple(state[k].shape)} instead of {tuple(own[k].shape)}"
+        f"{k} {tuple(state[k].shape)} instead of {tuple(current[k].shape)}"
         for k in body
-        if k in state and state[k].shape != own[k].shape
+        if k in state and state[k].shape != current[k].shape
     ]
     problems = [
         f"{len(keys)} {what}: {', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}"
-        for what, keys in (
-            ("missing keys", missing),
-            ("unknown keys", extra),
-            ("keys of another shape", shapes),
-        )
+        for what, keys in (("missing keys", missing), ("unknown keys", extra), ("keys of another shape", shapes))
         if keys
     ]
     if problems:
         raise ValueError(f"weights {weights!r} do not fit {name}: {'; '.join(problems)}")
-    net.load_state_dict({k: state[k].to(own[k].dtype) for k in body if k in state}, strict=False)
+    net.load_state_dict({k: state[k].to(current[k].dtype) for k in body if k in state}, strict=False)
 
 
 def _from_torchvision(name: str, weights: str) -> dict[str, Tensor]:
     try:
-        known = torchvision.models.get_model_weights(name)
+        available = torchvision.models.get_model_weights(name)
     except ValueError as error:
         raise ValueError(f"torchvision has no weights for {name}; give a file ({', '.join(SUFFIXES)})") from error
-    if weights not in known.__members__:
-        raise ValueError(f"{name} has no weights {weights!r}; known: {', '.join(known.__members__)}, or a file")
-    state: dict[str, Tensor] = known[weights].get_state_dict(progress=True, check_hash=True)
+    if weights not in available.__members__:
+        raise ValueError(f"{name} has no weights {weights!r}; known: {', '.join(available.__members__)}, or a file")
+    state: dict[str, Tensor] = available[weights].get_state_dict(progress=True, check_hash=True)
     return state

@@ -1,4 +1,4 @@
-"""Figures of images: scenes with their truth, maps over them, dense class maps, detections side by side."""
+"""Figures of images: examples of a data set, maps side by side, detections of several methods."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from wsolnb.localization.detect import Prediction
-from wsolnb.plots.style import HEAT, TRUTH, Colour, class_colours, draw_boxes, show_picture
+from wsolnb.plots.style import HEAT, Colour, class_colours, draw_boxes, draw_outlines, show_picture
 
 
 def show_singles(images: Dataset[Any], classes: Sequence[str], indices: Sequence[int], *, title: str = "") -> Figure:
-    """Images of one object each, with the name of its class above, in one row.
+    """Images of one object each, titled with their classes, in one row.
 
     Example:
         >>> from wsolnb.data.critters import World
@@ -40,7 +40,7 @@ def show_scenes(scenes: Dataset[Any], classes: Sequence[str], indices: Sequence[
     Example:
         >>> from wsolnb.data.critters import World
         >>> scenes = World(families=2, species=2, size=32).scenes(2, size=(48, 64))
-        >>> fig = show_scenes(scenes, scenes.classes, [0, 1], title="drawn")
+        >>> fig = show_scenes(scenes, scenes.classes, [0, 1], title="scenes")
         >>> [len(ax.patches) for ax in fig.axes] == [len(scenes[k][1]["boxes"]) for k in range(2)]
         True
     """
@@ -57,7 +57,7 @@ def show_scenes(scenes: Dataset[Any], classes: Sequence[str], indices: Sequence[
 def show_maps(
     image: Tensor, maps: Mapping[str, Tensor], *, target: Mapping[str, Any] | None = None, title: str = ""
 ) -> Figure:
-    """Maps `(h, w)` of one image side by side, each on its own scale, which the colour bar gives.
+    """Maps `(h, w)` of one image side by side, each with a colour bar for its own scale.
 
     Example:
         >>> fig = show_maps(torch.rand(3, 48, 64), {"cam": torch.rand(6, 8), "dcm": torch.rand(6, 8)})
@@ -68,12 +68,11 @@ def show_maps(
     show_picture(axes[0, 0], image)
     axes[0, 0].set_title("image")
     if target is not None:
-        labels = target["labels"].tolist()
-        draw_boxes(axes[0, 0], target["boxes"], labels, dict.fromkeys(labels, TRUTH))
+        draw_outlines(axes[0, 0], target["boxes"])
     for ax, (name, values) in zip(axes[0, 1:], maps.items(), strict=True):
-        drawn = ax.imshow(values.float().cpu().numpy(), cmap=HEAT, interpolation="nearest")
+        panel = ax.imshow(values.float().cpu().numpy(), cmap=HEAT, interpolation="nearest")
         ax.set(title=name, xticks=[], yticks=[])
-        fig.colorbar(drawn, ax=ax, shrink=0.8)
+        fig.colorbar(panel, ax=ax, shrink=0.8)
     fig.suptitle(title)
     return fig
 
@@ -82,42 +81,47 @@ def show_detections(
     scenes: Dataset[Any],
     classes: Sequence[str],
     indices: Sequence[int],
-    found: Mapping[str, Sequence[Prediction]],
+    detections: Mapping[str, Sequence[Prediction]],
 ) -> Figure:
-    """Detections of several methods on several images, a column per method after the truth (barz2022 Fig. 5).
+    """Detections on several images: a row per image, a column per method after the truth (barz2022 Fig. 5).
 
     Example:
         >>> from wsolnb.data.critters import World
         >>> scenes = World(families=2, species=2, size=32).scenes(2, size=(48, 64))
-        >>> truth = [scenes[k][1] for k in range(2)]
-        >>> found = {"perfect": [{**each, "scores": torch.ones(len(each["labels"]))} for each in truth]}
-        >>> fig = show_detections(scenes, scenes.classes, [0, 1], found)
+        >>> targets = [scenes[k][1] for k in range(2)]
+        >>> perfect = [target | {"scores": torch.ones(len(target["labels"]))} for target in targets]
+        >>> fig = show_detections(scenes, scenes.classes, [0, 1], {"perfect": perfect})
         >>> len(fig.axes), [ax.get_title() for ax in fig.axes[:2]]
         (4, ['truth', 'perfect'])
     """
-    columns = ["truth", *found]
-    fig, axes = plt.subplots(
-        len(indices), len(columns), figsize=(3.0 * len(columns), 2.6 * len(indices)), squeeze=False
-    )
+    columns = len(detections) + 1
+    fig, axes = plt.subplots(len(indices), columns, figsize=(3.0 * columns, 2.6 * len(indices)), squeeze=False)
     for row, index in zip(axes, indices, strict=True):
         image, target = scenes[index]
-        every = [target["labels"], *(result[index]["labels"].cpu() for result in found.values())]
-        colours = class_colours(torch.cat(every).tolist())
-        for ax, name in zip(row, columns, strict=True):
+        truth: Prediction = {"boxes": target["boxes"], "labels": target["labels"]}
+        panels = {"truth": truth, **{name: predictions[index] for name, predictions in detections.items()}}
+        colours = class_colours(torch.cat([panel["labels"].cpu() for panel in panels.values()]).tolist())
+        for ax, panel in zip(row, panels.values(), strict=True):
             show_picture(ax, image)
-            truth: Prediction = {"boxes": target["boxes"], "labels": target["labels"]}
-            _draw(ax, truth if name == "truth" else found[name][index], classes, colours)
-    for ax, name in zip(axes[0], columns, strict=True):
+            draw_detections(ax, panel, classes, colours)
+    for ax, name in zip(axes[0], ["truth", *detections], strict=True):
         ax.set_title(name)
     return fig
 
 
-def _draw(
-    ax: Axes, found: Prediction, classes: Sequence[str], colours: Mapping[int, Colour], *, named: bool = True
-) -> None:
-    labels = found["labels"].tolist()
-    names = None
-    if named:
-        scores = found["scores"].tolist() if "scores" in found else [None] * len(labels)
-        names = [classes[k] if s is None else f"{classes[k]} {s:.2f}" for k, s in zip(labels, scores, strict=True)]
-    draw_boxes(ax, found["boxes"].float().cpu(), labels, colours, names)
+def draw_detections(ax: Axes, prediction: Prediction, classes: Sequence[str], colours: Mapping[int, Colour]) -> None:
+    """Draw the boxes of one image with class names and, if there are any, scores.
+
+    Example:
+        >>> fig, ax = plt.subplots()
+        >>> boxes, labels = torch.tensor([[2.0, 2.0, 9.0, 6.0]]), torch.tensor([1])
+        >>> prediction = {"boxes": boxes, "labels": labels, "scores": torch.tensor([0.75])}
+        >>> draw_detections(ax, prediction, ["cat", "dog"], class_colours([1]))
+        >>> ax.texts[0].get_text()
+        'dog 0.75'
+    """
+    labels = prediction["labels"].tolist()
+    names = [classes[k] for k in labels]
+    if "scores" in prediction:
+        names = [f"{name} {score:.2f}" for name, score in zip(names, prediction["scores"].tolist(), strict=True)]
+    draw_boxes(ax, prediction["boxes"].float().cpu(), labels, colours, names)

@@ -1,4 +1,4 @@
-"""A photo with what a classifier found in it, as one picture: for each class a panel with map, boxes, name, score."""
+"""A photo with maps and boxes drawn over it: one picture with a panel per class, titled with name and score."""
 
 from __future__ import annotations
 
@@ -15,25 +15,16 @@ from wsolnb.plots.style import HEAT
 _SIDE, _STRIP, _TEXT = 360, 26, 16
 
 
-def overlay(
-    photo: Image.Image,
-    boxes: Tensor,
-    maps: Tensor,
-    captions: Sequence[str],
-) -> Image.Image:
-    """Draw maps and boxes over a photo.
+def overlay(photo: Image.Image, boxes: Tensor, maps: Tensor, captions: Sequence[str]) -> Image.Image:
+    """Draw maps and boxes over an RGB photo, in panels side by side of at most 360 pixels.
 
-    The share of the maximum is the colour: black where the evidence is zero or speaks against the class, bright at its
-    peak. Panels are at most 360 pixels long, whatever the size of the photo.
+    Colours show fractions of a map's maximum: black where the evidence is zero or against the class.
 
     Args:
         photo: RGB.
         boxes: xyxy in pixels of the photo, `(n, 4)`; rows of NaN are not drawn.
         maps: `(n, h, w)`.
-        captions: Of each row; rows that follow each other with the same caption share a panel.
-
-    Returns:
-        The panels side by side, RGB.
+        captions: One per row; consecutive rows with the same caption share a panel.
 
     Example:
         >>> import torch
@@ -50,27 +41,26 @@ def overlay(
     for panel, (start, stop) in enumerate(zip(starts, [*starts[1:], len(captions)], strict=True)):
         left = panel * (width + 4)
         heat = F.interpolate(maps[start][None, None].float().cpu(), (height, width), mode="bilinear")[0, 0].clamp(min=0)
-        share = (heat / heat.max().clamp(min=1e-12)).numpy()
-        colours = colormaps[HEAT](share)[..., :3].astype(np.float32) * 255
+        fraction = (heat / heat.max().clamp(min=1e-12)).numpy()
+        colours = colormaps[HEAT](fraction)[..., :3].astype(np.float32) * 255
         sheet.paste(Image.fromarray((0.5 * small + 0.5 * colours).astype(np.uint8)), (left, _STRIP))
         for x0, y0, x1, y1 in boxes[start:stop][boxes[start:stop].isfinite().all(dim=1)].tolist():
             near, far = (left + x0 * scale, _STRIP + y0 * scale), (left + x1 * scale - 1, _STRIP + y1 * scale - 1)
-            for colour, inset, thick in (("black", 0, 4), ("white", 1, 2)):
+            for colour, inset, line in (("black", 0, 4), ("white", 1, 2)):
                 corners = [near[0] + inset, near[1] + inset, far[0] - inset, far[1] - inset]
                 if corners[0] <= corners[2] and corners[1] <= corners[3]:
-                    draw.rectangle(corners, outline=colour, width=thick)
+                    draw.rectangle(corners, outline=colour, width=line)
         draw.rectangle((left, 0, left + width, _STRIP - 1), fill="white")
-        draw.text((left + 2, 3), _fitting(captions[start], width - 4, font), fill="black", font=font)
+        draw.text((left + 2, 3), _shortened(captions[start], width - 4, font), fill="black", font=font)
         if panel:
             draw.rectangle((left - 4, 0, left - 1, height + _STRIP), fill="white")
     return sheet
 
 
-def _fitting(text: str, width: float, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
-    """The text, shortened in front of its last word (the score) until it fits."""
+def _shortened(text: str, width: float, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
+    """The text, with its name cut before the score (the last word) until it fits."""
     name, _, score = text.rpartition(" ")
-    shown = text
-    while name and font.getlength(shown) > width:
+    while name and font.getlength(text) > width:
         name = name[:-1]
-        shown = f"{name.rstrip()}… {score}"
-    return shown
+        text = f"{name.rstrip()}… {score}"
+    return text

@@ -1,27 +1,36 @@
-"""One look for every figure: legible from the back of a room, and for colour-blind readers."""
+"""One look for every figure, legible from the back of a room and for colour-blind readers, and figures as files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from io import BytesIO
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import seaborn as sns
 import torch
 from IPython import get_ipython
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib_inline.backend_inline import set_matplotlib_formats
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from wsolnb.boxes import iou
 
 Colour = tuple[float, float, float]
 
-HEAT = "inferno"  # rises evenly in lightness
+HEAT = "inferno"  # lightness rises evenly
 TRUTH = (1.0, 1.0, 1.0)
-METHODS = {
+LINES = ("-", "--", "-.", ":")
+BESIDE: dict[str, Any] = {"frameon": False, "loc": "center left", "bbox_to_anchor": (1, 0.5)}  # legend at the right
+
+# Index in the palette.
+_METHODS = {
     "cam": 7,
     "cosine-cam": 1,
     "dcm-onehot": 0,
@@ -30,14 +39,16 @@ METHODS = {
     "greedy": 9,
     "peak": 1,
     "centre": 8,
-}  # place in the palette
+}
+_MAX_BYTES = 32_000  # of a picture at full size
+_MARGIN = 8  # pixels of white left around a picture
 
 
 def use_style() -> None:
     """Set fonts and colours for all figures that follow, and small pictures inside a notebook.
 
     Example:
-        >>> with plt.rc_context():  # leaves everything as it was
+        >>> with plt.rc_context():  # restores the previous settings
         ...     use_style()
         ...     plt.rcParams["savefig.dpi"]
         150
@@ -54,7 +65,7 @@ def use_style() -> None:
 
 
 def class_colours(labels: Iterable[int]) -> dict[int, Colour]:
-    """A colour for every class of a picture: the first ten distinct labels differ for colour-blind readers too.
+    """A colour for every class in a picture; colour-blind readers can distinguish the first ten.
 
     Example:
         >>> list(class_colours([4, 2, 4]))
@@ -65,29 +76,25 @@ def class_colours(labels: Iterable[int]) -> dict[int, Colour]:
 
 
 def method_colour(name: str) -> Colour:
-    """The colour by which a method goes in every figure.
+    """The colour of a method, the same in every figure.
 
     Example:
         >>> [round(channel, 2) for channel in method_colour("dcm-semantic")]
         [0.01, 0.62, 0.45]
     """
     palette = sns.color_palette("colorblind", 10)
-    colour: Colour = palette[METHODS.get(name, sum(map(ord, name)) % 10)]
+    colour: Colour = palette[_METHODS.get(name, sum(map(ord, name)) % 10)]
     return colour
 
 
-def picture(image: Tensor) -> Any:
-    """An image `(3, H, W)`, uint8 or float in [0, 1], as matplotlib takes it.
+def show_picture(ax: Axes, image: Tensor, *, dim: float = 0.0, mask: Tensor | None = None) -> None:
+    """Draw an image `(3, H, W)`, uint8 or float in [0, 1], without axes.
 
-    Example:
-        >>> picture(torch.zeros(3, 4, 6, dtype=torch.uint8)).shape
-        (4, 6, 3)
-    """
-    return image.as_subclass(Tensor).permute(1, 2, 0).cpu().numpy()
-
-
-def show_picture(ax: Axes, image: Tensor, *, dim: float = 0.0) -> None:
-    """Draw an image without axes; `dim` mixes it with white.
+    Args:
+        ax: Where to draw.
+        image: The image.
+        dim: Fraction of white to mix in.
+        mask: `(H, W)`; pixels outside are darkened.
 
     Example:
         >>> fig, ax = plt.subplots()
@@ -95,23 +102,40 @@ def show_picture(ax: Axes, image: Tensor, *, dim: float = 0.0) -> None:
         >>> float(ax.images[0].get_array().min())
         0.25
     """
-    pixels = picture(image)
+    image = image.as_subclass(Tensor)
+    if mask is not None:
+        image = image.float() / (255 if image.dtype == torch.uint8 else 1) * (0.25 + 0.75 * mask)
+    pixels = image.permute(1, 2, 0).cpu().numpy()
     if dim:
         pixels = pixels / (255 if image.dtype == torch.uint8 else 1) * (1 - dim) + dim
     ax.imshow(pixels)
     ax.set_axis_off()
 
 
+def draw_outlines(ax: Axes, boxes: Tensor, colour: Colour = TRUTH, *, dashed: bool = False) -> None:
+    """Draw boxes (xyxy) in one colour with a dark edge; rows of NaN are skipped.
+
+    Example:
+        >>> fig, ax = plt.subplots()
+        >>> draw_outlines(ax, torch.tensor([[2.0, 2.0, 9.0, 6.0], [torch.nan] * 4]))
+        >>> len(ax.patches)
+        1
+    """
+    style: dict[str, Any] = {
+        "fill": False,
+        "linewidth": 2.5,
+        "linestyle": (0, (3, 2)) if dashed else "solid",
+        "edgecolor": colour,
+    }
+    for x0, y0, x1, y1 in boxes[boxes.isfinite().all(dim=1)].tolist():
+        edge = [withStroke(linewidth=4.5, foreground="black")]
+        ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, path_effects=edge, **style))
+
+
 def draw_boxes(
-    ax: Axes,
-    boxes: Tensor,
-    labels: Iterable[int],
-    colours: Mapping[int, Colour],
-    names: Iterable[str] | None = None,
-    *,
-    dashed: bool = False,
+    ax: Axes, boxes: Tensor, labels: Iterable[int], colours: Mapping[int, Colour], names: Iterable[str] | None = None
 ) -> None:
-    """Draw boxes (xyxy) in the colour of their class, dark-edged, with a name at the upper left corner of each.
+    """Draw boxes (xyxy) in the colours of their classes, dark-edged, each with a name at its upper left corner.
 
     Example:
         >>> fig, ax = plt.subplots()
@@ -121,33 +145,86 @@ def draw_boxes(
         (2, ['cat', 'dog'])
     """
     texts = list(names) if names is not None else [""] * len(boxes)
-    for (x0, y0, x1, y1), label, text in zip(boxes.tolist(), labels, texts, strict=True):
-        outline = [withStroke(linewidth=4.5, foreground="black")]
-        style: dict[str, Any] = {"fill": False, "linewidth": 2.5, "linestyle": (0, (3, 2)) if dashed else "solid"}
-        ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, edgecolor=colours[label], path_effects=outline, **style))
+    for box, label, text in zip(boxes, labels, texts, strict=True):
+        x, y = box[:2].tolist()
+        draw_outlines(ax, box[None], colours[label])
         if text:
             ax.text(
-                x0, y0, text, color="white", fontsize=10, va="bottom", ha="left", clip_on=True,
+                x, y, text, color="white", fontsize=10, va="bottom", ha="left", clip_on=True,
                 bbox={"facecolor": [c * 0.75 for c in colours[label]], "edgecolor": "none", "pad": 1.5},
             )  # fmt: skip
 
 
-def judge_box(ax: Axes, box: Tensor, truth: Tensor) -> None:
-    """Draw a predicted box and the true ones, and their overlap in the corner: green from 0.5 on, orange below.
+def draw_prediction(ax: Axes, box: Tensor, truth: Tensor) -> None:
+    """Draw a predicted box (dashed), the true ones, and their IoU in the corner: green from 0.5 on, orange below.
 
     Example:
         >>> fig, ax = plt.subplots()
-        >>> judge_box(ax, torch.tensor([[0.0, 0.0, 8.0, 8.0]]), torch.tensor([[0.0, 0.0, 8.0, 4.0]]))
+        >>> draw_prediction(ax, torch.tensor([[0.0, 0.0, 8.0, 8.0]]), torch.tensor([[0.0, 0.0, 8.0, 4.0]]))
         >>> ax.texts[0].get_text()
         '0.50'
     """
-    there = bool(box.isfinite().all())
-    overlap = float(iou(box, truth).max()) if there else 0.0
+    overlap = float(iou(box, truth).max()) if bool(box.isfinite().all()) else 0.0
     colour = sns.color_palette("colorblind")[2 if overlap >= 0.5 else 1]
-    draw_boxes(ax, truth, [0] * len(truth), {0: TRUTH})
-    if there:
-        draw_boxes(ax, box, [0], {0: colour}, dashed=True)
+    draw_outlines(ax, truth)
+    draw_outlines(ax, box, colour, dashed=True)
     ax.text(
         0.97, 0.03, f"{overlap:.2f}", transform=ax.transAxes, ha="right", va="bottom", color="white",
         fontsize=11, fontweight="bold", bbox={"facecolor": colour, "pad": 1.2},
     )  # fmt: skip
+
+
+def render(figure: Figure, *, dpi: int = 110) -> Image.Image:
+    """Draw a figure as an RGB image and cut off the white around it.
+
+    Example:
+        >>> figure = Figure(figsize=(2, 1))
+        >>> _ = figure.text(0.5, 0.5, "here")
+        >>> render(figure).height < 110
+        True
+    """
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    extent = figure.get_tightbbox(canvas.get_renderer())
+    if extent.x0 < 0 or extent.y0 < 0 or extent.x1 > figure.bbox_inches.x1 or extent.y1 > figure.bbox_inches.y1:
+        figure.savefig(whole := BytesIO(), dpi=dpi, bbox_inches="tight")  # something extends beyond the figure
+        return Image.open(whole).convert("RGB")
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    left, top, right, bottom = ImageOps.invert(image).getbbox() or (0, 0, *image.size)
+    near = max(0, left - _MARGIN), max(0, top - _MARGIN)
+    return image.crop((*near, min(image.width, right + _MARGIN), min(image.height, bottom + _MARGIN)))
+
+
+def encode_png(image: Image.Image, colours: int = 256) -> bytes:
+    """A picture as PNG with a palette of at most `colours` colours.
+
+    Example:
+        >>> encode_png(Image.new("RGB", (40, 30)))[1:4]
+        b'PNG'
+    """
+    palette = image.quantize(colours, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    palette.save(buffer := BytesIO(), "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def compact(image: Image.Image, *, scale: float = 0.6) -> tuple[str, bytes]:
+    """Encode a picture for a notebook, whose figures together may take at most 500 kB.
+
+    A PNG of at most 32 kB keeps its size, so that lines and text stay sharp. Anything larger, such as photos, is scaled
+    by `scale` and stored as JPEG or PNG, whichever is smaller.
+
+    Returns:
+        ``"jpeg"`` or ``"png"``, and the file's content.
+
+    Example:
+        >>> compact(Image.new("RGB", (800, 600), "white"))[0]
+        'png'
+    """
+    png = encode_png(image)
+    if len(png) <= _MAX_BYTES:
+        return "png", png
+    small = image.resize((round(scale * image.width), round(scale * image.height)), Image.Resampling.LANCZOS)
+    small.save(buffer := BytesIO(), "JPEG", optimize=True, quality=66)
+    jpeg, png = buffer.getvalue(), encode_png(small)
+    return ("jpeg", jpeg) if len(jpeg) <= len(png) else ("png", png)

@@ -1,4 +1,4 @@
-"""A folder for every run: one run works in it at a time, nothing finished is overwritten, what was stopped goes on."""
+"""The folder of a run: one process works in it, a finished run is never overwritten, a stopped one is resumed."""
 
 from __future__ import annotations
 
@@ -10,25 +10,19 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 PARAMETERS = "parameters.yaml"
-_UNFINISHED = ".unfinished"
-"""Held by the run that works in a folder; there without anyone who holds it: that run was stopped or killed."""
+_UNFINISHED = ".unfinished"  # locked while a run works in the folder; left behind unlocked if it was stopped or killed
 
 
 @contextmanager
-def claimed_folder(parent: Path, name: str | None, fallback: str, parameters: str) -> Iterator[Path]:
-    """Take a folder for a run, and write its ``parameters.yaml``.
+def claimed_folder(parent: Path, name: str | None, default: str, parameters: str) -> Iterator[Path]:
+    """Lock the folder ``parent/name`` for a run, and write the text of its ``parameters.yaml``.
 
-    A folder is taken that is not there yet, or that a run of the same parameters left when it was stopped or killed.
-
-    Args:
-        parent: Where it stands.
-        name: Its name; None for ``fallback``, with a number behind it if that is not free.
-        fallback: See there.
-        parameters: Text of ``parameters.yaml``.
+    The folder is new, or was left behind by a run of the same parameters that was stopped or killed. Without a name it
+    is ``default``, numbered if that is taken.
 
     Raises:
         ValueError: If ``name`` is no name.
-        FileExistsError: If the folder ``name`` holds another run, or another run works in it.
+        FileExistsError: If the folder ``name`` holds another run, or another process runs in it.
 
     Example:
         >>> import tempfile
@@ -40,49 +34,44 @@ def claimed_folder(parent: Path, name: str | None, fallback: str, parameters: st
         raise ValueError(f"{name!r} is no name for a run: use letters, digits and . + - _")
     parent.mkdir(parents=True, exist_ok=True)
     for number in range(1, 10_000):
-        folder = parent / (name or (fallback if number == 1 else f"{fallback}-{number}"))
+        folder = parent / (name or (default if number == 1 else f"{default}-{number}"))
         lock = FileLock(folder / _UNFINISHED)
-        problem = _take(folder, lock, parameters)
+        problem = _claim(folder, lock, parameters)
         if not problem:
             break
         if name is not None:
             raise FileExistsError(f"{folder} {problem}")
     else:
-        raise FileExistsError(f"{parent} holds too many runs named {fallback}: delete some")
-    unfinished = folder / _UNFINISHED
+        raise FileExistsError(f"{parent} holds too many runs named {default}: delete some")
+    stopped = False
     try:
         (folder / PARAMETERS).write_text(parameters, encoding="utf-8")
         yield folder
     except KeyboardInterrupt:
-        lock.release()
-        unfinished.touch()  # some versions of the lock take the file away
+        stopped = True
         raise
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-    else:
-        unfinished.unlink(missing_ok=True)
     finally:
+        if not stopped:
+            (folder / _UNFINISHED).unlink(missing_ok=True)
         lock.release()
+        if stopped:
+            (folder / _UNFINISHED).touch()  # some versions of filelock delete it
 
 
-def _take(folder: Path, lock: FileLock, parameters: str) -> str:
-    """Hold a folder's lock; or say why not."""
+def _claim(folder: Path, lock: FileLock, parameters: str) -> str:
+    """Acquire the lock of a folder, or return the reason why it cannot be claimed."""
     taken = "exists already: choose another name or delete it"
     try:
-        folder.mkdir()  # the one step that decides between two runs that start at once
+        folder.mkdir()  # atomic: decides between two runs that start at once
     except FileExistsError:
         if not Path(lock.lock_file).exists():
             return taken
-    else:
-        lock.acquire(timeout=0)
-        return ""
     try:
         lock.acquire(timeout=0)
     except Timeout:
         return "belongs to a run that works in it now: wait for it or choose another name"
     before = folder / PARAMETERS
-    if not Path(lock.lock_file).exists():  # that run has ended just now
+    if not Path(lock.lock_file).exists():  # that run has just ended
         problem = taken
     elif before.is_file() and before.read_text(encoding="utf-8") != parameters:
         problem = f"holds a run that was stopped, of other parameters (see {before}): choose another name or delete it"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
-from wsolnb.runs.parameters import known_parameters, read_recipe, values_of
+from wsolnb.runs.parameters import known_parameters, read_recipe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,23 +26,22 @@ _NOT_RECIPES = ("paper.yaml", "claims.yaml", "trainings.yaml")
 def suite_folder() -> Path:
     """Find the folder that holds ``papers/`` and ``notebooks/``.
 
-    Looked for in the working directory and its parents, then beside the package (an editable install), then inside it
-    (an installed wheel).
+    It is the working directory or above it, beside the package (an editable install), or inside (an installed wheel).
 
     Raises:
-        FileNotFoundError: If there is none; the message lists where it was looked for.
+        FileNotFoundError: If there is none; the message lists the folders searched.
 
     Example:
         >>> (suite_folder() / "papers").is_dir()
         True
     """
     package = Path(__file__).resolve().parents[1]
-    places = [Path.cwd(), *Path.cwd().parents, package.parent, package / "suite"]
-    for place in places:
-        if (place / "notebooks").is_dir() and any((place / "papers").glob("*/paper.yaml")):
-            return place
+    folders = [Path.cwd(), *Path.cwd().parents, package.parent, package / "suite"]
+    for folder in folders:
+        if (folder / "notebooks").is_dir() and any((folder / "papers").glob("*/paper.yaml")):
+            return folder
     raise FileNotFoundError(
-        f"no folder with papers/ and notebooks/ in {places[0]} or above it, nor in {places[-2]} or {places[-1]}: "
+        f"no folder with papers/ and notebooks/ in {folders[0]} or above it, nor in {folders[-2]} or {folders[-1]}: "
         "start in a checkout of wsolnb"
     )
 
@@ -59,32 +58,18 @@ def paper_keys() -> list[str]:
 
 @dataclass(frozen=True)
 class Claim:
-    """One headline claim: a metric of two named results of one run, compared.
-
-    Attributes:
-        id: Short name.
-        says: What the paper says, in our words.
-        where: Section, table or figure.
-        kind: ``greater`` (first > second), ``less`` (first < second) or ``equal`` (no further apart than
-            ``margin``).
-        metric: Name of the metric in the run.
-        first: Name of the first result.
-        second: Name of the second result.
-        reported: The paper's numbers for first and second, in ``unit``.
-        unit: ``%`` for percent of a measured fraction, or empty for the number as it is.
-        margin: For ``equal``: the largest difference that counts as equal, in ``unit``.
-    """
+    """One headline claim, which compares a metric of two results of a run."""
 
     id: str
-    says: str
-    where: str
-    kind: Literal["greater", "less", "equal"]
+    says: str  # what the paper says, in our words
+    where: str  # section, table or figure
+    kind: Literal["greater", "less", "equal"]  # first > second, first < second, or at most `margin` apart
     metric: str
-    first: str
+    first: str  # name of a result, as in Paper.methods
     second: str
-    reported: tuple[float, float]
-    unit: str = ""
-    margin: float = 0.0
+    reported: tuple[float, float]  # the paper's numbers for first and second, in `unit`
+    unit: str = ""  # "%" for percent of a measured fraction, or empty for the number as it is
+    margin: float = 0.0  # for "equal": the largest difference that counts as equal, in `unit`
 
     def __post_init__(self) -> None:
         if self.kind not in ("greater", "less", "equal"):
@@ -98,29 +83,22 @@ class Claim:
 
     @property
     def scale(self) -> float:
-        """What a measured number is multiplied with to stand in ``unit``."""
+        """The factor from a measured number to ``unit``."""
         return 100.0 if self.unit == "%" else 1.0
 
 
 class Paper:
-    """One paper of the suite.
-
-    Args:
-        key: Folder name below ``papers/``, such as ``barz2022``.
+    """One paper of the suite, by its key: the folder name below ``papers/``, such as ``barz2022``.
 
     Attributes:
-        key: The key.
         folder: ``papers/<key>/``.
-        title: Title of the paper.
-        authors: Its authors.
-        year: Year of publication.
         notebook: The notebook that walks through it.
         card: The card, a Markdown file.
-        methods: Names of the results of a run, with what stands behind each.
-        metrics: Names of the metrics of a run, with what each measures.
+        methods: Names of the results of a run, with a description of each.
+        metrics: Names of the metrics of a run, with a description of each.
 
     Raises:
-        ValueError: If the key is not known; the message lists the known ones.
+        ValueError: If the key is unknown; the message lists the known ones.
 
     Example:
         >>> paper = Paper("barz2022")
@@ -150,9 +128,8 @@ class Paper:
         """Every number the paper prints, one per row.
 
         Returns:
-            Columns ``table`` (where it stands), ``row`` (the paper's name for it), ``method`` (ours, empty where the
-            number belongs to none), ``dataset``, ``metric``, ``value``, ``unit`` and ``note``; empty text for what does
-            not apply.
+            Columns ``table`` and ``row`` (where it is printed), ``method`` (our name), ``dataset``, ``metric``,
+            ``value``, ``unit`` and ``note``; empty text if not applicable.
 
         Example:
             >>> reported = Paper("barz2022").reported()
@@ -168,7 +145,7 @@ class Paper:
         """The headline claims, in the order of ``claims.yaml``.
 
         Raises:
-            ValueError: If an entry lacks a field or has one that does not fit; the message names file and claim.
+            ValueError: If an entry lacks a field or has an invalid one; the message names file and claim.
 
         Example:
             >>> Paper("barz2022").claims()[0].first
@@ -184,17 +161,16 @@ class Paper:
         return claims
 
     def recipes(self) -> dict[str, Path]:
-        """Files of parameters for the notebook, by their names.
+        """Files of parameters for the notebook, by name.
 
         Example:
             >>> "smoke" in Paper("barz2022").recipes()
             True
         """
-        files = sorted(self.folder.glob("*.yaml"))
-        return {path.stem: path for path in files if path.name not in _NOT_RECIPES}
+        return {path.stem: path for path in sorted(self.folder.glob("*.yaml")) if path.name not in _NOT_RECIPES}
 
     def recipe(self, name: str) -> dict[str, Any]:
-        """Read one recipe as parameters, as they stand in the file.
+        """The parameters of one recipe, as they stand in the file.
 
         Raises:
             ValueError: If there is no such recipe; the message lists those there are.
@@ -209,17 +185,15 @@ class Paper:
         return read_recipe(recipes[name])
 
     def parameters(self, namespace: Mapping[str, object]) -> dict[str, Any]:
-        """Pick the notebook's parameters out of its variables and check their types.
-
-        Meant for the notebook itself, right after its parameters cell: ``parameters = paper.parameters(globals())``.
-
-        Args:
-            namespace: Variables by name, such as ``globals()``.
+        """The notebook's parameters among its variables, such as ``globals()``, with their types checked.
 
         Raises:
             ValueError: If one is missing or does not fit its type.
         """
-        return values_of(known_parameters(self.notebook), namespace)
+        known = known_parameters(self.notebook)
+        if missing := [name for name in known if name not in namespace]:
+            raise ValueError(f"no variable for the parameters {', '.join(missing)}: run the parameters cell first")
+        return {name: parameter.take(namespace[name]) for name, parameter in known.items()}
 
     def beside(self, metrics: Mapping[str, Mapping[str, Any]], dataset: str) -> pd.DataFrame:
         """Put reported and measured numbers side by side.
@@ -229,8 +203,7 @@ class Paper:
             dataset: The data set of the reported numbers, as in ``reported().dataset``.
 
         Returns:
-            One row per method and two columns, ``reported`` and ``measured``, under each metric, both in percent; NaN
-            where one of the two is missing.
+            A row per method, and for every metric the columns ``reported`` and ``measured`` in percent, NaN if missing.
 
         Example:
             >>> table = Paper("barz2022").beside({"cam": {"ap25": 0.25}}, "COCO")
@@ -245,19 +218,12 @@ class Paper:
             raise ValueError(f"{self.key} reports nothing on {dataset!r}: known are {known}")
         reported = reported[(reported.dataset == dataset) & (reported.unit == "%")]
         numbers = {(row.method, row.metric): row.value for row in reported.itertuples()}
-        columns = [metric for metric in self.metrics if any(metric in row for row in metrics.values())]
-        table = pd.DataFrame(
-            {
-                (metric, source): [
-                    numbers.get((method, metric)) if source == "reported" else _percent(row.get(metric))
-                    for method, row in metrics.items()
-                ]
-                for metric in columns
-                for source in ("reported", "measured")
-            },
-            index=[self.methods.get(method, method) for method in metrics],
-            dtype=float,
-        )
+        columns: dict[tuple[str, str], list[Any]] = {}
+        for metric in self.metrics:
+            if any(metric in row for row in metrics.values()):
+                columns[metric, "reported"] = [numbers.get((method, metric)) for method in metrics]
+                columns[metric, "measured"] = [_percent(row.get(metric)) for row in metrics.values()]
+        table = pd.DataFrame(columns, index=[self.methods.get(method, method) for method in metrics], dtype=float)
         return table.rename_axis(columns=("metric", "%"))
 
 

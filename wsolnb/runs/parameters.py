@@ -1,7 +1,7 @@
 """The parameters of a notebook: read from its one parameters cell, values checked against the types there.
 
-Papermill only warns of a name that it does not know and guesses types from the text. Here the annotation decides:
-``007`` stays text for a ``str``, a name that is not in the cell is refused.
+Papermill only warns about an unknown name and guesses types from the text. Here the annotation decides: ``007`` stays
+text for a ``str``, and a name that is not in the cell is refused.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 import ast
 import difflib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+_SCALARS = ("int", "float", "str", "bool")
+_TYPES = (*_SCALARS, "list", "dict", *(f"list[{scalar}]" for scalar in _SCALARS))
 _BOOLS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -23,11 +25,7 @@ _BOOLS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no"
 class Parameter:
     """One line of a parameters cell: ``name: type = default  # help``.
 
-    Attributes:
-        name: Name of the variable.
-        type: ``int``, ``float``, ``str``, ``bool``, ``list`` or ``dict``; a list may name its items: ``list[float]``.
-        default: The value in the notebook.
-        help: The comment behind it.
+    Types are ``int``, ``float``, ``str``, ``bool``, ``list`` and ``dict``; a list may name its items: ``list[float]``.
     """
 
     name: str
@@ -36,14 +34,7 @@ class Parameter:
     help: str = ""
 
     def take(self, value: object) -> Any:
-        """Convert a value, or text from a command line, to the parameter's type.
-
-        Args:
-            value: The value. Text is read as the type says: numbers, ``true`` and ``false``, YAML for lists and
-                dictionaries.
-
-        Returns:
-            The value in the parameter's type.
+        """Convert a value to the parameter's type; text is parsed, as YAML for lists and dictionaries.
 
         Raises:
             ValueError: If it does not fit; the message names parameter, type and value.
@@ -68,29 +59,25 @@ def _convert(value: object, kind: str) -> Any:
         if not isinstance(loaded, list if base == "list" else dict):
             raise TypeError
         return [_convert(item, items) for item in loaded] if base == "list" and items else loaded
-    if base == "bool" and isinstance(value, str):
-        if value.lower() not in _BOOLS:
-            raise ValueError
-        return _BOOLS[value.lower()]
-    fits: dict[str, tuple[type, ...]] = {"bool": (bool,), "str": (str,), "int": (int, str), "float": (float, int, str)}
-    if not isinstance(value, fits[base]) or (isinstance(value, bool) and base != "bool"):
+    if base == "bool":
+        value = _BOOLS.get(value.lower()) if isinstance(value, str) else value
+    allowed: dict[str, tuple[type, ...]] = {
+        "bool": (bool,),
+        "str": (str,),
+        "int": (int, str),
+        "float": (float, int, str),
+    }
+    if not isinstance(value, allowed[base]) or (isinstance(value, bool) and base != "bool"):
         raise TypeError
-    convert: Callable[[Any], Any] = {"int": int, "float": float}.get(base, lambda same: same)
-    return convert(value)
+    return {"int": int, "float": float}.get(base, lambda same: same)(value)
 
 
 def known_parameters(notebook: str | Path) -> dict[str, Parameter]:
-    """Read the parameters of a notebook, by name and in their order.
-
-    Args:
-        notebook: The ``.ipynb`` file.
-
-    Returns:
-        The parameters; empty if no cell is tagged ``parameters``.
+    """Read the parameters of a notebook, by name and in order; empty if no cell is tagged ``parameters``.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is no notebook, if several cells carry the tag, or if a line of the cell is not
+        ValueError: If the file is not a notebook, if several cells have the tag, or if a line of the cell is not
             ``name: type = literal`` with one of the types of :class:`Parameter`; the message names the line.
 
     Example:
@@ -115,9 +102,9 @@ def known_parameters(notebook: str | Path) -> dict[str, Parameter]:
     return _parse("".join(cells[0]["source"]), path.name) if cells else {}
 
 
-def _parse(source: str, where: str) -> dict[str, Parameter]:
+def _parse(source: str, notebook: str) -> dict[str, Parameter]:
     lines = source.splitlines()
-    known = {}
+    parameters = {}
     for node in ast.parse(source).body:
         line = lines[(node.end_lineno or node.lineno) - 1]
         try:
@@ -127,16 +114,12 @@ def _parse(source: str, where: str) -> dict[str, Parameter]:
             if kind not in _TYPES:
                 raise ValueError(f"type {kind} is none of {', '.join(_TYPES)}")
             comment = line.encode()[node.end_col_offset :].decode().strip().lstrip("#").strip()
-            found = Parameter(node.target.id, kind, ast.literal_eval(node.value), comment)
-            found.take(found.default)
+            parameter = Parameter(node.target.id, kind, ast.literal_eval(node.value), comment)
+            parameter.take(parameter.default)
         except ValueError as error:
-            raise ValueError(f"{where}, parameters cell, {lines[node.lineno - 1]!r}: {error}") from error
-        known[found.name] = found
-    return known
-
-
-_SCALARS = ("int", "float", "str", "bool")
-_TYPES = (*_SCALARS, "list", "dict", *(f"list[{scalar}]" for scalar in _SCALARS))
+            raise ValueError(f"{notebook}, parameters cell, {lines[node.lineno - 1]!r}: {error}") from error
+        parameters[parameter.name] = parameter
+    return parameters
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
@@ -144,7 +127,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it holds no mapping of names to values.
+        ValueError: If it is not a mapping of names to values.
 
     Example:
         >>> from wsolnb.runs.paper import Paper
@@ -163,49 +146,20 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     return recipe
 
 
-def checked(known: Mapping[str, Parameter], given: Mapping[str, object], where: str) -> dict[str, Any]:
-    """Convert given values to the types of known parameters.
-
-    Args:
-        known: Parameters by name.
-        given: Values, or text, by name.
-        where: What the parameters belong to, for messages.
-
-    Returns:
-        The values in their types, in the order given.
+def checked(known: Mapping[str, Parameter], given: Mapping[str, object], notebook: str) -> dict[str, Any]:
+    """Convert values, or text, to the types of the parameters of a notebook, whose name is for messages.
 
     Raises:
-        ValueError: If a name is not known (the message lists the known ones and the closest) or a value does not fit.
+        ValueError: If a name is unknown (the message lists the known ones and the closest) or a value does not fit.
 
     Example:
         >>> checked({"epochs": Parameter("epochs", "int", 8)}, {"epochs": "3"}, "demo.ipynb")
         {'epochs': 3}
     """
-    unknown = [name for name in given if name not in known]
-    if unknown:
-        raise ValueError(_unknown_message(unknown, list(known), where))
-    return {name: known[name].take(value) for name, value in given.items()}
-
-
-def _unknown_message(unknown: Iterable[str], known: list[str], where: str) -> str:
-    said = []
-    for name in unknown:
+    unknown = []
+    for name in (name for name in given if name not in known):
         close = difflib.get_close_matches(name, known, n=1)
-        said.append(f"{name!r} (did you mean {close[0]!r}?)" if close else repr(name))
-    return f"{where} has no parameter {', '.join(said)}; known: {', '.join(known) or 'none'}"
-
-
-def values_of(known: Mapping[str, Parameter], namespace: Mapping[str, object]) -> dict[str, Any]:
-    """Pick the values of known parameters out of variables, checked against their types.
-
-    Raises:
-        ValueError: If one is missing or does not fit.
-
-    Example:
-        >>> values_of({"epochs": Parameter("epochs", "int", 8)}, {"epochs": 3, "other": None})
-        {'epochs': 3}
-    """
-    missing = [name for name in known if name not in namespace]
-    if missing:
-        raise ValueError(f"no variable for the parameters {', '.join(missing)}: run the parameters cell first")
-    return {name: parameter.take(namespace[name]) for name, parameter in known.items()}
+        unknown.append(f"{name!r} (did you mean {close[0]!r}?)" if close else repr(name))
+    if unknown:
+        raise ValueError(f"{notebook} has no parameter {', '.join(unknown)}; known: {', '.join(known) or 'none'}")
+    return {name: known[name].take(value) for name, value in given.items()}

@@ -1,4 +1,4 @@
-"""Progress of a notebook that runs headless: its cells, and what they print, as they come."""
+"""Progress of a notebook that runs without a browser: its cells and what they print."""
 
 from __future__ import annotations
 
@@ -6,37 +6,41 @@ import json
 import re
 import sys
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TextIO
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-_COLUMNS = (SpinnerColumn, BarColumn, MofNCompleteColumn, TimeElapsedColumn)
 
 
 def count_cells(notebook: Path) -> int:
-    """Number of code cells of a notebook that hold code."""
+    """Number of code cells of a notebook that are not empty.
+
+    Example:
+        >>> from wsolnb.runs.paper import Paper
+        >>> count_cells(Paper("barz2022").notebook) > 10
+        True
+    """
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]  # nbformat takes over a second to import
     return sum(cell["cell_type"] == "code" and bool("".join(cell["source"]).strip()) for cell in cells)
 
 
 class CellProgress:
-    """A bar over the cells on a terminal, one plain line per cell elsewhere; what cells print goes above or between.
+    r"""A progress bar over the cells on a terminal, elsewhere a plain line per cell; with what cells print in between.
 
-    It takes nbclient's hooks (``on_cell_start``, ``on_cell_execute``) and stands in for the file that papermill writes
-    the cells' output streams to.
+    It has the methods that nbclient calls (``on_cell_start``, ``on_cell_execute``), and stands in for the file that
+    papermill writes the cells' output to.
 
     Args:
         total: Number of code cells.
-        log: File that gets the plain lines; without one they go to standard output.
+        log: File for the plain lines; by default standard output.
 
-    Attributes:
-        cell: The running cell in words, such as ``cell 3 (Training)``; empty before the first.
+    Example:
+        >>> with CellProgress(12) as progress:
+        ...     progress.write("loss 0.31\rloss 0.27")
+        loss 0.27
     """
 
     def __init__(self, total: int, log: TextIO | None = None) -> None:
-        self.cell = ""
+        self.cell = ""  # the running cell, such as "cell 3 (Training)"
         self._log = log
         self._total = total
         self._done = 0
@@ -44,8 +48,8 @@ class CellProgress:
         self._line = ""
         self._bar: Progress | None = None
         if log is None and sys.stdout.isatty():
-            columns = [column() for column in _COLUMNS]
-            self._bar = Progress(*columns, TextColumn("{task.description}"), console=Console(), transient=True)
+            columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            self._bar = Progress(*columns, TextColumn("{task.description}"), transient=True)
 
     def __enter__(self) -> Self:
         if self._bar:
@@ -53,22 +57,22 @@ class CellProgress:
             self._bar.add_task("starting the kernel", total=self._total)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._end_line()
+    def __exit__(self, *error: object) -> None:
+        if self._line:
+            self.write("\n")
         if self._bar:
             self._bar.stop()
 
-    def reach(self, cell: Any, cell_index: int) -> None:
+    def on_cell_start(self, cell: Any, cell_index: int) -> None:
         """Note the section that a cell of any kind belongs to."""
         heading = re.match(r"#+ +(.*)", cell.source.lstrip()) if cell.cell_type == "markdown" else None
         if heading:
             self._section = heading[1].strip()
 
-    def start(self, cell: Any, cell_index: int) -> None:
+    def on_cell_execute(self, cell: Any, cell_index: int) -> None:
         """Show that a code cell starts."""
-        self._end_line()
+        if self._line:
+            self.write("\n")
         self._done += 1
         self.cell = f"cell {self._done}" + (f" ({self._section})" if self._section else "")
         if self._bar:
@@ -78,18 +82,13 @@ class CellProgress:
             print(line.rstrip(), file=self._log, flush=True)
 
     def write(self, text: str) -> None:
-        """Take a piece of what a cell prints; show whole lines, and of one rewritten in place its last state."""
+        """Show whole lines of what a cell prints; of a line that is rewritten in place, its last state."""
         *lines, self._line = (self._line + text).split("\n")
         for line in lines:
             self._show(line)
 
     def flush(self) -> None:
-        """Nothing to do: a line is shown when it ends."""
-
-    def _end_line(self) -> None:
-        if self._line:
-            self._show(self._line)
-        self._line = ""
+        """Do nothing: a line is shown when it ends."""
 
     def _show(self, line: str) -> None:
         line = line.rstrip("\r").rpartition("\r")[2]

@@ -1,4 +1,4 @@
-"""What a run leaves behind: ``metrics.json``, ``metrics.csv`` and figures; and the runs of a folder as one table."""
+"""The results of a run: ``metrics.json``, ``metrics.csv`` and figures; and the runs of a folder as one table."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import json
 import math
 import os
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,26 +37,24 @@ def record(
     device: object = "cpu",
     about: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write down what a run measured; the last code cell of a notebook.
+    """Write the results of a run to files; the last code cell of a notebook.
 
-    ``metrics.json`` appears whole or not at all, so a folder that has one belongs to a run that reached its end.
+    ``metrics.json`` is written atomically, so a folder that has one belongs to a run that reached its end.
 
     Args:
-        out: Folder to write ``metrics.json`` and ``metrics.csv`` to; empty to write nothing.
-        parameters: The resolved parameters.
-        metrics: Numbers by method and metric, as fractions; an interval (with ``value``, ``low`` and ``high``) keeps
-            its ends.
+        out: Folder for ``metrics.json`` and ``metrics.csv``; empty to write nothing.
+        parameters: All parameters.
+        metrics: Fractions by method and metric, as numbers or intervals (``value``, ``low`` and ``high``).
         verdicts: What :func:`wsolnb.runs.verdicts.verdicts` returned.
-        device: The device that the run computed on.
-        about: Anything else worth keeping, such as the sizes of the data sets or the thresholds that were tuned.
+        device: The device of the run.
+        about: Anything else worth keeping, such as sizes of data sets or tuned thresholds.
 
     Returns:
-        The record as it stands in the file: ``parameters``, ``metrics``, ``verdicts``, ``about``, ``seed``, ``device``,
-        ``wall_time`` (seconds since this module was imported), ``finished`` (UTC), ``versions``, ``revision`` and
-        ``machine``. A number that is not finite is ``None``.
+        The content of ``metrics.json``: the arguments, ``seed``, ``wall_time`` (seconds since this module was
+        imported), ``finished`` (UTC), ``versions``, ``revision`` and ``machine``. A number that is not finite is None.
 
     Raises:
-        TypeError: If something in ``about`` or ``parameters`` is no plain value.
+        TypeError: If a value in ``about`` or ``parameters`` cannot be written as JSON.
 
     Example:
         >>> record("", {"seed": 0}, {"cam": {"ap25": 0.17}})["metrics"]
@@ -69,7 +69,7 @@ def record(
         "device": str(device),
         "wall_time": round(time.monotonic() - _STARTED, 1),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "versions": {"python": platform.python_version(), **dict(_versions())},
+        "versions": _versions(),
         "revision": _revision(),
         "machine": _machine(),
     }
@@ -78,11 +78,10 @@ def record(
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
         pd.DataFrame(_rows(content["metrics"]), columns=_COLUMNS).to_csv(folder / "metrics.csv", index=False)
-        unfinished = folder / "metrics.json.part"
-        unfinished.write_text(
-            json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-        )
-        unfinished.replace(folder / "metrics.json")
+        partial = folder / "metrics.json.part"
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+        partial.write_text(f"{text}\n", encoding="utf-8")
+        partial.replace(folder / "metrics.json")
     return content
 
 
@@ -102,7 +101,7 @@ def _rows(metrics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterator[
 
 
 def _plain(value: Any) -> Any:
-    """Turn a value into what JSON can hold: scalars of numpy and torch become numbers, what is not finite ``None``."""
+    """Convert a value for JSON: arrays and tensors to lists and numbers, what is not finite to ``None``."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -118,26 +117,25 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"cannot record {value!r} of type {type(value).__name__}: give a plain number, text, list or dict")
 
 
-def _versions() -> Iterator[tuple[str, str]]:
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
     for package in _PACKAGES:
-        try:
-            yield package, version(package)
-        except PackageNotFoundError:
-            continue
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions
 
 
 def _machine() -> dict[str, Any]:
-    """Where a run took place. Instructions and threads decide on rounding, and with it where a training ends."""
+    """The machine of a run: instructions and threads decide on rounding, and so on where a training ends."""
     import torch
 
     from wsolnb.train.training import bfloat16_is_fast
 
-    about = Path("/proc/cpuinfo")
-    lines = about.read_text(encoding="utf-8").splitlines() if about.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    cpuinfo = Path("/proc/cpuinfo")
+    name = re.search(r"^model name\s*:(.*)", cpuinfo.read_text(encoding="utf-8") if cpuinfo.exists() else "", re.M)
     return {
         "system": platform.platform(),
-        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "processor": name[1].strip() if name else platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
@@ -146,26 +144,21 @@ def _machine() -> dict[str, Any]:
 
 
 def _revision() -> str | None:
-    """The git revision of the package's checkout, with ``+`` behind it where files differ from it."""
+    """The commit of the package's checkout, with a ``+`` if tracked files differ from it."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
-    git = ["git", "-C", str(root)]
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
     try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10)
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
 def save_figure(figure: Figure, out: str | Path, name: str) -> None:
-    """Draw a finished figure once: save it as ``<out>/figures/<name>.png``, show it if a notebook runs, and close it.
+    """Render a figure once: save it as ``<out>/figures/<name>.png``, show it in a notebook, and close it.
 
-    Args:
-        figure: The figure.
-        out: Folder of the run; empty to save nothing.
-        name: File name without ending.
+    Without a folder ``out`` nothing is saved.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -175,35 +168,32 @@ def save_figure(figure: Figure, out: str | Path, name: str) -> None:
     from IPython.display import Image, display
     from matplotlib.pyplot import close
 
-    from wsolnb.plots.picture import compact, pixels
+    from wsolnb.plots.style import compact, render
 
-    shown = get_ipython() is not None
-    if shown or str(out):
-        picture = pixels(figure)
+    in_notebook = get_ipython() is not None
+    if in_notebook or str(out):
+        picture = render(figure)
         if str(out):
             folder = Path(out) / "figures"
             folder.mkdir(parents=True, exist_ok=True)
             picture.save(folder / f"{name}.png", compress_level=1)  # a seventh larger, in half the time
-        if shown:
+        if in_notebook:
             kind, content = compact(picture)
             display(Image(content, format=kind, alt=name.replace("_", " ")))
     close(figure)
 
 
 def load_runs(folder: str | Path = "runs") -> pd.DataFrame:
-    """Collect all finished runs below a folder.
-
-    Args:
-        folder: Where to look for ``metrics.json`` files.
+    """Collect the ``metrics.json`` of all finished runs below a folder.
 
     Returns:
         One row per run, method and metric: ``run`` (its folder below ``folder``), ``method``, ``metric``, ``value``,
         ``low``, ``high``, then ``wall_time``, ``device``, ``revision``, ``finished`` and one column per parameter,
-        ``parameter.<name>``. Runs that did not reach their end have no ``metrics.json`` and are left out.
+        ``parameter.<name>``.
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If a file is no record of a run; the message names it.
+        ValueError: If a ``metrics.json`` is not of a run.
 
     Example:
         >>> from tempfile import TemporaryDirectory

@@ -1,4 +1,4 @@
-"""Run a notebook from end to end with papermill: checked parameters, live progress, outputs together in one folder."""
+"""Run a notebook with papermill: checked parameters, progress as it runs, and all outputs in one folder."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import os
 import re
 import signal
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from jupyter_client.utils import run_sync
@@ -21,19 +21,11 @@ from wsolnb.runs.paper import Paper
 from wsolnb.runs.parameters import checked, known_parameters, read_recipe
 from wsolnb.runs.progress import CellProgress, count_cells
 
-if TYPE_CHECKING:
-    from papermill.exceptions import PapermillExecutionError
-
-
 NOTEBOOK = "notebook.ipynb"
 
 
 class RunFailed(RuntimeError):
-    """A notebook did not reach its end.
-
-    Attributes:
-        notebook: The notebook as far as it came, with the error in it.
-    """
+    """A notebook did not reach its end; ``notebook`` is as far as it came, with the error in it."""
 
     def __init__(self, message: str, notebook: Path) -> None:
         super().__init__(message)
@@ -41,20 +33,30 @@ class RunFailed(RuntimeError):
 
 
 class Stopped(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM came; a training that was running has saved itself and said so.
-
-    Attributes:
-        number: The signal.
-        notebook: The notebook as far as it came.
-    """
+    """The signal ``number`` ended the run; a training that was running has saved itself and printed where."""
 
     def __init__(self, number: int, cell: str, notebook: Path) -> None:
         at = f" in {cell}" if cell else ""
-        super().__init__(f"{signal.Signals(number).name}: stopped{at}; run the same again to go on: {_GOES_ON}")
+        kept = "trainings that ended are kept, the one that ran goes on from the step at which it was saved"
+        super().__init__(f"{signal.Signals(number).name}: stopped{at}; run the same again to go on: {kept}")
         self.number, self.notebook = number, notebook
 
 
-_GOES_ON = "trainings that ended are kept, the one that ran goes on from the step at which it was saved"
+@dataclass(frozen=True)
+class ResolvedRun:
+    """A run with all its parameters, checked."""
+
+    key: str  # of the paper, or the notebook's stem
+    notebook: Path
+    given: dict[str, Any]  # the parameters that override the notebook's defaults
+    parameters: dict[str, Any]  # all of them but out
+    has_out: bool  # whether the notebook has a parameter out
+    warm_up: bool  # whether the kernel imports the suite's packages before the first cell does
+
+    @property
+    def text(self) -> str:
+        """The parameters as YAML."""
+        return yaml.safe_dump(self.parameters, sort_keys=False, allow_unicode=True)
 
 
 def run(
@@ -65,154 +67,110 @@ def run(
     name: str | None = None,
     root: str | Path = "runs",
 ) -> Path:
-    """Run a paper's notebook, or any other, in a folder of its own.
+    """Run a paper's notebook, or any other, in a folder of its own, which is returned.
 
     The folder ``<root>/<key>/<name>/`` gets ``parameters.yaml`` before the run, ``notebook.ipynb`` cell by cell, and
     what the notebook writes to its parameter ``out``, if it has one: ``metrics.json``, ``metrics.csv``, ``figures/``.
-    Nothing that exists is overwritten, but a run of the same parameters that was stopped or killed goes on in its
-    folder: trainings that ended are in the cache of weights, the one that ran goes on from its last checkpoint.
+    No finished run is overwritten. A run that was stopped or killed is resumed in its folder by a run of the same
+    parameters: finished trainings are in the cache of weights, the last one goes on from its checkpoint.
 
     Args:
-        source: Key of a paper, or path of a notebook; then its stem is the key.
-        parameters: Values, or text, by name; they go before those of the recipe.
+        source: Key of a paper, or path of a notebook, whose stem is then the key.
+        parameters: Values, or text, by name; they override those of the recipe.
         recipe: Name of a recipe of the paper, or path of a YAML file of parameters.
-        name: Name of the folder. Without one it is the recipe's name, or ``default``, with a number behind it if that
-            exists already.
-        root: Where the runs are kept.
-
-    Returns:
-        The folder of the run.
+        name: Name of the folder; by default that of the recipe, or ``default``, numbered if it exists already.
+        root: Folder of all runs.
 
     Raises:
-        ValueError: If paper, recipe or a parameter is not known, a value does not fit its type, or ``name`` is no name.
+        ValueError: If paper, recipe or a parameter is unknown, a value does not fit its type, or ``name`` is no name.
         FileNotFoundError: If the notebook or the recipe does not exist.
-        FileExistsError: If a folder of the given ``name`` holds another run, or another run works in it.
+        FileExistsError: If the folder ``name`` holds another run, or another process runs in it.
         RunFailed: If a cell raises or the kernel dies; the notebook is kept.
-        Stopped: After Ctrl-C or SIGTERM, once a training that was running is saved. The second signal kills at once.
+        Stopped: After Ctrl-C or SIGTERM, once a training that was running is saved. A second signal kills at once.
 
     Example:
         >>> run("barz2022", {"epochs": 2}, name="two-epochs")  # doctest: +SKIP
         PosixPath('runs/barz2022/two-epochs')
     """
-    wanted = resolve(source, parameters, recipe=recipe)
-    fallback = Path(recipe).stem if recipe else "default"
-    with claimed_folder(Path(root) / wanted.key, name, fallback, _text(wanted)) as folder:
-        execute(wanted, folder)
+    resolved = resolve(source, parameters, recipe=recipe)
+    default = Path(recipe).stem if recipe else "default"
+    with claimed_folder(Path(root) / resolved.key, name, default, resolved.text) as folder:
+        execute(resolved, folder)
     return folder
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """A run that was asked for, checked and complete.
-
-    Attributes:
-        key: Key of the paper, or the notebook's stem.
-        notebook: The notebook.
-        given: The parameters that differ from the notebook's text, in their types.
-        resolved: All parameters but ``out``.
-        keeps: Whether the notebook has a parameter ``out``.
-        preload: Whether the kernel loads the suite's packages before the first cell asks for them.
-    """
-
-    key: str
-    notebook: Path
-    given: dict[str, Any]
-    resolved: dict[str, Any]
-    keeps: bool
-    preload: bool
-
-
-def resolve(source: str | Path, parameters: Mapping[str, object] | None = None, *, recipe: str | None = None) -> Wanted:
+def resolve(
+    source: str | Path, parameters: Mapping[str, object] | None = None, *, recipe: str | None = None
+) -> ResolvedRun:
     """Find a notebook and check the parameters of a run; arguments and errors as in :func:`run`.
 
     Example:
-        >>> resolve("barz2022", {"epochs": "3"}, recipe="smoke").resolved["epochs"]
+        >>> resolve("barz2022", {"epochs": "3"}, recipe="smoke").parameters["epochs"]
         3
     """
-    key, notebook, layer = _resolve_source(str(source), recipe)
+    paper = None if str(source).endswith(".ipynb") else Paper(str(source))
+    layer: dict[str, Any] = {}
+    if paper and recipe is not None and not recipe.endswith((".yaml", ".yml")):
+        layer = paper.recipe(recipe)
+    elif recipe:
+        layer = read_recipe(recipe)
+    notebook = paper.notebook if paper else Path(source)
     known = known_parameters(notebook)
     given = checked(known, {**layer, **(parameters or {})}, notebook.name)
     if "out" in given:
         raise ValueError("parameter out is set by the run itself: choose its folder by name and root")
-    resolved = {parameter.name: parameter.default for parameter in known.values()} | given
-    resolved.pop("out", None)
-    return Wanted(key, notebook, given, resolved, "out" in known, preload=not str(source).endswith(".ipynb"))
+    values = {parameter.name: parameter.default for parameter in known.values()} | given
+    values.pop("out", None)
+    key = paper.key if paper else notebook.stem
+    return ResolvedRun(key, notebook, given, values, has_out="out" in known, warm_up=paper is not None)
+
+
+_KERNEL_OPTIONS = (
+    "--IPKernelApp.log_level=CRITICAL",  # its errors are of its own shutdown
+    "--HistoryManager.hist_file=:memory:",
+)
+_WARM_UP = "--IPKernelApp.extra_extensions=wsolnb.runs.warm_up"
+_HEADLESS = {"WSOLNB_HEADLESS": "1", "WSOLNB_WIDGETS": "1"}
+_START_TIMEOUT = 600  # seconds: the first import of torch after an installation is slow
 
 
 def execute(
-    wanted: Wanted,
+    resolved: ResolvedRun,
     folder: Path,
     *,
     log: Path | None = None,
     environment: Mapping[str, str] | None = None,
-    where: Path | None = None,
+    cwd: Path | None = None,
 ) -> None:
-    """Execute a run that was checked, in a folder that exists and holds nothing of another run.
+    """Execute a run in a folder that exists and holds no files of another run; errors as in :func:`run`.
 
-    Args:
-        wanted: The run.
-        folder: What its files go to.
-        log: Text file that gets progress and what cells print, in place of standard output.
-        environment: Variables of the kernel, besides those of this process.
-        where: Working directory of the kernel; by default this process's.
-
-    Raises:
-        RunFailed: If a cell raises or the kernel dies; the notebook is kept.
-        Stopped: After Ctrl-C or SIGTERM in the main thread, as in :func:`run`.
+    Progress and what cells print go to the text file ``log``, by default to standard output. The kernel gets this
+    process's environment with the given variables, and this process's working directory unless ``cwd`` is given.
 
     Example:
         >>> execute(resolve("barz2022", recipe="smoke"), Path("empty-folder"))  # doctest: +SKIP
     """
-    (folder / PARAMETERS).write_text(_text(wanted), encoding="utf-8")
-    values = wanted.given | ({"out": str(folder.resolve())} if wanted.keeps else {})
-    options = [*_KERNEL_OPTIONS, *([_PRELOAD] if wanted.preload else [])]
-    launch: dict[str, Any] = {"extra_arguments": options, "env": {**os.environ, **_HEADLESS, **(environment or {})}}
-    if where is not None:
-        launch["cwd"] = str(where)
-    _execute(wanted.notebook, folder, values, launch, log)
-
-
-def _resolve_source(source: str, recipe: str | None) -> tuple[str, Path, dict[str, Any]]:
-    if source.endswith(".ipynb"):
-        return Path(source).stem, Path(source), read_recipe(recipe) if recipe else {}
-    paper = Paper(source)
-    if recipe is None:
-        return paper.key, paper.notebook, {}
-    layer = read_recipe(recipe) if recipe.endswith((".yaml", ".yml")) else paper.recipe(recipe)
-    return paper.key, paper.notebook, layer
-
-
-def _text(wanted: Wanted) -> str:
-    return yaml.safe_dump(wanted.resolved, sort_keys=False, allow_unicode=True)
-
-
-_KERNEL_OPTIONS = [
-    "--IPKernelApp.log_level=CRITICAL",  # its errors are of its own shutdown
-    "--HistoryManager.hist_file=:memory:",
-]
-_START_TIMEOUT = 600  # seconds: the first import of torch after an installation is slow
-_PRELOAD = "--IPKernelApp.extra_extensions=wsolnb.runs.warm_up"
-_HEADLESS = {"WSOLNB_HEADLESS": "1", "WSOLNB_WIDGETS": "1"}
-
-
-def _execute(notebook: Path, folder: Path, values: dict[str, Any], launch: dict[str, Any], log: Path | None) -> None:
-    target = folder / NOTEBOOK
-    for attempt in (1, 2):
+    (folder / PARAMETERS).write_text(resolved.text, encoding="utf-8")
+    values = resolved.given | ({"out": str(folder.resolve())} if resolved.has_out else {})
+    launch: dict[str, Any] = {
+        "extra_arguments": [*_KERNEL_OPTIONS, *([_WARM_UP] if resolved.warm_up else [])],
+        "env": {**os.environ, **_HEADLESS, **(environment or {})},
+        **({"cwd": str(cwd)} if cwd else {}),
+    }
+    target, total = folder / NOTEBOOK, count_cells(resolved.notebook) + bool(values)  # papermill adds a cell of values
+    for attempt in (1, 2):  # a kernel that does not start, for want of a free port, is tried twice
         kernel = Kernel()
-        with Interruption(kernel.stop_cell) as stop:
-            cell = ""
+        with Interruption(kernel.request_interrupt) as stop:
             try:
-                with ExitStack() as stack:
-                    file = None if log is None else stack.enter_context(log.open("a", encoding="utf-8"))
-                    progress = stack.enter_context(CellProgress(count_cells(notebook) + bool(values), file))
+                with (
+                    log.open("a", encoding="utf-8") if log else nullcontext() as file,
+                    CellProgress(total, file) as progress,
+                ):
                     run_sync(kernel.start_kernel)(**launch)
-                    try:
-                        _execute_in(kernel, notebook, target, values, progress, stop)
-                    finally:
-                        cell = progress.cell
-            except (_StopHere, RunFailed):
+                    _execute_in(kernel, resolved.notebook, target, values, progress, stop)
+            except (_StopRequested, RunFailed):
                 if stop.number:
-                    raise Stopped(stop.number, cell, target) from None
+                    raise Stopped(stop.number, progress.cell, target) from None
                 raise
             except RuntimeError as error:
                 if attempt == 2:
@@ -224,43 +182,38 @@ def _execute(notebook: Path, folder: Path, values: dict[str, Any], launch: dict[
                     run_sync(kernel.shutdown_kernel)(now=True)
 
 
-class _StopHere(Exception):
-    """Between two cells: the kernel heeds no signal then."""
+class _StopRequested(Exception):
+    """The signal came between two cells, when the kernel ignores it."""
 
 
 def _execute_in(
-    kernel: Kernel,
-    notebook: Path,
-    target: Path,
-    values: dict[str, Any],
-    progress: CellProgress,
-    stop: Interruption,
+    kernel: Kernel, notebook: Path, target: Path, values: dict[str, Any], progress: CellProgress, stop: Interruption
 ) -> None:
-    import papermill  # takes seconds, in which the kernel starts
+    import papermill  # takes seconds, during which the kernel starts
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    from wsolnb.runs import kernel as engine
+    from wsolnb.runs import papermill_engine
 
-    def reach(cell: Any, cell_index: int) -> None:
-        kernel.begun = False
+    def on_cell_start(cell: Any, cell_index: int) -> None:
+        kernel.cell_started = False
         if stop.number:
-            raise _StopHere
-        progress.reach(cell, cell_index)
+            raise _StopRequested
+        progress.on_cell_start(cell, cell_index)
 
     try:
         papermill.execute_notebook(
             notebook,
             target,
             values,
-            engine_name=engine.NAME,
+            engine_name=papermill_engine.NAME,
             kernel=kernel,
             kernel_name="python3",
             language="python",
             start_timeout=_START_TIMEOUT,
             progress_bar=False,
-            on_cell_start=reach,
-            on_cell_execute=progress.start,
+            on_cell_start=on_cell_start,
+            on_cell_execute=progress.on_cell_execute,
             stdout_file=progress,
             stderr_file=progress,
         )
@@ -268,13 +221,13 @@ def _execute_in(
         raise RunFailed(_cell_message(error, progress.cell), target) from None
     except RuntimeError as error:
         if progress.cell or isinstance(error, DeadKernelError):
-            said = f"the kernel died in {progress.cell}: out of memory, or killed from outside"
-            raise RunFailed(said, target) from error
+            message = f"the kernel died in {progress.cell}: out of memory, or killed from outside"
+            raise RunFailed(message, target) from error
         raise
 
 
-def _cell_message(error: PapermillExecutionError, cell: str) -> str:
-    """The error of a cell, its message first, with the line of the cell that raised it."""
+def _cell_message(error: Any, cell: str) -> str:
+    """The error of a cell, and the line of the cell that raised it."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))
     arrow = re.search(r"^-+> *\d+ +(.*\S)", plain, re.MULTILINE)
     line = f", at: {arrow[1]}" if arrow else ""

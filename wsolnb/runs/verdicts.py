@@ -1,10 +1,10 @@
-"""Verdicts: a paper's claims put to the test on the results of one run, with a paired bootstrap over test images."""
+"""Verdicts: a paper's claims tested on the results of a run, with a paired bootstrap over test images."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import pandas as pd
@@ -12,7 +12,9 @@ import pandas as pd
 from wsolnb.metrics.bootstrap import Evidence, Measured, measure
 from wsolnb.runs.paper import Claim, Paper
 
+VERDICTS = ("reproduced", "same direction", "not reproduced", "not tested")
 _SIGNS = {"greater": ">", "less": "<", "equal": "="}
+_COLUMNS = ("claim", "where", "reported", "measured", "difference", "verdict")
 
 
 def verdicts(
@@ -33,22 +35,23 @@ def verdicts(
 
     Args:
         paper: The paper with its claims.
-        results: What :func:`measure` returned, for all methods over the same test images in the same order and from the
-            same draws; or the statistics themselves, which are then measured here.
-        n: With statistics, the number of test images; by metric where metrics are taken over different images.
-        draws: With statistics, the number of resampled data sets.
-        seed: With statistics, the seed of the draws.
+        results: What :func:`wsolnb.metrics.bootstrap.measure` returned, for all methods over the same test images in
+            the same order and from the same draws; or the evidence for it.
+        n: With evidence, the number of test images; by metric where metrics are taken over different images.
+        draws: With evidence, the number of resampled data sets.
+        seed: With evidence, the seed of the draws.
 
     Returns:
-        One row per claim: ``claim``, ``says``, ``where``, ``kind``, ``metric``, ``first``, ``second``, ``unit``,
-        ``reported_first``, ``reported_second``, ``measured_first``, ``measured_second``, ``difference`` (first minus
-        second) with ``low`` and ``high``, ``verdict`` and ``note``. Measured numbers stand in the unit of the claim.
+        A row per claim: ``claim``, ``says``, ``where``, ``kind``, ``metric``, ``first``, ``second``, ``unit``; in that
+        unit ``reported_first``, ``reported_second``, ``measured_first``, ``measured_second``, ``difference`` (first
+        minus second), ``low`` and ``high``; ``verdict`` and ``note``.
 
     Example:
-        >>> hits = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64)
+        >>> import torch
+        >>> correct = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64)
         >>> evidence = {
-        ...     "dcm-onehot": {"ap25": lambda weights: weights @ hits / weights.sum(dim=1)},
-        ...     "cam": {"ap25": lambda weights: 0.5 * weights @ hits / weights.sum(dim=1)},
+        ...     "dcm-onehot": {"ap25": lambda weights: weights @ correct / weights.sum(dim=1)},
+        ...     "cam": {"ap25": lambda weights: 0.5 * weights @ correct / weights.sum(dim=1)},
         ... }
         >>> tested = verdicts(Paper("barz2022"), measure(evidence, 4)).iloc[0]
         >>> print(tested.claim, tested.difference, tested.verdict)
@@ -57,25 +60,19 @@ def verdicts(
     claims = paper.claims()
     measured = cast(Measured, results)
     if n is not None:
-        wanted = {(method, claim.metric) for claim in claims for method in (claim.first, claim.second)}
-        named = {
-            method: {metric: statistic for metric, statistic in row.items() if (method, metric) in wanted}
+        compared = {(method, claim.metric) for claim in claims for method in (claim.first, claim.second)}
+        evidence = {
+            method: {metric: statistic for metric, statistic in row.items() if (method, metric) in compared}
             for method, row in cast(Evidence, results).items()
         }
-        measured = measure(named, n, draws=draws, seed=seed)
-    return pd.DataFrame([_verdict(claim, measured) for claim in claims])
+        measured = measure(evidence, n, draws=draws, seed=seed)
+    return pd.DataFrame([_test(claim, measured) for claim in claims])
 
 
-def _verdict(claim: Claim, measured: Measured) -> dict[str, object]:
+def _test(claim: Claim, measured: Measured) -> dict[str, object]:
     record: dict[str, object] = {
         "claim": claim.id,
-        "says": claim.says,
-        "where": claim.where,
-        "kind": claim.kind,
-        "metric": claim.metric,
-        "first": claim.first,
-        "second": claim.second,
-        "unit": claim.unit,
+        **{name: getattr(claim, name) for name in ("says", "where", "kind", "metric", "first", "second", "unit")},
         "reported_first": claim.reported[0],
         "reported_second": claim.reported[1],
         **dict.fromkeys(("measured_first", "measured_second", "difference", "low", "high"), math.nan),
@@ -91,43 +88,24 @@ def _verdict(claim: Claim, measured: Measured) -> dict[str, object]:
         return record | {"note": f"{claim.metric} is not defined on these images"}
     gap = first.minus(second)
     value, low, high = (claim.scale * end for end in (gap.value, gap.low, gap.high))
-    return record | {"difference": value, "low": low, "high": high, "verdict": judge(claim, value, low, high)}
+    return record | {"difference": value, "low": low, "high": high, "verdict": _judge(claim, value, low, high)}
 
 
-def judge(claim: Claim, value: float, low: float, high: float) -> str:
-    """Turn a measured difference into a verdict.
-
-    Args:
-        claim: The claim.
-        value: First minus second, in the unit of the claim.
-        low: Lower end of its 95 % interval.
-        high: Upper end.
-
-    Returns:
-        ``reproduced``, ``same direction`` or ``not reproduced``.
-
-    Example:
-        >>> claim = Paper("barz2022").claims()[0]
-        >>> judge(claim, 4.6, 3.9, 5.3), judge(claim, 0.4, -0.3, 1.1), judge(claim, -1.0, -2.0, 0.1)
-        ('reproduced', 'same direction', 'not reproduced')
-    """
+def _judge(claim: Claim, value: float, low: float, high: float) -> str:
+    """Turn a measured difference, first minus second, and its 95 % interval into a verdict, all in the claim's unit."""
     if claim.kind == "equal":
-        holds, sure = abs(value) <= claim.margin, max(abs(low), abs(high)) <= claim.margin
+        holds, significant = abs(value) <= claim.margin, max(abs(low), abs(high)) <= claim.margin
     else:
         sign = 1 if claim.kind == "greater" else -1
-        holds, sure = sign * value > 0, min(sign * low, sign * high) > 0
-    return "reproduced" if holds and sure else "same direction" if holds else "not reproduced"
+        holds, significant = sign * value > 0, min(sign * low, sign * high) > 0
+    return "reproduced" if holds and significant else "same direction" if holds else "not reproduced"
 
 
 def verdict_table(tested: pd.DataFrame) -> pd.DataFrame:
-    """Format verdicts for reading.
+    """Format verdicts for reading, as text.
 
-    Args:
-        tested: What :func:`verdicts` returned.
-
-    Returns:
-        Text columns ``claim``, ``says``, ``reported``, ``measured``, ``difference`` (with its 95 % interval) and
-        ``verdict``.
+    The columns are ``claim``, ``says``, ``reported``, ``measured``, ``difference`` (with its 95 % interval) and
+    ``verdict``.
 
     Example:
         >>> verdict_table(verdicts(Paper("barz2022"), {}, n=4)).reported[0]
@@ -154,48 +132,36 @@ def _text(template: str, row: Mapping[Hashable, Any], *names: str) -> str:
     return template.format(*numbers, unit=row["unit"], sign=_SIGNS[row["kind"]]).strip()
 
 
-VERDICTS = ("reproduced", "same direction", "not reproduced", "not tested")
-_COLUMNS = ("claim", "where", "reported", "measured", "difference", "verdict")
+def verdict_board(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """The verdicts of runs, as in their ``metrics.json``, as Markdown: a table of counts, and below it every claim.
 
-
-def board(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """The verdicts of several runs as Markdown: a table of counts, and below it every claim.
-
-    Args:
-        runs: Verdicts by name of the run, as they stand in its ``metrics.json``.
-
-    Returns:
-        Markdown; runs without verdicts are left out. Empty if none has any.
+    Runs without verdicts are left out; the text is empty if none has any.
 
     Example:
         >>> row = {"claim": "a", "says": "A beats B.", "where": "Table 1", "kind": "greater", "unit": "%", "note": ""}
         >>> row |= dict(reported_first=9, reported_second=5, measured_first=8.0, measured_second=6.0)
         >>> row |= dict(difference=2.0, low=1.0, high=3.0, verdict="reproduced")
-        >>> print(board({"demo": [row]}).splitlines()[2])
+        >>> lines = verdict_board({"demo": [row]}).splitlines()
+        >>> print(lines[2])
         | demo | 1 | 0 | 0 | 0 |
-        >>> print(board({"demo": [row]}).splitlines()[-3])
+        >>> print(lines[-3])
         | A beats B. | Table 1 | 9 > 5 % | 8.0 : 6.0 % | +2.0 [+1.0, +3.0] | reproduced |
     """
-    judged = {name: rows for name, rows in runs.items() if rows}
-    if not judged:
+    runs = {name: rows for name, rows in runs.items() if rows}
+    if not runs:
         return ""
-    counts = {name: Counter(row["verdict"] for row in rows) for name, rows in judged.items()}
-    lines = _table(("run", *VERDICTS), ((name, *(count[each] for each in VERDICTS)) for name, count in counts.items()))
-    for name, rows in judged.items():
+    counts = {name: Counter(row["verdict"] for row in rows) for name, rows in runs.items()}
+    lines = _markdown(("run", *VERDICTS), [(name, *(count[key] for key in VERDICTS)) for name, count in counts.items()])
+    for name, rows in runs.items():
+        tested = pd.DataFrame(rows)
+        numbers = ["measured_first", "measured_second", "difference", "low", "high"]
+        tested[numbers] = tested[numbers].astype(float)  # null in the file if not tested
+        table = verdict_table(tested).assign(claim=tested["says"], where=tested["where"])[list(_COLUMNS)]
         lines += ["", f"<details><summary>{name}: {len(rows)} claims</summary>", ""]
-        lines += [*_table(_COLUMNS, _claims(rows)), "", "</details>"]
+        lines += [*_markdown(_COLUMNS, table.to_numpy()), "", "</details>"]
     return "\n".join(lines) + "\n"
 
 
-def _claims(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-
-    numbers = ["measured_first", "measured_second", "difference", "low", "high"]
-    tested = pd.DataFrame(rows)
-    tested[numbers] = tested[numbers].astype(float)  # what was not tested is null in the file
-    said = verdict_table(tested).assign(claim=tested["says"], where=tested["where"])
-    return [tuple(row[column] for column in _COLUMNS) for row in said.to_dict("records")]
-
-
-def _table(columns: Sequence[str], rows: Any) -> list[str]:
+def _markdown(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> list[str]:
     cells = [columns, ["---"] * len(columns), *rows]
     return ["| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in row) + " |" for row in cells]

@@ -1,7 +1,7 @@
-"""Compiles what finds and judges boxes, once for an installation, while a first notebook still trains.
+"""Compiles the functions that find and score boxes, once per installation, while a first notebook still trains.
 
-Numba compiles a function when it is first called and keeps the result beside its source. Together that is half a minute
-of one core, in which the first notebook of a new installation would only wait. So `wsolnb run` has it done meanwhile.
+Numba compiles a function when it is first called and caches the result beside its source. Together that takes half a
+minute of one core, for which the first notebook of a new installation would wait.
 """
 
 from __future__ import annotations
@@ -17,13 +17,7 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_SOURCES = (
-    "boxes/components.py",
-    "boxes/component_tree.py",
-    "boxes/overlap.py",
-    "boxes/threshold_sweep.py",
-    "metrics/pixels.py",
-)
+_ROOMS = ("boxes", "metrics")  # folders with compiled functions
 
 
 def compile_meanwhile(
@@ -31,20 +25,17 @@ def compile_meanwhile(
 ) -> subprocess.Popen[bytes] | None:
     """Start a process of low priority that calls every compiled function once, unless one was started before.
 
-    That one was, says a file where Numba keeps its results; there is another for other sources, processors or versions.
-    Where that folder cannot be written, nothing is started, and functions are compiled when they are first called.
-
-    Args:
-        command: What to start.
+    A marker file in Numba's cache folder records that, for the sources, processor and versions at hand. If it cannot be
+    written, nothing is started, and functions are compiled when they are first called.
     """
-    told = hashlib.sha256(repr((platform.machine(), sys.version, version("numba"))).encode())
-    for source in _SOURCES:
-        told.update((_PACKAGE / source).read_bytes())
+    digest = hashlib.sha256(repr((platform.machine(), sys.version, version("numba"))).encode())
+    for source in sorted(path for room in _ROOMS for path in (_PACKAGE / room).glob("*.py")):
+        digest.update(source.read_bytes())
     folder = _PACKAGE / "__pycache__"
     try:
         folder.mkdir(exist_ok=True)
-        (folder / f"kernels-{told.hexdigest()[:16]}.begun").open("x").close()
-    except OSError:  # it is there, or it cannot be
+        (folder / f"kernels-{digest.hexdigest()[:16]}.begun").open("x").close()
+    except OSError:  # the marker exists, or cannot be written
         return None
     quiet = subprocess.DEVNULL
     return subprocess.Popen(list(command), stdin=quiet, stdout=quiet, stderr=quiet)
@@ -59,25 +50,25 @@ def call_all() -> None:
 
     maps, boxes = torch.rand(2, 8, 9), [torch.tensor([[2.0, 2.0, 6.0, 7.0]])] * 2
     for rule in PRESETS.values():
-        rule.every(maps[:, None], (16, 18))
+        rule.all_boxes(maps[:, None], (16, 18))
     for metric in (MaxBoxAcc(thresholds=4), MaxBoxAccV2(thresholds=4), MaxBoxAcc(rule=BoxRule(), thresholds=4)):
         metric.update(maps, boxes)
     TopLocalization(rule=BoxRule(), thresholds=4).update(maps, boxes, torch.rand(2, 3), torch.tensor([0, 1]))
     PxAP(thresholds=4).update(maps, maps > 0.5)
 
 
-def load_ipython_extension(shell: Any) -> None:
-    """Import what the notebooks import first and begin to compile, while the command line still loads papermill.
+_COMPILING: list[Any] = []  # the process, which is never waited for
 
-    `wsolnb run` names this module as an extension of IPython to the kernel that it starts.
+
+def load_ipython_extension(shell: Any) -> None:
+    """Import what the notebooks import first and start to compile, while the command line still loads papermill.
+
+    `wsolnb run` gives the kernel this module as an IPython extension.
     """
     import wsolnb.metrics
     import wsolnb.plots  # noqa: F401
 
     _COMPILING.append(compile_meanwhile())
-
-
-_COMPILING: list[Any] = []  # a process that nobody waits for
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where the runs of a sweep are computed: local processes, Dask or Ray; a GPU for each run and a share of the cores."""
+"""Where the runs of a sweep are computed: local processes or Dask; one GPU per run, and a share of the cores."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from filelock import FileLock, Timeout
 
-Backend = Literal["loky", "dask", "ray"]
 _CAPS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
-def thread_caps(share: int) -> dict[str, str]:
-    """Variables that leave each of ``share`` runs on this machine as many threads as its part of the cores.
+def thread_caps(runs: int) -> dict[str, str]:
+    """Environment variables that give each of ``runs`` concurrent runs an equal number of this machine's cores.
 
     Example:
         >>> thread_caps(10_000)["OMP_NUM_THREADS"]
@@ -28,11 +27,11 @@ def thread_caps(share: int) -> dict[str, str]:
     """
     import joblib
 
-    return dict.fromkeys(_CAPS, str(max(1, joblib.cpu_count() // share)))
+    return dict.fromkeys(_CAPS, str(max(1, joblib.cpu_count() // runs)))
 
 
 def gpus() -> list[str]:
-    """The CUDA devices of this machine, as ``CUDA_VISIBLE_DEVICES`` names them; only those, if that is set.
+    """The CUDA devices of this machine as ``CUDA_VISIBLE_DEVICES`` names them; only the visible ones, if that is set.
 
     Example:
         >>> isinstance(gpus(), list)
@@ -49,10 +48,14 @@ def gpus() -> list[str]:
 
 @contextmanager
 def one_gpu(parameters: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    """Take a GPU of this machine for one run, or wait for one; the lock goes with the process that holds it.
+    """Reserve a GPU of this machine for one run, or wait for one; give the variables that make only it visible.
 
-    Args:
-        parameters: Of the run; with ``device`` at ``cpu`` it takes none.
+    None is reserved if the run's parameter ``device`` is ``cpu``, or the machine has none.
+
+    Example:
+        >>> with one_gpu({"device": "cpu"}) as variables:
+        ...     print(variables)
+        {}
     """
     names = [] if parameters.get("device") == "cpu" else gpus()
     if not names:
@@ -75,50 +78,36 @@ def one_gpu(parameters: Mapping[str, Any]) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def pool(backend: Backend, address: str, jobs: int) -> Iterator[tuple[int, int]]:
-    """Set joblib's backend.
+def worker_pool(backend: str, address: str, jobs: int) -> Iterator[tuple[int, int]]:
+    """Set joblib's backend; give ``n_jobs`` for ``joblib.Parallel``, and how many runs share a machine.
 
-    Args:
-        backend: Its name.
-        address: Of a scheduler of Dask or Ray; empty: processes of this machine.
-        jobs: How many runs at a time; 0: one per GPU, or where there is none one per two cores.
-
-    Returns:
-        For ``joblib.Parallel(n_jobs=...)``, and how many runs share a machine.
+    Arguments as for :meth:`wsolnb.runs.sweep.Sweep.run`.
 
     Raises:
-        ValueError: If there is no such backend, or loky is to work elsewhere.
+        ValueError: If there is no such backend, or loky is given an address.
         ModuleNotFoundError: If the backend is not installed.
         ConnectionError: If no scheduler answers.
+
+    Example:
+        >>> with worker_pool("loky", "", jobs=2) as pool:
+        ...     print(pool)
+        (2, 2)
     """
     import joblib
 
     jobs = jobs or len(gpus()) or max(1, joblib.cpu_count() // 2)
-    enter: Callable[..., Any] = joblib.parallel_config
     if backend == "loky":
         if address:
-            raise ValueError(f"backend loky works on this machine: --address {address} goes with dask or ray")
-        with enter("loky"):
+            raise ValueError(f"backend loky works on this machine: --address {address} goes with dask")
+        with joblib.parallel_config("loky"):
             yield jobs, jobs
     elif backend == "dask":
-        with _dask(address, jobs) as client, enter("dask", client=client):
+        with _dask(address, jobs) as client, joblib.parallel_config("dask", client=client):
             workers = client.scheduler_info(n_workers=-1)["workers"].values()
             hosts = [worker["host"] for worker in workers for _ in range(worker["nthreads"])]
             yield -1, max((hosts.count(host) for host in hosts), default=1)
-    elif backend == "ray":
-        try:
-            from ray.util.joblib import register_ray
-        except ImportError:
-            raise ModuleNotFoundError("backend ray needs the package: pip install ray") from None
-        register_ray()
-        if address:
-            os.environ["RAY_ADDRESS"] = address  # read by ray when joblib starts it
-        here = gpus()
-        jobs = min(jobs, len(here) or jobs)
-        with enter("ray", ray_remote_args={"num_gpus": 1} if here else {}):  # without, Ray hides the GPUs
-            yield (-1 if address else jobs), jobs
     else:
-        raise ValueError(f"backend is {backend!r}, not loky, dask or ray")
+        raise ValueError(f"backend is {backend!r}, not loky or dask")
 
 
 @contextmanager
@@ -127,16 +116,11 @@ def _dask(address: str, jobs: int) -> Iterator[Any]:
         from distributed import Client, LocalCluster
     except ImportError:
         raise ModuleNotFoundError("backend dask needs the extra 'cluster': pip install 'wsolnb[cluster]'") from None
-    if not address:
-        with (
-            LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None) as cluster,
-            Client(cluster) as client,
-        ):
+    local: dict[str, Any] = {"n_workers": jobs, "threads_per_worker": 1, "dashboard_address": None}
+    with nullcontext(address) if address else LocalCluster(**local) as scheduler:
+        try:
+            client = Client(scheduler, timeout=10)
+        except (OSError, ValueError) as error:
+            raise ConnectionError(f"no scheduler of Dask answers at {address}: {error}") from None
+        with client:
             yield client
-        return
-    try:
-        client = Client(address, timeout=10)
-    except (OSError, ValueError) as error:
-        raise ConnectionError(f"no scheduler of Dask answers at {address}: {error}") from None
-    with client:
-        yield client

@@ -1,4 +1,4 @@
-"""Which images a training sees when: the same with any number of workers, in one process or in many."""
+"""The order and randomness of the training images: the same with any number of workers and processes."""
 
 from __future__ import annotations
 
@@ -15,61 +15,51 @@ from torch.utils.data import Dataset, Sampler
 from wsolnb._utils.cache import fingerprint
 
 
-class Shuffled(Sampler[list[int]]):
-    """Every image once, in batches of an order that follows from the seed.
+class ShuffledBatchSampler(Sampler[list[int]]):
+    """Batches of all images, shuffled by `seed`.
 
-    Several processes share the batches that one process would take with a batch as large as theirs together.
-
-    Args:
-        length: Number of images.
-        batch_size: Images in a batch of one process.
-        rank: This process's number.
-        replicas: Number of processes.
+    `replicas` processes share the batches that one process would draw with their total batch size; this is number
+    `rank`. `batch_size` is that of one process.
 
     Example:
-        >>> list(Shuffled(5, 2)), list(Shuffled(5, 1, rank=1, replicas=2))
+        >>> list(ShuffledBatchSampler(5, 2)), list(ShuffledBatchSampler(5, 1, rank=1, replicas=2))
         ([[3, 1], [0, 4], [2]], [[1], [4], [2]])
     """
 
     def __init__(self, length: int, batch_size: int, *, rank: int = 0, replicas: int = 1) -> None:
-        self.length, self.batch_size, self.rank, self.replicas, self.seed = length, batch_size, rank, replicas, 0
+        self.length, self.rank, self.replicas, self.seed = length, rank, replicas, 0
+        self.total = batch_size * replicas
 
     def __len__(self) -> int:
-        """Batches of one process in an epoch."""
-        return -(-self.length // (self.batch_size * self.replicas))
+        """Batches per epoch."""
+        return -(-self.length // self.total)
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(self.seed)
-        torch.empty((), dtype=torch.int64).random_(generator=generator)  # what a DataLoader draws before the order
+        torch.empty((), dtype=torch.int64).random_(generator=generator)  # as a DataLoader draws before the order
         order = torch.randperm(self.length, generator=generator).tolist()
-        together = self.batch_size * self.replicas
-        for first in range(0, self.length, together):
-            batch = order[first : first + together]
-            yield batch[self.rank :: self.replicas] or batch[:1]  # with nothing left, one that does not count
+        for first in range(0, self.length, self.total):
+            batch = order[first : first + self.total]
+            yield batch[self.rank :: self.replicas] or batch[:1]  # a process without images gets one of no weight
 
     def images(self, batch: int) -> tuple[int, int]:
-        """How many images of a batch count: in this process, and in all of them.
+        """Number of images of a batch: in this process, and in all of them.
 
         Example:
-            >>> Shuffled(5, 1, rank=1, replicas=2).images(2)
+            >>> ShuffledBatchSampler(5, 1, rank=1, replicas=2).images(2)
             (0, 1)
         """
-        together = self.batch_size * self.replicas
-        everywhere = min(together, self.length - batch * together)
-        return len(range(self.rank, everywhere, self.replicas)), everywhere
+        total = min(self.total, self.length - batch * self.total)
+        return len(range(self.rank, total, self.replicas)), total
 
 
-class Rest(Sampler[list[Any]]):
-    """What is left of an epoch's batches from a position on.
-
-    Args:
-        batches: All batches.
-        seeded: Name images as :class:`Seeded` wants them.
+class ResumableSampler(Sampler[list[Any]]):
+    """The batches of an epoch from batch `start` on; if `seeded`, as items of :class:`SeededDataset`.
 
     Example:
-        >>> rest = Rest(Shuffled(5, 2))
-        >>> rest.start = 1
-        >>> list(rest), len(rest)
+        >>> sampler = ResumableSampler(ShuffledBatchSampler(5, 2))
+        >>> sampler.start = 1
+        >>> list(sampler), len(sampler)
         ([[0, 4], [2]], 2)
     """
 
@@ -77,7 +67,7 @@ class Rest(Sampler[list[Any]]):
         self.batches, self.seeded, self.start, self.seed = batches, seeded, 0, 0
 
     def __len__(self) -> int:
-        """Batches that are left."""
+        """Remaining batches."""
         return len(self.batches) - self.start  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[list[Any]]:
@@ -85,11 +75,11 @@ class Rest(Sampler[list[Any]]):
             yield [(self.seed, index) for index in batch] if self.seeded else batch
 
 
-class Seeded(Dataset[Any]):
-    """Images whose augmentation follows from epoch and image, whatever worker loads them, and whatever it did before.
+class SeededDataset(Dataset[Any]):
+    """A data set indexed by (seed, index): both determine the augmentation, whatever worker loads the image.
 
     Example:
-        >>> torch.equal(*(Seeded([1, 2])[7, 0] * torch.rand(2) for _ in range(2)))
+        >>> torch.equal(*(SeededDataset([1, 2])[7, 0] * torch.rand(2) for _ in range(2)))
         True
     """
 
@@ -100,26 +90,26 @@ class Seeded(Dataset[Any]):
         """Number of images."""
         return len(self.dataset)
 
-    def __getitem__(self, where: tuple[int, int]) -> Any:
-        seed = int(fingerprint(*where), 16) % 2**32
+    def __getitem__(self, item: tuple[int, int]) -> Any:
+        seed = int(fingerprint(*item), 16) % 2**32
         torch.default_generator.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed)
-        return self.dataset[where[1]]
+        return self.dataset[item[1]]
 
 
 def collate(batch: list[tuple[Tensor, Any]]) -> tuple[Tensor, Tensor]:
-    """Stack samples: images `(B, 3, H, W)` and labels, int64 `(B,)`, or float `(B, C)` of several classes per image.
+    """Stack samples to images `(B, 3, H, W)` and labels: int64 `(B,)`, or float `(B, C)` for several classes per image.
 
-    A target is a label, a float vector with an entry per class, or a dictionary whose `labels` holds one of them.
+    A target is a label, a float vector with one entry per class, or a dictionary with either as `labels`.
 
     Example:
         >>> images, labels = collate([(torch.zeros(3, 4, 6), 2), (torch.ones(3, 4, 6), {"labels": torch.tensor([0])})])
         >>> images.shape, labels
         (torch.Size([2, 3, 4, 6]), tensor([2, 0]))
     """
-    labels = [t["labels"] if isinstance(t, Mapping) else t for _, t in batch]
-    images = torch.stack([i.as_subclass(Tensor) for i, _ in batch])
-    if all(isinstance(k, Tensor) and k.is_floating_point() for k in labels):
+    labels = [target["labels"] if isinstance(target, Mapping) else target for _, target in batch]
+    images = torch.stack([image.as_subclass(Tensor) for image, _ in batch])
+    if all(isinstance(label, Tensor) and label.is_floating_point() for label in labels):
         return images, torch.stack(labels)
-    return images, torch.as_tensor([int(k) for k in labels])
+    return images, torch.as_tensor([int(label) for label in labels])

@@ -1,4 +1,4 @@
-"""Checkpoints that a kill at any moment cannot break: written under another name first, verified when loaded."""
+"""Checkpoints that survive a kill at any moment: written atomically, verified when loaded."""
 
 from __future__ import annotations
 
@@ -16,28 +16,23 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from wsolnb._utils.files import read_tensors, tensor_bytes, write_whole
+from wsolnb._utils.files import read_verified, to_bytes, write_atomic
 
 _FORMAT = 1
 _MANIFEST = "manifest.json"
 
 
 class Checkpoint:
-    """The state of one training in a folder: tensors in a safetensors file, all else in a manifest that names it.
+    """The state of a training in a folder: tensors in a safetensors file, everything else in a manifest that names it.
 
-    The manifest is replaced in one step after its tensors are on the disk, so it always describes a whole checkpoint:
-    the new one or the one before.
-
-    Args:
-        folder: Where it is kept; made when something is saved.
-        key: What determines the training; a checkpoint of another key is refused.
-        version: Versions of the libraries; a checkpoint of others is refused.
+    The manifest is replaced atomically once its tensors are on disk, so it always describes a complete checkpoint.
+    One with another key (the fingerprint of the training) or of other versions of the libraries is refused.
 
     Example:
         >>> import tempfile
-        >>> kept = Checkpoint(Path(tempfile.mkdtemp()) / "net.checkpoint", "a1", "1.0")
-        >>> kept.save({"weight": torch.ones(2)}, {"epoch": 3})
-        >>> kept.load()
+        >>> checkpoint = Checkpoint(Path(tempfile.mkdtemp()) / "net.checkpoint", "a1", "1.0")
+        >>> checkpoint.save({"weight": torch.ones(2)}, {"epoch": 3})
+        >>> checkpoint.load()
         ({'weight': tensor([1., 1.])}, {'epoch': 3})
     """
 
@@ -45,57 +40,50 @@ class Checkpoint:
         self.folder, self.key, self.version = folder, key, version
 
     def save(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        """Replace the checkpoint.
-
-        Args:
-            tensors: By name.
-            values: Plain values: numbers, texts, lists and dictionaries of them.
+        """Replace the checkpoint by these tensors and JSON values.
 
         Raises:
-            OSError: If it cannot be written, for example on a full disk; the checkpoint before stays as it was.
+            OSError: If it cannot be written, for example on a full disk; the previous checkpoint stays.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        data = tensor_bytes(tensors)
+        data = to_bytes(tensors)
         digest = hashlib.sha256(data).hexdigest()
         name = f"{digest[:16]}.safetensors"
         head = {"format": _FORMAT, "key": self.key, "version": self.version}
         content = json.loads(json.dumps({**head, "tensors": name, "sha256": digest, "values": dict(values)}))
-        write_whole(self.folder / name, data)
-        write_whole(self.folder / _MANIFEST, json.dumps({**content, "digest": _digest(content)}).encode())
-        for other in self.folder.iterdir():
-            if other.name not in (name, _MANIFEST):
-                other.unlink(missing_ok=True)
+        write_atomic(self.folder / name, data)
+        write_atomic(self.folder / _MANIFEST, json.dumps({**content, "digest": _digest(content)}).encode())
+        for path in self.folder.iterdir():
+            if path.name not in (name, _MANIFEST):
+                path.unlink(missing_ok=True)
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Read and verify it.
-
-        Returns:
-            Tensors and values, or None if nothing was saved.
+        """Read and verify the tensors and values; None if nothing was saved.
 
         Raises:
-            ValueError: If it is damaged, of another training or of other versions; nothing is changed.
+            ValueError: If it is damaged, or of another training or other versions; nothing is changed.
         """
         path = self.folder / _MANIFEST
         if not path.is_file():
             return None
-        again = f"delete {self.folder} to train from the start"
+        remedy = f"delete {self.folder} to train from the start"
         try:
             content = json.loads(path.read_bytes())
             digest = content.pop("digest")
         except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise ValueError(f"{path} is damaged ({error!r}): {again}") from None
+            raise ValueError(f"{path} is damaged ({error!r}): {remedy}") from None
         if digest != _digest(content):
-            raise ValueError(f"{path} is damaged: its content does not have the digest it names; {again}")
+            raise ValueError(f"{path} is damaged: its content does not have the digest it names; {remedy}")
         if content["format"] != _FORMAT:
-            raise ValueError(f"{path} has format {content['format']}, this version reads {_FORMAT}: {again}")
+            raise ValueError(f"{path} has format {content['format']}, this version reads {_FORMAT}: {remedy}")
         if content["key"] != self.key:
             raise ValueError(
                 f"{path} belongs to another training (key {content['key']}, this one has {self.key}): another model, "
-                f"data set, objective or plan; {again}"
+                f"data set, objective or plan; {remedy}"
             )
         if content["version"] != self.version:
-            raise ValueError(f"{path} was saved by {content['version']}, this is {self.version}: {again}")
-        return read_tensors(self.folder / content["tensors"], content["sha256"], again), content["values"]
+            raise ValueError(f"{path} was saved by {content['version']}, this is {self.version}: {remedy}")
+        return read_verified(self.folder / content["tensors"], content["sha256"], remedy), content["values"]
 
     def remove(self) -> None:
         """Delete it, the manifest first."""
@@ -105,37 +93,45 @@ class Checkpoint:
 
 
 def optimizer_parts(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state of an optimizer as named tensors and plain values.
+    """The state of an optimizer as named tensors and JSON values.
 
     Example:
-        >>> model = nn.Linear(1, 1)
-        >>> optimizer_parts(torch.optim.SGD(model.parameters(), lr=0.5))[1]["groups"][0]["lr"]
+        >>> optimizer_parts(torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.5))[1]["groups"][0]["lr"]
         0.5
     """
     state = optimizer.state_dict()
-    tensors: dict[str, Tensor] = {}
-    values: dict[str, Any] = {}
-    for index, entries in state["state"].items():
-        for name, entry in entries.items():
-            (tensors if isinstance(entry, Tensor) else values)[f"{index}.{name}"] = entry
-    return tensors, {"groups": state["param_groups"], "rest": values}
+    entries = {f"{index}.{name}": entry for index, slot in state["state"].items() for name, entry in slot.items()}
+    tensors = {name: entry for name, entry in entries.items() if isinstance(entry, Tensor)}
+    rest = {name: entry for name, entry in entries.items() if name not in tensors}
+    return tensors, {"groups": state["param_groups"], "rest": rest}
 
 
 def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-    """Put back what :func:`optimizer_parts` gave, in the memory layout of the parameters."""
+    """Restore what :func:`optimizer_parts` returned, in the memory layout of the parameters.
+
+    Example:
+        >>> optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.5)
+        >>> restore_optimizer(optimizer, *optimizer_parts(optimizer))
+    """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Any]] = {}
-    for name, entry in {**values["rest"], **tensors}.items():
-        index, _, what = name.partition(".")
+    for key, entry in {**values["rest"], **tensors}.items():
+        index, _, name = key.partition(".")
         if isinstance(entry, Tensor):
-            like = parameters[int(index)] if entry.shape == parameters[int(index)].shape else entry
+            parameter = parameters[int(index)]
+            like = parameter if entry.shape == parameter.shape else entry
             entry = torch.empty_like(like, dtype=entry.dtype, requires_grad=False).copy_(entry)
-        state.setdefault(int(index), {})[what] = entry
+        state.setdefault(int(index), {})[name] = entry
     optimizer.load_state_dict({"state": state, "param_groups": values["groups"]})
 
 
 def random_states() -> dict[str, Any]:
-    """The states of all random number generators of this process, as plain values."""
+    """The states of all random number generators of this process, as JSON values.
+
+    Example:
+        >>> sorted(random_states())
+        ['cuda', 'numpy', 'python', 'torch']
+    """
     name, keys, *rest = np.random.get_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {
@@ -147,7 +143,11 @@ def random_states() -> dict[str, Any]:
 
 
 def restore_random_states(states: Mapping[str, Any]) -> None:
-    """Put back what :func:`random_states` gave."""
+    """Restore what :func:`random_states` returned.
+
+    Example:
+        >>> restore_random_states(random_states())
+    """
     torch.set_rng_state(_bytes(states["torch"]))
     if states["cuda"] and torch.cuda.device_count() == len(states["cuda"]):
         torch.cuda.set_rng_state_all([_bytes(text) for text in states["cuda"]])
@@ -157,16 +157,19 @@ def restore_random_states(states: Mapping[str, Any]) -> None:
     np.random.set_state((name, np.asarray(keys, dtype=np.uint32), *rest))
 
 
-def restore_module(module: nn.Module, tensors: Mapping[str, Tensor], where: Path) -> None:
-    """Load weights into a module.
+def restore_module(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Load weights that were read from `path` into a module.
 
     Raises:
-        ValueError: If names or shapes are those of another module.
+        ValueError: If names or shapes do not fit.
+
+    Example:
+        >>> restore_module(nn.Linear(1, 1), nn.Linear(1, 1).state_dict(), Path("net.safetensors"))
     """
     try:
         module.load_state_dict(dict(tensors))
     except RuntimeError as error:
-        raise ValueError(f"{where} holds the weights of another model: {error}") from None
+        raise ValueError(f"{path} holds the weights of another model: {error}") from None
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -1,8 +1,7 @@
-"""The epochs of a training: forward, backward, step; in one process or in many; saved so that it can go on."""
+"""The epochs of a training: forward, backward and step, on one process or several, with resumable checkpoints."""
 
 from __future__ import annotations
 
-import copy
 import math
 import signal
 import time
@@ -14,7 +13,6 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2.functional import to_dtype
@@ -24,7 +22,7 @@ from wsolnb._utils.progress import headless, track
 from wsolnb._utils.signals import Interruption
 from wsolnb.data.readers.images import Readable
 from wsolnb.losses import Objective
-from wsolnb.train.batches import Rest, Seeded, Shuffled, collate
+from wsolnb.train.batches import ResumableSampler, SeededDataset, ShuffledBatchSampler, collate
 from wsolnb.train.checkpoint import (
     Checkpoint,
     optimizer_parts,
@@ -34,26 +32,21 @@ from wsolnb.train.checkpoint import (
     restore_random_states,
 )
 from wsolnb.train.plans import Plan, groups
-from wsolnb.train.sharding import shared_out, whole
 
-_CHECK_EVERY = 10  # batches between two looks at the loss, which make a GPU wait, and at what other processes want
+_CHECK_EVERY = 10  # steps between two checks of the loss, which make a GPU wait, and of requests by other processes
 SAVE_EVERY = 300.0  # seconds between two checkpoints within an epoch
 
 
 class Loop:
-    """One training: what Fabric set up, where it stands, and the epochs.
+    """A training on a launched `fabric`, kept in `checkpoint`; all else is as for :func:`wsolnb.train.train`.
 
-    Args:
-        fabric: Launched.
-        model: Trained in place; where its weights are shared out, a copy of it, `bare`.
-        dataset: As for :func:`wsolnb.train.train`, like all that follows.
-        objective: The loss.
-        plan: How long and how fast.
-        checkpoint: Where the training is kept after every epoch, and within long ones.
-        batches: What draws the batches; None for random ones of the plan's size.
-        workers: Processes that load data.
-        accumulate: Batches of a process per step.
-        compile: Compile the model.
+    Example:
+        >>> from pathlib import Path
+        >>> from wsolnb.losses import CrossEntropy
+        >>> data = [(torch.rand(3, 8, 8), label) for label in (0, 1, 0)]
+        >>> net, checkpoint = nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), Checkpoint(Path("net"), "a1", "1.0")
+        >>> len(Loop(Fabric(accelerator="cpu", devices=1), net, data, CrossEntropy(), Plan(1, 2), checkpoint).loader)
+        2
     """
 
     def __init__(
@@ -70,87 +63,74 @@ class Loop:
         accumulate: int = 1,
         compile: bool = False,
     ) -> None:
-        self.fabric, self.plan, self.checkpoint, self.accumulate = fabric, plan, checkpoint, accumulate
-        sharded = isinstance(fabric.strategy, ModelParallelStrategy)  # that takes no other memory format
-        self.bare = copy.deepcopy(model) if sharded else model.to(memory_format=torch.channels_last)
-        self.objective = objective
+        self.fabric, self.objective, self.plan = fabric, objective, plan
+        self.checkpoint, self.accumulate = checkpoint, accumulate
+        self.module = model.to(memory_format=torch.channels_last)
         fabric.to_device(cast(nn.Module, objective))
-        self.model = fabric.setup_module(cast(nn.Module, torch.compile(self.bare)) if compile else self.bare)
-        self.inner = plan.optimizer(groups(self.bare, plan))
+        self.model = fabric.setup_module(cast(nn.Module, torch.compile(self.module)) if compile else self.module)
+        self.inner = plan.optimizer(groups(self.module, plan))
         self.schedule = plan.schedule(self.inner)
         self.optimizer = cast(Any, fabric.setup_optimizers(self.inner))
-        self.shuffled = Shuffled(
-            len(dataset),  # type: ignore[arg-type]
-            plan.batch_size,
-            rank=fabric.global_rank,
-            replicas=fabric.world_size,
-        )
+        length, rank, replicas = len(dataset), fabric.global_rank, fabric.world_size  # type: ignore[arg-type]
+        self.shuffled = ShuffledBatchSampler(length, plan.batch_size, rank=rank, replicas=replicas)
         self.batches = self.shuffled if batches is None else batches
-        self.rest = Rest(self.batches, seeded=workers > 0)
+        self.sampler = ResumableSampler(self.batches, seeded=workers > 0)
         loader: DataLoader[Any] = DataLoader(
-            Seeded(dataset) if workers else dataset,
-            batch_sampler=self.rest,
+            SeededDataset(dataset) if workers else dataset,
+            batch_sampler=self.sampler,
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=fabric.device.type == "cuda",
             collate_fn=collate,
-            generator=torch.Generator(),  # so that it draws nothing from the one that augments
+            generator=torch.Generator(),  # so that it draws nothing from the generator of the augmentation
         )
         self.loader = fabric.setup_dataloaders(loader, use_distributed_sampler=False)
         self.readable = dataset if isinstance(dataset, Readable) else None
         self.history: list[dict[str, float]] = []
         self.sums = torch.zeros(3, device=fabric.device)  # of this epoch and process: loss, hits, images
         self.seconds = 0.0
-        self.random: dict[str, Any] = {}
+        self.random: dict[str, Any] = {}  # states of the generators at the checkpoint
         self.interruption = Interruption()
-        self.wanted = 0  # the signal that all processes agreed to obey
-        self.saved, self.place = time.monotonic(), ""  # when, and how far the training was then
+        self.signal = 0  # that all processes agreed to obey
+        self.saved_at, self.saved_position = time.monotonic(), ""
 
     def run(self) -> list[dict[str, float]]:
-        """Train all that the checkpoint does not hold yet.
-
-        Returns:
-            One record per epoch.
-
-        Raises:
-            FloatingPointError: If the loss is no longer finite.
-            KeyboardInterrupt: After Ctrl-C, once everything is saved.
-            ValueError: If the checkpoint is damaged or of another training.
-        """
+        """Train from the checkpoint, if there is one, to the end of the plan; one record per epoch."""
         self._load()
         with self.interruption:
             for epoch in range(len(self.history), self.plan.epochs):
                 record = self._epoch(epoch)
                 self.schedule.step()
                 self.history.append(record)
-                self.rest.start, self.seconds = 0, 0.0
+                self.sampler.start, self.seconds = 0, 0.0
                 self.sums.zero_()
                 self._save()
-                self._obey(self.wanted if self.fabric.world_size > 1 else self.interruption.number)
+                self._obey(self.signal if self.fabric.world_size > 1 else self.interruption.number)
         return self.history
 
     def _epoch(self, epoch: int) -> dict[str, float]:
+        # The epoch alone decides its randomness, so that a resumed training repeats it.
         seed = int(fingerprint(self.plan.seed, epoch), 16) % 2**31
-        self.shuffled.seed = self.rest.seed = seed
+        self.shuffled.seed = self.sampler.seed = seed
         if rank := self.fabric.global_rank:
-            seed = int(fingerprint(self.plan.seed, epoch, rank), 16) % 2**31  # every process draws its own masks
-        torch.manual_seed(seed)  # the epoch alone decides its randomness, so a resumed training repeats it
+            seed = int(fingerprint(self.plan.seed, epoch, rank), 16) % 2**31  # dropout differs between processes
+        torch.manual_seed(seed)
         if hasattr(self.batches, "set_epoch"):
             self.batches.set_epoch(epoch)
         if hasattr(self.objective, "begin_epoch"):
             self.objective.begin_epoch(epoch, self.plan.epochs)
         if self.batches is not self.shuffled:
             torch.empty((), dtype=torch.int64).random_()  # as a DataLoader over them draws
-        if self.rest.start:
+        if self.sampler.start:
             restore_random_states(self.random)
         self.model.train()
         started, lr = time.perf_counter() - self.seconds, self.optimizer.param_groups[0]["lr"]
-        batches, first = len(self.batches), self.rest.start  # type: ignore[arg-type]
+        batches, first = len(self.batches), self.sampler.start  # type: ignore[arg-type]
         name = f"epoch {epoch + 1}/{self.plan.epochs}"
-        for number, (images, labels) in zip(count(first), track(self.loader, name, len(self.rest)), strict=False):
+        for number, (images, labels) in zip(count(first), track(self.loader, name, len(self.sampler)), strict=False):
             weight, counts = self._weight(number, batches)
-            last = (number + 1) % self.accumulate == 0 or number + 1 == batches
-            with self.fabric.no_backward_sync(self.model, enabled=not last):
+            steps = (number + 1) % self.accumulate == 0 or number + 1 == batches
+            with self.fabric.no_backward_sync(self.model, enabled=not steps):
                 outputs = self.model(to_dtype(images, torch.float32, scale=True))
                 loss = self.objective(outputs, labels)
                 if number % self.accumulate == 0:
@@ -158,26 +138,25 @@ class Loop:
                 self.fabric.backward(loss if weight == 1 else loss * weight)
             if counts:
                 with torch.no_grad():
+                    best = self.objective.scores(outputs).argmax(dim=1)
+                    hits = best == labels if labels.ndim == 1 else labels.gather(1, best[:, None]) > 0
                     self.sums[0] += loss.detach() * len(labels)
-                    self.sums[1] += _hits(self.objective.scores(outputs).argmax(dim=1), labels).sum()
+                    self.sums[1] += hits.sum()
                     self.sums[2] += len(labels)
-            if last:
-                self._step()
+            if steps:
+                if clip := self.plan.clip:
+                    self.fabric.clip_gradients(self.model, self.optimizer, max_norm=clip, error_if_nonfinite=False)
+                self.optimizer.step()
                 self.seconds = time.perf_counter() - started
-                self._look(epoch, number, batches, lr)
-        total, right, seen = cast(Tensor, self.fabric.all_reduce(self.sums.clone(), reduce_op="sum"))
-        mean = float(total / seen)  # waits for a GPU
-        self.seconds = time.perf_counter() - started
-        record = {
-            "epoch": epoch + 1,
-            "loss": mean,
-            "accuracy": float(right / seen),
-            "lr": lr,
-            "images_per_second": float(seen) / self.seconds,
-        }
+                self._check(epoch, number, batches, lr)
+        # Summed over the processes, so that all have the same record.
+        total, hit, seen = cast(Tensor, self.fabric.all_reduce(self.sums.clone(), reduce_op="sum"))
+        record = {"epoch": epoch + 1, "loss": float(total / seen), "accuracy": float(hit / seen), "lr": lr}
+        self.seconds = time.perf_counter() - started  # the loss has waited for a GPU
+        record["images_per_second"] = float(seen) / self.seconds
         if self.readable is not None:
             flags = cast(Tensor, self.fabric.all_reduce(self.readable.flags.to(self.fabric.device), reduce_op="max"))
-            self.readable.flags.copy_(flags)  # what all processes found
+            self.readable.flags.copy_(flags)
             record["unreadable"] = float(flags.sum())
         if headless() and self.fabric.is_global_zero:
             print(
@@ -189,62 +168,57 @@ class Loop:
         return record
 
     def _weight(self, number: int, batches: int) -> tuple[float, bool]:
-        """What a batch's mean loss counts in its step, times the number of processes; and whether it counts at all."""
+        """Weight of a batch's mean loss in its step, times the number of processes; and whether its images count."""
         first = number - number % self.accumulate
-        together = range(first, min(first + self.accumulate, batches))
+        accumulated = range(first, min(first + self.accumulate, batches))
         if self.batches is not self.shuffled:
-            return 1 / len(together), True
-        mine, _ = self.shuffled.images(number)
-        return mine * self.fabric.world_size / sum(self.shuffled.images(n)[1] for n in together), mine > 0
+            return 1 / len(accumulated), True
+        local, _ = self.shuffled.images(number)
+        return local * self.fabric.world_size / sum(self.shuffled.images(n)[1] for n in accumulated), local > 0
 
-    def _step(self) -> None:
-        if self.plan.clip:
-            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.plan.clip, error_if_nonfinite=False)
-        self.optimizer.step()
-
-    def _look(self, epoch: int, number: int, batches: int, lr: float) -> None:
-        """After a step: stop at a loss that is no number; save if it is time to, or if a signal came; obey that."""
-        end, many = number + 1 == batches, self.fabric.world_size > 1
-        wants = [self.interruption.number, int(time.monotonic() - self.saved >= SAVE_EVERY)]
-        turn = end or (number // self.accumulate) % _CHECK_EVERY == 0
-        if not turn and (many or not any(wants)):
+    def _check(self, epoch: int, number: int, batches: int, lr: float) -> None:
+        """After a step: stop at a loss that is not finite; save if it is time or a signal came, and obey that."""
+        last, distributed = number + 1 == batches, self.fabric.world_size > 1
+        requests = [self.interruption.number, int(time.monotonic() - self.saved_at >= SAVE_EVERY)]
+        due = last or (number // self.accumulate) % _CHECK_EVERY == 0
+        if not due and (distributed or not any(requests)):
             return
-        broken = int(not math.isfinite(self.sums[0]))
-        if many:  # they look at the same step, and all do the same
-            said = torch.tensor([broken, *wants], device=self.fabric.device)
-            broken, *wants = cast(Tensor, self.fabric.all_reduce(said, reduce_op="max")).tolist()
+        # All processes check at the same step, and all do what any of them has to.
+        flags = torch.tensor([not math.isfinite(self.sums[0]), *requests], device=self.fabric.device)
+        broken, *requests = cast(Tensor, self.fabric.all_reduce(flags, reduce_op="max")).tolist()
         if broken:
-            kept = f"the checkpoint of {self.place} stays at {self.checkpoint.folder}" if self.place else ""
+            kept = f"the checkpoint of {self.saved_position} stays at {self.checkpoint.folder}"
             raise FloatingPointError(
                 f"the loss became {float(self.sums[0])} in epoch {epoch + 1}, at batch {number + 1} or up to "
                 f"{_CHECK_EVERY * self.accumulate - 1} before it (learning rate {lr:g}): lower the learning rate or "
-                f"clip the gradient; {kept or 'nothing was saved yet'}"
+                f"clip the gradient; {kept if self.saved_position else 'nothing was saved yet'}"
             )
-        self.wanted = wants[0]
-        if any(wants) and not end:
+        self.signal = requests[0]
+        if any(requests) and not last:
             self._save(number + 1)
-            self._obey(self.wanted)
+            self._obey(self.signal)
 
     def _obey(self, number: int) -> None:
         if number:
-            said = f"{signal.Signals(number).name}: training stopped; "
-            said += f"{self.place} is saved in {self.checkpoint.folder}: run the same again to go on from there"
-            if not self.place:
-                said = f"{signal.Signals(number).name}: training stopped; nothing could be saved"
-            self.interruption.obey(number, said if self.fabric.is_global_zero else "")
+            saved = (
+                f"{self.saved_position} is saved in {self.checkpoint.folder}: run the same again to go on from there"
+            )
+            message = f"{signal.Signals(number).name}: training stopped; "
+            message += saved if self.saved_position else "nothing could be saved"
+            self.interruption.obey(number, message if self.fabric.is_global_zero else "")
 
     def _save(self, done: int = 0) -> None:
-        """Save, `done` batches after the last whole epoch; a full disk is only reported."""
-        everyone: list[Any] = [random_states()]
+        """Save, `done` batches after the last complete epoch; a full disk only gives a warning."""
+        states: list[Any] = [random_states()]
         sums = cast(Tensor, self.fabric.all_gather(self.sums)).reshape(-1, 3)
         if self.fabric.world_size > 1:
-            everyone *= self.fabric.world_size
-            dist.all_gather_object(everyone, everyone[0])
-        self.saved = time.monotonic()
-        optimizer, values = optimizer_parts(self.inner)
-        parts = {"model": whole(self.bare.state_dict()), "optimizer": whole(optimizer), "epoch": {"sums": sums}}
+            states *= self.fabric.world_size
+            dist.all_gather_object(states, states[0])
+        self.saved_at = time.monotonic()
         if not self.fabric.is_global_zero:
             return
+        optimizer, values = optimizer_parts(self.inner)
+        parts = {"model": self.module.state_dict(), "optimizer": optimizer, "epoch": {"sums": sums}}
         if isinstance(self.objective, nn.Module):
             parts["objective"] = self.objective.state_dict()
         state = {
@@ -254,7 +228,7 @@ class Loop:
             "optimizer": values,
             "schedule": self.schedule.state_dict(),
             "precision": self.fabric.strategy.precision.state_dict(),
-            "random": everyone,
+            "random": states,
             "unreadable": self.readable.broken if self.readable else [],
         }
         try:
@@ -262,39 +236,31 @@ class Loop:
         except OSError as error:
             warnings.warn(f"no checkpoint was saved, training goes on: {error}", RuntimeWarning, stacklevel=2)
         else:
-            self.place = _place(len(self.history), done)
+            self.saved_position = _position(len(self.history), done)
 
     def _load(self) -> None:
         if (loaded := self.checkpoint.load()) is None:
             return
         tensors, values = loaded
         rank, path = self.fabric.global_rank, self.checkpoint.folder
-        restore_module(self.bare, shared_out(_part(tensors, "model"), self.bare.state_dict()), path)
+        restore_module(self.module, _part(tensors, "model"), path)
         if isinstance(self.objective, nn.Module):
             restore_module(self.objective, _part(tensors, "objective"), path)
-        slots = _part(tensors, "optimizer")
-        weights = [weight for group in self.inner.param_groups for weight in group["params"]]
-        slots = shared_out(slots, {name: weights[int(name.partition(".")[0])] for name in slots})
-        restore_optimizer(self.inner, slots, values["optimizer"])
+        restore_optimizer(self.inner, _part(tensors, "optimizer"), values["optimizer"])
         self.schedule.load_state_dict(values["schedule"])
         self.fabric.strategy.precision.load_state_dict(values["precision"])
-        self.history, self.seconds, self.rest.start = values["history"], values["seconds"], values["done"]
+        self.history, self.seconds, self.sampler.start = values["history"], values["seconds"], values["done"]
         self.sums.copy_(tensors["epoch.sums"][rank])
         if self.readable is not None:
             self.readable.flags[values["unreadable"]] = 1
         self.random = values["random"][rank]
         restore_random_states(self.random)
-        self.place = _place(len(self.history), values["done"])
-
-
-def _hits(best: Tensor, labels: Tensor) -> Tensor:
-    """Whether the best-scored class is the true one, or one of the true ones."""
-    return best == labels if labels.ndim == 1 else labels.gather(1, best[:, None]) > 0
+        self.saved_position = _position(len(self.history), values["done"])
 
 
 def _part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     return {key.removeprefix(f"{name}."): t for key, t in tensors.items() if key.startswith(f"{name}.")}
 
 
-def _place(epochs: int, done: int) -> str:
+def _position(epochs: int, done: int) -> str:
     return f"epoch {epochs}" if not done else f"epoch {epochs + 1} up to batch {done}"

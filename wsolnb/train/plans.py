@@ -1,4 +1,4 @@
-"""How to train: which optimizer takes the steps, how large they are, and how many."""
+"""Training plans: optimizer, learning-rate schedule and number of epochs."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LRScheduler, S
 
 @dataclass(frozen=True)
 class Plan:
-    """How to train: stochastic gradient descent with warm restarts (barz2022 Sec. 4.2).
+    """Stochastic gradient descent with warm restarts (barz2022 Sec. 4.2).
 
-    The learning rate falls from `lr` to 1e-6 along a half cosine in every cycle; a cycle is twice as long as the one
-    before it. Paper scale is `epochs=372, cycle=12`: five cycles of 12, 24, 48, 96 and 192 epochs.
+    In every cycle the learning rate falls from `lr` to 1e-6 along half a cosine; each cycle is twice as long as the
+    one before. Paper scale is `epochs=372, cycle=12`: cycles of 12, 24, 48, 96 and 192 epochs.
 
     Args:
         epochs: Passes over the data.
         batch_size: Images per step.
         lr: Learning rate at the start of a cycle.
         cycle: Epochs of the first cycle; 0: one cycle over all epochs.
-        momentum: Of the gradient.
-        weight_decay: Of all weights.
-        clip: Largest norm of the gradient; 0: not clipped.
-        head_rate: Learning rate of the new parts (`model.head`, or what `model.new_parts` names) as a multiple of the
-            rest's. Above 1 spares pretrained layers, as the field's training code does.
-        seed: Of the order of the images and of the augmentation.
+        momentum: Momentum.
+        weight_decay: Weight decay of all parameters.
+        clip: Largest norm of the gradient; 0: no clipping.
+        head_rate: Multiple of the learning rate for new layers (`model.head`, or `model.new_parts`); above 1, as is
+            common in WSOL code, it spares the pretrained ones.
+        seed: Seed of the order of the images and of their augmentation.
 
     Raises:
-        ValueError: For values out of range, and if the last cycle would be cut off.
+        ValueError: For values out of range, and if `epochs` would cut the last cycle off.
     """
 
     epochs: int
@@ -57,29 +57,24 @@ class Plan:
         if self.cycle and ends[-1] != self.epochs:
             raise ValueError(
                 f"epochs={self.epochs} ends inside a cycle; with cycle={self.cycle} take "
-                f"{' or '.join(str(e) for e in ends[-2:] if e)}, or cycle=0 for one cycle over all epochs"
+                f"{' or '.join(str(end) for end in ends[-2:] if end)}, or cycle=0 for one cycle over all epochs"
             )
 
     def optimizer(self, parameters: list[dict[str, Any]]) -> Optimizer:
-        """What takes the steps, over groups of parameters."""
+        """The optimizer of these parameter groups."""
         return SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
 
     def schedule(self, optimizer: Optimizer) -> LRScheduler:
-        """What sets the learning rate after every epoch."""
+        """The learning-rate schedule, stepped after every epoch."""
         low = min(1e-6, self.lr)
         return CosineAnnealingWarmRestarts(optimizer, T_0=self.cycle or self.epochs, T_mult=2, eta_min=low)
 
 
 @dataclass(frozen=True)
 class StepPlan(Plan):
-    """How to train with a learning rate that falls in steps (bency2016 Sec. 4.1).
+    """Stochastic gradient descent with a learning rate that falls in steps (bency2016 Sec. 4.1).
 
-    Args:
-        every: Epochs between two steps.
-        factor: What the learning rate is multiplied with at a step.
-
-    Raises:
-        ValueError: For values out of range, and for a cycle.
+    The learning rate is multiplied by `factor` after `every` epochs. There are no cycles: `cycle` must be 0.
 
     Example:
         >>> StepPlan(epochs=60, lr=0.001, every=20).factor
@@ -99,20 +94,15 @@ class StepPlan(Plan):
             raise ValueError(f"factor={self.factor}: must be above 0 and at most 1")
 
     def schedule(self, optimizer: Optimizer) -> LRScheduler:
-        """What sets the learning rate after every epoch."""
+        """The learning-rate schedule, stepped after every epoch."""
         return StepLR(optimizer, step_size=self.every, gamma=self.factor)
 
 
 @dataclass(frozen=True)
 class AdamPlan(Plan):
-    """How to train with Adam (xie2021 Sec. 4.1: learning rate 0.001, then 0.0001, half a cosine, no weight decay).
+    """Adam (xie2021 Sec. 4.1: learning rate 0.001, then 0.0001, half a cosine, no weight decay).
 
-    Args:
-        lr: Learning rate at the start of a cycle.
-        second: Decay of the mean squared gradient; that of the mean gradient is `momentum`.
-
-    Raises:
-        ValueError: For values out of range.
+    `momentum` is Adam's beta1, `second` its beta2: at least 0 and below 1.
 
     Example:
         >>> AdamPlan(epochs=70, batch_size=16).lr
@@ -120,7 +110,7 @@ class AdamPlan(Plan):
     """
 
     lr: float = 0.001
-    second: float = 0.999
+    second: float = 0.999  # beta2 under the name that the keys of cached weights hold
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -128,13 +118,13 @@ class AdamPlan(Plan):
             raise ValueError(f"second={self.second}: must be at least 0 and below 1")
 
     def optimizer(self, parameters: list[dict[str, Any]]) -> Optimizer:
-        """What takes the steps, over groups of parameters."""
+        """The optimizer of these parameter groups."""
         betas = (self.momentum, self.second)
         return Adam(parameters, lr=self.lr, betas=betas, weight_decay=self.weight_decay)
 
 
 def groups(model: nn.Module, plan: Plan) -> list[dict[str, Any]]:
-    """The weights that learn, for an optimizer: those of the new parts apart, with a learning rate of their own.
+    """Parameter groups without frozen parameters: new layers, with their learning rate, after the others.
 
     Example:
         >>> from wsolnb.models.cam import classifier
@@ -145,5 +135,5 @@ def groups(model: nn.Module, plan: Plan) -> list[dict[str, Any]]:
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     rest = [p for name, p in named if not name.startswith(new)]
     head = [p for name, p in named if name.startswith(new)]
-    found: list[dict[str, Any]] = [{"params": rest}, {"params": head, "lr": plan.head_rate * plan.lr}]
-    return found if rest and head else found[:1] if rest else found[1:]
+    result: list[dict[str, Any]] = [{"params": rest}, {"params": head, "lr": plan.head_rate * plan.lr}]
+    return result if rest and head else result[:1] if rest else result[1:]

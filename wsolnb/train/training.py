@@ -1,4 +1,4 @@
-"""Training, the same for all papers: on one device or many, cached, and sure to go on where it was stopped."""
+"""Training, the same for all papers: on one device or many, cached, and resumed where it was stopped."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,20 +22,19 @@ from torch import nn
 from torch.utils.data import Dataset, Sampler
 
 from wsolnb._utils.cache import cache_folder, fingerprint
-from wsolnb._utils.files import read_tensors, tensor_bytes, write_whole
+from wsolnb._utils.files import read_verified, to_bytes, write_atomic
 from wsolnb.data.readers.images import Readable
 from wsolnb.losses import Objective
 from wsolnb.train.checkpoint import Checkpoint, restore_module
 from wsolnb.train.loop import Loop
 from wsolnb.train.plans import Plan
-from wsolnb.train.sharding import sharding, whole
 
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces every choice of precision
 
 
 @dataclass
 class Training:
-    """What a training gave: one record per epoch, and where the weights are kept."""
+    """Result of a training: one record per epoch, the file of the weights, and whether they were cached."""
 
     history: list[dict[str, float]] = field(default_factory=list)
     weights: Path | None = None
@@ -42,24 +42,24 @@ class Training:
 
 
 def resolve_device(device: str = "auto") -> torch.device:
-    """Turn `auto`, `cpu`, `cuda`, `cuda:1` or `mps` into a device of this machine.
+    """The device of this machine that `auto`, `cpu`, `cuda`, `cuda:1` or `mps` stands for.
 
     Raises:
-        ValueError: If this machine has no such device (those it has are named).
+        ValueError: If there is none; the message lists those of this machine.
 
     Example:
         >>> resolve_device("cpu")
         device(type='cpu')
     """
-    here = ["cpu"]
+    devices = ["cpu"]
     if torch.cuda.is_available():
-        here = [f"cuda:{i}" for i in range(torch.cuda.device_count())] + here
+        devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())] + devices
     elif torch.backends.mps.is_available():
-        here = ["mps", *here]
+        devices = ["mps", *devices]
     if device == "auto":
-        return torch.device(here[0])
-    if device not in (*here, *(["cuda"] if here[0] == "cuda:0" else [])):
-        raise ValueError(f"device {device!r} is not there; this machine has {', '.join(here)}")
+        return torch.device(devices[0])
+    if device not in (*devices, *(["cuda"] if devices[0] == "cuda:0" else [])):
+        raise ValueError(f"device {device!r} is not there; this machine has {', '.join(devices)}")
     return torch.device(device)
 
 
@@ -78,55 +78,50 @@ def train(
     strategy: str = "ddp",
     retrain: bool = False,
 ) -> Training:
-    """Train a classifier, or take its weights from the cache if the very same training was done.
+    """Train a classifier, or reuse cached weights if the configuration matches.
 
-    The key of the cache covers model and initial weights, data, objective, plan, precision and version. While it
-    trains, a checkpoint is kept: after every epoch, within long epochs every five minutes, and when Ctrl-C or SIGTERM
-    comes. A training that was stopped, or killed at any moment, goes on from there when it is started again, and ends
-    as if nothing had happened. Of two that train the same at once, the second waits for the first.
+    The cache key covers model and initial weights, data, objective, plan, precision and versions. A checkpoint is
+    saved after every epoch, every five minutes within one, and on Ctrl-C or SIGTERM. A training that was stopped or
+    killed resumes from it when started again, with the same result as without the interruption. A second process that
+    trains the same configuration waits for the first.
 
-    Under `torchrun`, all processes train together (DDP), each on a device of its own; all need to see the same cache
-    folder. With random batches, n processes see the batches that one would take with n times the batch size, and
-    follow it to rounding; only batch normalisation looks at the images of its own process alone. The same holds for
-    n times as many batches accumulated.
+    Under `torchrun` all processes train together (DDP), one device each; they need the same cache folder. With random
+    batches, n processes follow one with n times the batch size up to rounding, and so do n accumulated batches; only
+    the statistics of batch normalization are those of a process's own batch.
 
     Args:
-        model: Gives outputs `(B, E)` for images in [0, 1]; trained in place and left on the device, in evaluation mode.
-        dataset: Items `(image, label)` or `(image, {"labels": one label, ...})`; a label is a number or, where images
-            show several classes, a float vector over all of them. uint8 images are scaled to [0, 1]. For one in
-            `wsolnb.data.readers.images.Readable`, the records of the epochs count the images that were found unreadable.
+        model: Maps images in [0, 1] to outputs `(B, E)`; trained in place, left on the device in evaluation mode.
+        dataset: Items `(image, label)` or `(image, {"labels": label, ...})`; a label is one class index, or a float
+            vector over the classes. uint8 images are scaled to [0, 1]. The records of the epochs count the unreadable
+            images of a `wsolnb.data.readers.images.Readable`.
         objective: Loss of outputs and labels (`wsolnb.losses`). If it has a method `begin_epoch(epoch, epochs)`, that
-            is called before every epoch, counted from 0: for weights that change while it trains.
-        plan: How long and how fast. Its batch size is that of one process.
-        batches: Which images stand together in a batch (`wsolnb.papers.kou2021.sampler`), in place of random batches of the
-            plan's size; told apart by its `repr`. A method `set_epoch(epoch)` of it is called before every epoch.
-        device: `auto`, or one of this machine's.
-        precision: Fabric's names; `auto` is `bf16-mixed` where the device has instructions for it (on a 2-core AVX-512
+            is called before every epoch, counted from 0: for loss weights that follow a schedule.
+        plan: Optimizer, schedule and number of epochs; its batch size is per process.
+        batches: Batch sampler in place of random batches (`wsolnb.papers.kou2021.sampler`); its `repr` enters the
+            cache key, and its method `set_epoch(epoch)`, if any, is called before every epoch.
+        device: `auto`, or a device of this machine.
+        precision: As in Fabric; `auto` is `bf16-mixed` on devices with bfloat16 instructions (on a 2-core AVX-512
             processor: tiny 1.5x, mobilenet_v2 1.3x, resnet18 1.7x the images per second), else `32-true`.
-        workers: Processes that load data. With some, the random numbers that augment an image follow from epoch and
-            image, whatever process loads it.
+        workers: Processes that load data; with any, epoch and image seed the augmentation.
         accumulate: Batches whose gradients are averaged for one step.
-        strategy: What processes under `torchrun` share: `ddp`, images only; or `fsdp`, weights, gradients and optimizer
-            too, for models that would not fit otherwise (slower; not in channels_last).
-        compile: Compile the model with `torch.compile`: a minute at the start, fewer and larger kernels afterwards.
-        retrain: Train even if the cache has the weights, and from the start.
+        compile: Use `torch.compile`: a minute at the start, fewer and larger kernels afterwards.
+        strategy: How processes under `torchrun` train together: `ddp`.
+        retrain: Train from the start, even if the weights are cached.
 
     Raises:
         FloatingPointError: If the loss is no longer finite; the last checkpoint stays.
-        KeyboardInterrupt: After Ctrl-C, once the training is saved. SIGTERM ends the process.
-        UnreadableImage: For an image that does not decode, unless it is to be skipped.
-        OSError: If the weights cannot be written, for example on a full disk; the last checkpoint stays. One that
-            cannot be written while it trains is only warned about.
-        ValueError: If the data set is empty, the device is not there, `batches` is not shared out to the processes, or
-            the checkpoint or the weights are damaged or of another training.
+        KeyboardInterrupt: After Ctrl-C, once the checkpoint is saved. SIGTERM ends the process.
+        UnreadableImage: For an image that does not decode, unless `Readable` skips it.
+        OSError: If the weights cannot be written; the last checkpoint stays. A failed checkpoint only gives a warning.
+        ValueError: If the data set is empty, an argument is out of range, the device is missing, `batches` are not
+            shared between the processes, or the checkpoint or the weights are damaged or of another training.
 
     Example:
         >>> from torch.utils.data import TensorDataset
         >>> from wsolnb.losses import CrossEntropy
         >>> from wsolnb.models.cam import classifier
-        >>> images, labels = torch.rand(8, 3, 16, 16), torch.arange(8) % 2
-        >>> net = classifier("tiny", 2)
-        >>> data, plan = TensorDataset(images, labels), Plan(epochs=2, batch_size=4)
+        >>> net, images, plan = classifier("tiny", 2), torch.rand(8, 3, 16, 16), Plan(epochs=2, batch_size=4)
+        >>> data = TensorDataset(images, torch.arange(8) % 2)
         >>> training = train(net, data, CrossEntropy(), plan, device="cpu")  # doctest: +ELLIPSIS
         epoch   1/2  loss ... images/s
         epoch   2/2  loss ... images/s
@@ -139,122 +134,94 @@ def train(
         raise ValueError("the training set is empty")
     if accumulate < 1:
         raise ValueError(f"accumulate={accumulate}: must be at least 1")
-    if strategy not in ("ddp", "fsdp"):
-        raise ValueError(f"strategy={strategy!r}: must be ddp or fsdp")
-    where = resolve_device(device)
+    if strategy != "ddp":
+        raise ValueError(f"strategy={strategy!r}: must be ddp")
+    resolved = resolve_device(device)
     if precision == "auto":
-        precision = "bf16-mixed" if bfloat16_is_fast(where) else "32-true"
-    fabric = _fabric(where, precision, strategy)
-    sharded = strategy == "fsdp" and fabric.world_size > 1
+        precision = "bf16-mixed" if bfloat16_is_fast(resolved) else "32-true"
+    fabric = _fabric(resolved, precision)
     if (processes := fabric.world_size) > 1:
-        where = fabric.device
+        resolved = fabric.device
         if batches is not None and getattr(batches, "replicas", 1) != processes:
             raise ValueError(f"{batches!r} does not share its batches out to {processes} processes")
     special = [] if batches is None else [repr(batches)]
     special += [f"{name} {n}" for name, n in (("accumulate", accumulate), ("processes", processes)) if n > 1]
     special += ["compiled"] if compile else []
-    special += ["sharded"] if sharded else []
-    version = _version()
-    key = fingerprint(model, dataset, cast(nn.Module, objective), asdict(plan), precision, version, *special)
+    versions = f"wsolnb {version('wsolnb')}, torch {torch.__version__}, fabric {lightning_fabric.__version__}"
+    key = fingerprint(model, dataset, cast(nn.Module, objective), asdict(plan), precision, versions, *special)
     key = fabric.broadcast(key)
     weights = cache_folder() / "weights" / f"{key}.safetensors"
-    checkpoint = Checkpoint(weights.with_suffix(".checkpoint"), key, version)
+    checkpoint = Checkpoint(weights.with_suffix(".checkpoint"), key, versions)
     if not retrain and fabric.broadcast(weights.is_file()):
         if fabric.is_global_zero:
-            _tidy_if_alone(weights, checkpoint)
-        return _cached(model, dataset, weights, where)
-    with _alone(weights.with_suffix(".lock"), fabric):
-        if not retrain and fabric.broadcast(weights.is_file()):  # another run made them
-            return _cached(model, dataset, weights, where)
+            _tidy_if_unlocked(weights, checkpoint)
+        return _cached(model, dataset, weights, resolved)
+    with _locked(weights.with_suffix(".lock"), fabric):
+        if not retrain and fabric.broadcast(weights.is_file()):  # trained by the process that held the lock
+            return _cached(model, dataset, weights, resolved)
         if retrain and fabric.is_global_zero:
             checkpoint.remove()
         fabric.barrier()
-        loop = Loop(
-            fabric,
-            model,
-            dataset,
-            objective,
-            plan,
-            checkpoint,
-            batches=batches,
-            workers=workers,
-            accumulate=accumulate,
-            compile=compile,
-        )
-        history = loop.run()
-        trained = whole(loop.bare.state_dict())
-        model.to(where).eval()
+        options: Any = {"batches": batches, "workers": workers, "accumulate": accumulate, "compile": compile}
+        history = Loop(fabric, model, dataset, objective, plan, checkpoint, **options).run()
+        model.to(resolved).eval()
         if fabric.is_global_zero:
-            data = tensor_bytes(trained)
+            data = to_bytes(model.state_dict())
             unreadable = dataset.broken if isinstance(dataset, Readable) else []
             record = {"plan": asdict(plan), "history": history, "unreadable": unreadable}
             record["sha256"] = hashlib.sha256(data).hexdigest()
-            write_whole(weights.with_suffix(".json"), json.dumps(record).encode())
-            write_whole(weights, data)
+            write_atomic(weights.with_suffix(".json"), json.dumps(record).encode())
+            write_atomic(weights, data)
             _tidy(weights, checkpoint)
         fabric.barrier()
-        if sharded:
-            _cached(model, dataset, weights, where)  # a copy of it was trained
         return Training(history, weights)
 
 
-def _cached(model: nn.Module, dataset: Dataset[Any], weights: Path, where: torch.device) -> Training:
+def _cached(model: nn.Module, dataset: Dataset[Any], weights: Path, device: torch.device) -> Training:
     record = json.loads(weights.with_suffix(".json").read_text())
-    restore_module(model, read_tensors(weights, record.get("sha256"), "train again with retrain=True"), weights)
-    model.to(where).to(memory_format=torch.channels_last).eval()
+    restore_module(model, read_verified(weights, record.get("sha256"), "train again with retrain=True"), weights)
+    model.to(device).to(memory_format=torch.channels_last).eval()
     if isinstance(dataset, Readable):
         dataset.flags[record["unreadable"]] = 1
     return Training(record["history"], weights, cached=True)
 
 
 def _tidy(weights: Path, checkpoint: Checkpoint) -> None:
-    """Delete what is of no use once the weights are there."""
+    """Delete the files that finished weights make useless."""
     checkpoint.remove()
     for partial in weights.parent.glob(f"{weights.stem}.*.partial"):
         partial.unlink(missing_ok=True)
 
 
-def _tidy_if_alone(weights: Path, checkpoint: Checkpoint) -> None:
-    """Do the same after a run that was killed just before it could; its lock still lies there."""
+def _tidy_if_unlocked(weights: Path, checkpoint: Checkpoint) -> None:
+    """Do so for a process that was killed just before; it left its lock file."""
     if (path := weights.with_suffix(".lock")).exists():
-        try:
-            with FileLock(path, timeout=0):
-                _tidy(weights, checkpoint)
-                path.unlink(missing_ok=True)
-        except Timeout:  # another run is at it
-            pass
+        with suppress(Timeout), FileLock(path, timeout=0):  # a living owner tidies up by itself
+            _tidy(weights, checkpoint)
+            path.unlink(missing_ok=True)
 
 
-def _fabric(device: torch.device, precision: str, strategy: str = "ddp") -> Fabric:
+def _fabric(device: torch.device, precision: str) -> Fabric:
     """Fabric for this process alone, or under `torchrun` for one of many."""
+    options: Any = {"accelerator": device.type, "precision": precision}
     if TorchElasticEnvironment.detect() and (processes := int(os.environ["WORLD_SIZE"])) > 1:
-        here = int(os.environ["LOCAL_WORLD_SIZE"])
-        fabric = Fabric(
-            accelerator=device.type,
-            devices=here,
-            num_nodes=processes // here,
-            strategy=sharding(processes) if strategy == "fsdp" else strategy,
-            precision=cast(Any, precision),
-        )
+        local = int(os.environ["LOCAL_WORLD_SIZE"])
+        fabric = Fabric(devices=local, num_nodes=processes // local, strategy="ddp", **options)
         fabric.launch()
         return fabric
-    return Fabric(
-        accelerator=device.type,
-        devices=[device.index] if device.index is not None else 1,
-        precision=cast(Any, precision),
-    )
+    return Fabric(devices=1 if device.index is None else [device.index], **options)
 
 
 @contextmanager
-def _alone(path: Path, fabric: Fabric) -> Iterator[None]:
-    """Keep others from the same training; the first of many processes holds the lock for all."""
+def _locked(path: Path, fabric: Fabric) -> Iterator[None]:
+    """Keep others from the same training; the first of several processes holds the lock for all."""
     lock = FileLock(path)
     if fabric.is_global_zero:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            print(f"another run trains the very same: waiting for it (it holds {path})", flush=True)
+            print(f"another process is training the same configuration; waiting for its lock {path}", flush=True)
             lock.acquire()
     fabric.barrier()
     try:
@@ -266,7 +233,7 @@ def _alone(path: Path, fabric: Fabric) -> Iterator[None]:
 
 
 def bfloat16_is_fast(device: torch.device) -> bool:
-    """Whether a device has instructions for bfloat16, so that `auto` stands for `bf16-mixed` there.
+    """Whether a device has instructions for bfloat16, so that `auto` means `bf16-mixed`.
 
     Example:
         >>> bfloat16_is_fast(torch.device("mps"))
@@ -276,11 +243,5 @@ def bfloat16_is_fast(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
         return False
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
-
-
-def _version() -> str:
-    from wsolnb import __version__
-
-    return f"wsolnb {__version__}, torch {torch.__version__}, fabric {lightning_fabric.__version__}"
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

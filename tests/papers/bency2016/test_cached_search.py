@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import Subset
 
-from wsolnb._utils.cache import remembered
+from wsolnb._utils.cache import cached
 from wsolnb.data.critters import World
 from wsolnb.losses import MultiLabelCrossEntropy
 from wsolnb.papers.bency2016.cached_search import Searched, load_scenes, search_scenes
@@ -85,12 +85,12 @@ def test_nothing_to_search(net: GridClassifier) -> None:
 
 
 def test_damaged_and_unwritable_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert remembered("sums", [2, 2], lambda: {"sum": torch.tensor(4)})["sum"] == 4
+    assert cached("sums", [2, 2], lambda: {"sum": torch.tensor(4)})["sum"] == 4
     (file,) = (tmp_path / "sums").iterdir()
     file.write_bytes(b"half")
     with pytest.raises(ValueError, match=r"damaged .* delete it"):
-        remembered("sums", [2, 2], lambda: {"sum": torch.tensor(4)})
+        cached("sums", [2, 2], lambda: {"sum": torch.tensor(4)})
     (tmp_path / "file").touch()
     monkeypatch.setenv("WSOLNB_CACHE", str(tmp_path / "file"))
     with pytest.warns(UserWarning, match="not kept for the next run"):
-        assert remembered("sums", [2, 2], lambda: {"sum": torch.tensor(4)})["sum"] == 4
+        assert cached("sums", [2, 2], lambda: {"sum": torch.tensor(4)})["sum"] == 4

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from wsolnb.boxes.quantise import minmax_normalise
 from wsolnb.papers.kou2021.coaug import CoAug
-from wsolnb.papers.kou2021.confseg import confidence, confidence_mask, fixed_mask, inner_loss, stretch, thresholds
+from wsolnb.papers.kou2021.confseg import confidence, confidence_mask, fixed_mask, inner_loss, thresholds
 from wsolnb.papers.kou2021.losses import CSoALoss
 from wsolnb.papers.kou2021.network import TwoMaps
 
@@ -55,7 +56,7 @@ def test_fixed_thresholds_do_not_know_the_image() -> None:
     assert fixed_mask(both, 0.05, 0.7).sum(dim=(1, 2)).tolist() == [2, 4]  # of the flat map everything
     assert confidence_mask(both).sum(dim=(1, 2)).tolist() == [1, 1]
     assert not fixed_mask(torch.ones(1, 2, 3), 0.0, 0.5).any()
-    assert stretch(both).amax(dim=(1, 2)).tolist() == [1, 1]
+    assert minmax_normalise(both).amax(dim=(1, 2)).tolist() == [1, 1]
     with pytest.raises(ValueError, match=r"0 <= low <= high <= 1, got low=0.7, high=0.1"):
         fixed_mask(peaked, 0.7, 0.1)
 

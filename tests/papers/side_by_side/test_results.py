@@ -69,7 +69,7 @@ def test_kept_rows_are_of_the_default_notebook() -> None:
     """The grid sets nothing that the notebook's default slice would contradict."""
     points = read_grid("side_by_side", Paper("side_by_side").folder / "sweeps" / "knobs.yaml")
     assert len(points) == 21
-    given = {name for point in points for name in point.wanted.given}
+    given = {name for point in points for name in point.run.given}
     assert given == {"methods", "results", "clock", "change", "seed"}
 
 

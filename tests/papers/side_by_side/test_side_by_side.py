@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from wsolnb.data.critters import World
-from wsolnb.data.tasks.single_object import SingleObject, drawn_objects
+from wsolnb.data.tasks import single_object
+from wsolnb.data.tasks.single_object import SingleObject
 from wsolnb.localization.maps import SceneMaps, as_probabilities
 from wsolnb.localization.read import Reader, read
 from wsolnb.models.cam import class_activation_maps, classifier
@@ -27,7 +28,7 @@ WORLD = World(families=2, species=2, size=48)
 
 @pytest.fixture(scope="module")
 def task() -> SingleObject:
-    return drawn_objects(WORLD, train_images=24, held_images=8, test_images=12)
+    return single_object.from_critters(WORLD, train_images=24, held_images=8, test_images=12)
 
 
 @pytest.fixture(scope="module")
@@ -208,8 +209,9 @@ def test_networks_of_a_cache_are_read_back(task: SingleObject, tmp_path: Path, m
     assert not other.cached
 
 
-def test_maps_of_a_real_data_set_are_judged(task: SingleObject, fitted: dict[str, Fitted]) -> None:
-    found = read(task.test, {"csoa": fitted["csoa"].reader}, side=48)["csoa"]
-    numbers = evidence(judge_single("csoa", found, found, 48), task.classes)
+@pytest.mark.parametrize("name", ["csoa", "stage2"])
+def test_maps_of_a_real_data_set_are_judged(task: SingleObject, fitted: dict[str, Fitted], name: str) -> None:
+    found = read(task.test, {name: fitted[name].reader}, side=48)[name]
+    numbers = evidence(judge_single(name, found, found, 48), task.classes)
     values = [float(statistic(ones(12))) for statistic in numbers.values()]
     assert all(0 <= value <= 1 for value in values)

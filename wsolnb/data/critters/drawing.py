@@ -1,6 +1,6 @@
-"""Fast Pillow drawing for the drawn world: backgrounds, marks, and animals cut to size, turned and pasted.
+"""Pillow drawing for the drawn world: backgrounds, marks, and animals scaled, rotated and ready to paste.
 
-Everything is drawn on a canvas of twice the size and reduced at the end, by integer arithmetic only, so that edges are
+Everything is drawn on a canvas of twice the size and reduced at the end, in integer arithmetic, so that edges are
 smooth and the same numbers give the same pixels everywhere.
 """
 
@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw
 from scipy.spatial import ConvexHull
 
-from wsolnb.data.critters.bodies import BODIES, draw_body
-from wsolnb.data.critters.pen import INK, Colour
+from wsolnb.data.critters.bodies import BODIES, INK, Colour, draw_body
 
 SHAPES = ("starred", "ringed", "striped", "spotted", "crossed", "hearted", "crescent", "diamond")
 COLOURS: dict[str, Colour] = {
@@ -44,7 +43,7 @@ _LEAF: NDArray[np.float64] = np.array(
 
 @dataclass(frozen=True)
 class Patch:
-    """An animal ready to be pasted: its layers at canvas resolution, and what they cover in image pixels."""
+    """An animal ready to be pasted: its layers at canvas resolution, and the image pixels that they cover."""
 
     body: Image.Image
     mark: Image.Image
@@ -55,9 +54,9 @@ class Patch:
 
 @lru_cache(maxsize=128)
 def _body(family: str, pose: int, side: int) -> tuple[Image.Image, NDArray[np.float64]]:
-    """The body cut to its bounding box, `side` pixels for the unit square.
+    """The body cropped to its bounding box, with `side` pixels for the unit square.
 
-    Also (n, 2) points relative to the middle of that image: the middle of the head, then the corners of the hull.
+    Also (n, 2) points relative to the centre of that crop: the centre of the head, then the corners of its hull.
     """
     image, (x, y) = draw_body(family, pose)
     image = image.reduce(image.width // side)
@@ -65,7 +64,7 @@ def _body(family: str, pose: int, side: int) -> tuple[Image.Image, NDArray[np.fl
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     left, top, right, bottom = (int(v) for v in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
     y_in = np.flatnonzero(inside.any(1))
-    first, behind = inside[y_in].argmax(1), side - inside[y_in, ::-1].argmax(1)  # no other pixel of a row is outermost
+    first, behind = inside[y_in].argmax(1), side - inside[y_in, ::-1].argmax(1)  # a row's extreme pixels
     edges = np.concatenate([np.stack([x_in, y_in + low], axis=1) for x_in in (first, behind) for low in (0, 1)])
     hull = edges[ConvexHull(edges).vertices]
     points = np.vstack([[x * side, y * side], hull]) - ((left + right) / 2, (top + bottom) / 2)
@@ -73,7 +72,7 @@ def _body(family: str, pose: int, side: int) -> tuple[Image.Image, NDArray[np.fl
 
 
 def mark_name(mark: int) -> str:
-    """What a species with this mark is called before the name of its family.
+    """The adjective that a mark adds to the name of the family.
 
     >>> mark_name(0), mark_name(len(SHAPES))
     ('starred', 'red-starred')
@@ -96,8 +95,8 @@ def draw_mark(mark: int, size: int = _MARK_SIDE) -> Image.Image:
     pen = ImageDraw.Draw(image)
 
     def oval(x: float, y: float, radius: float, fill: int = 255) -> None:
-        middle, half = ((1 + x) * side / 2, (1 + y) * side / 2), radius * side / 2
-        pen.ellipse([round(v) for v in (middle[0] - half, middle[1] - half, middle[0] + half, middle[1] + half)], fill)
+        centre, half = ((1 + x) * side / 2, (1 + y) * side / 2), radius * side / 2
+        pen.ellipse([round(v) for v in (centre[0] - half, centre[1] - half, centre[0] + half, centre[1] + half)], fill)
 
     def corners(points: list[tuple[float, float]]) -> None:
         pen.polygon([(round((1 + x) * side / 2), round((1 + y) * side / 2)) for x, y in points], fill=255)
@@ -153,16 +152,19 @@ def draw_animal(
     Args:
         family: name of the body, a key of `wsolnb.data.critters.bodies.BODIES`.
         mark: which mark the head carries, below `MARKS`.
-        length: longer side of the box around the turned body, image pixels.
-        mark_size: side of the mark's square as a share of the body's longer side.
+        length: longer side of the box around the rotated body, image pixels.
+        mark_size: side of the mark's square as a fraction of the body's longer side.
         pose: below `wsolnb.data.critters.bodies.POSES`.
         turn: clockwise rotation in radians.
         flip: look to the left.
+
+    >>> draw_animal("cat", 3, length=40, mark_size=0.25, pose=0, turn=0.0, flip=False).mask.shape
+    (39, 40)
     """
-    wanted = 1.5 * ZOOM * length
-    side = next((s for s in (128, 256, 512) if s >= wanted), 1024)
+    # the smallest prepared body that is still reduced, not enlarged
+    side = next((s for s in (128, 256, 512) if s >= 1.5 * ZOOM * length), 1024)
     body, points = _body(family, pose, side)
-    # coarse steps keep the pixels free of the last digits in which processors differ
+    # rounded to 1/4096: processors differ in the last digits, and pixels must not
     cos, sin = round(math.cos(turn) * 4096) / 4096, round(math.sin(turn) * 4096) / 4096
     mirror = -1 if flip else 1
     across, down = mirror * cos * points[:, 0] - sin * points[:, 1], mirror * sin * points[:, 0] + cos * points[:, 1]
@@ -170,22 +172,22 @@ def draw_animal(
     scale = round(ZOOM * length / max(right - left, bottom - top) * 4096) / 4096
     width, height = (ZOOM * max(1, round(scale * e / ZOOM)) for e in (right - left, bottom - top))
 
-    def turned(layer: Image.Image, size: tuple[int, int], zoom: float, middle: tuple[float, float]) -> Image.Image:
+    def rotated(layer: Image.Image, size: tuple[int, int], zoom: float, centre: tuple[float, float]) -> Image.Image:
         a, b, c, d = mirror * cos / zoom, mirror * sin / zoom, -sin / zoom, cos / zoom
-        x, y = size[0] / 2 - middle[0] * zoom, size[1] / 2 - middle[1] * zoom
+        x, y = size[0] / 2 - centre[0] * zoom, size[1] / 2 - centre[1] * zoom
         matrix = (a, b, layer.width / 2 - a * x - b * y, c, d, layer.height / 2 - c * x - d * y)
         return layer.transform(size, Image.Transform.AFFINE, matrix, Image.Resampling.NEAREST)
 
-    middle = ((left + right) / 2, (top + bottom) / 2)
-    layer = turned(body, (width, height), scale, middle)
+    centre = ((left + right) / 2, (top + bottom) / 2)
+    layer = rotated(body, (width, height), scale, centre)
     mark_side = max(ZOOM, mark_size * scale * max(body.size))
     badge_side = 2 * math.ceil(mark_side * (abs(cos) + abs(sin)) / 2)
     source = draw_mark(mark, next((s for s in (16, 32, 64) if s >= mark_side), _MARK_SIDE))
-    badge = turned(source, (badge_side, badge_side), mark_side / source.width, (0, 0))
-    x = ZOOM * round((width / 2 + (float(across[0]) - middle[0]) * scale - badge_side / 2) / ZOOM)
-    y = ZOOM * round((height / 2 + (float(down[0]) - middle[1]) * scale - badge_side / 2) / ZOOM)
+    badge = rotated(source, (badge_side, badge_side), mark_side / source.width, (0, 0))
+    x = ZOOM * round((width / 2 + (float(across[0]) - centre[0]) * scale - badge_side / 2) / ZOOM)
+    y = ZOOM * round((height / 2 + (float(down[0]) - centre[1]) * scale - badge_side / 2) / ZOOM)
     corner = (max(0, x), max(0, y))
-    # what of the mark would stick out of the animal's box is cut off
+    # the part of the mark outside of the animal's box is cut off
     badge = badge.crop((corner[0] - x, corner[1] - y, min(badge_side, width - x), min(badge_side, height - y)))
     mask, marked = covered(layer), covered(badge)
     mark_mask = np.zeros_like(mask)
@@ -199,8 +201,11 @@ def draw_ground(rng: np.random.Generator, size: tuple[int, int], unit: float, cl
     Args:
         rng: the only source of randomness.
         size: (height, width) in image pixels; the canvas is `ZOOM` times as large.
-        unit: the length, in image pixels, that patches and litter are measured by.
-        clutter: 0 is a plain colour; 1 strews about 24 things over a square unit, on strong patches.
+        unit: the length, in image pixels, to which patches and litter are proportional.
+        clutter: 0 is a plain colour; 1 scatters about 24 objects over a square unit, on strong patches.
+
+    >>> draw_ground(np.random.default_rng(0), (24, 32), unit=24, clutter=0.5).size
+    (64, 48)
     """
     height, width = size
     base, other = _GROUND[rng.integers(len(_GROUND), size=2)]
@@ -208,21 +213,21 @@ def draw_ground(rng: np.random.Generator, size: tuple[int, int], unit: float, cl
     field = Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).resize(
         (width, height), Image.Resampling.BILINEAR
     )
-    # from dark patches of one ground to bright patches that lean towards another
+    # a palette from dark patches of the base colour to bright patches that lean towards the other one
     steps = (np.arange(256) - 128)[:, None] * ((other - base) // 2 + 48)
     palette = np.clip(base + (steps * round(clutter * 256) >> 15), 0, 255).astype(np.uint8)
     field.putpalette(palette.tobytes())
     canvas = field.convert("RGB").resize((ZOOM * width, ZOOM * height), Image.Resampling.NEAREST)
-    things = rng.integers(0, 1 + round(48 * clutter * height * width / unit**2))
-    rolls = rng.random((things, 7))
+    objects = rng.integers(0, 1 + round(48 * clutter * height * width / unit**2))
+    rolls = rng.random((objects, 7))
     kinds = rolls[:, 4]
-    colours = _LITTER[(rolls[:, 0] * len(_LITTER)).astype(np.int64)] + rng.integers(-40, 41, (things, 3))
-    middles = rolls[:, 1:3] * (ZOOM * width, ZOOM * height)
+    colours = _LITTER[(rolls[:, 0] * len(_LITTER)).astype(np.int64)] + rng.integers(-40, 41, (objects, 3))
+    centres = rolls[:, 1:3] * (ZOOM * width, ZOOM * height)
     halves = ZOOM * unit * (0.03 + 0.17 * rolls[:, 3] ** 2)
     slim = np.where(kinds < 0.6, 0.12, 0.3 + 0.3 * rolls[:, 6])
-    leaves = _leaves(middles, 1.6 * halves, rolls[:, 5] * math.tau, slim).tolist()
-    radii = halves[:, None] * np.stack([np.ones(things), 0.5 + 0.5 * rolls[:, 6]], axis=1)
-    pebbles = np.rint(np.hstack([middles - radii, middles + radii])).astype(np.int64).tolist()
+    leaves = _leaves(centres, 1.6 * halves, rolls[:, 5] * math.tau, slim).tolist()
+    radii = halves[:, None] * np.stack([np.ones(objects), 0.5 + 0.5 * rolls[:, 6]], axis=1)
+    pebbles = np.rint(np.hstack([centres - radii, centres + radii])).astype(np.int64).tolist()
     pen = ImageDraw.Draw(canvas)
     for fill, kind, pebble, leaf in zip(np.clip(colours, 0, 255).tolist(), kinds, pebbles, leaves, strict=True):
         if kind < 0.4:
@@ -233,21 +238,24 @@ def draw_ground(rng: np.random.Generator, size: tuple[int, int], unit: float, cl
 
 
 def draw_cover(
-    canvas: Image.Image, box: tuple[int, int, int, int], rolls: NDArray[np.float64], share: float
+    canvas: Image.Image, box: tuple[int, int, int, int], rolls: NDArray[np.float64], fraction: float
 ) -> Image.Image:
-    """Lets a leaf grow over part of a box of the canvas; returns its alpha channel, of the canvas's size.
+    """Draws a leaf over part of a box of the canvas; returns its alpha channel, of the canvas's size.
 
     Args:
-        canvas: drawn upon.
+        canvas: is drawn upon.
         box: left, top, right, bottom, canvas pixels.
-        rolls: (3,) numbers in [0, 1): where the leaf stands, how it leans, its shade.
-        share: the leaf's width as a share of the box's width; its length is that of the box.
+        rolls: (3,) numbers in [0, 1): position of the leaf, its tilt, its shade.
+        fraction: width of the leaf relative to the box's width; it is as long as the box is high.
+
+    >>> draw_cover(Image.new("RGB", (64, 48)), (8, 8, 56, 40), np.array([0.5, 0.5, 0.5]), fraction=0.3).getextrema()
+    (0, 255)
     """
     left, top, right, bottom = box
-    middle = np.array([[left + rolls[0] * (right - left), (top + bottom) / 2]])
+    centre = np.array([[left + rolls[0] * (right - left), (top + bottom) / 2]])
     half = 0.62 * (bottom - top)
-    slim = np.array([share * (right - left) / (2 * half)])
-    leaf = _leaves(middle, np.array([half]), math.pi / 2 + (rolls[1:2] - 0.5) * 0.8, slim)[0].tolist()
+    slim = np.array([fraction * (right - left) / (2 * half)])
+    leaf = _leaves(centre, np.array([half]), math.pi / 2 + (rolls[1:2] - 0.5) * 0.8, slim)[0].tolist()
     shade = 80 + round(80 * float(rolls[2]))
     ImageDraw.Draw(canvas).polygon(leaf, (shade // 2, shade, shade // 3))
     alpha = Image.new("L", canvas.size)
@@ -256,15 +264,19 @@ def draw_cover(
 
 
 def _leaves(
-    middles: NDArray[np.float64], halves: NDArray[np.float64], turns: NDArray[np.float64], slim: NDArray[np.float64]
+    centres: NDArray[np.float64], halves: NDArray[np.float64], turns: NDArray[np.float64], slim: NDArray[np.float64]
 ) -> NDArray[np.int64]:
-    """Corners x, y, x, y, ... of pointed leaves, from their middles, half lengths, turns, and width over length."""
+    """Vertices x, y, x, y, ... of pointed leaves, from their centres, half lengths, angles, and width over length."""
     cos, sin = (halves * np.cos(turns))[:, None], (halves * np.sin(turns))[:, None]
     along, across = _LEAF[:, 0], slim[:, None] * _LEAF[:, 1]
-    corners = np.stack([cos * along - sin * across, sin * along + cos * across], axis=2) + middles[:, None]
-    return np.rint(corners).astype(np.int64).reshape(len(middles), _LEAF.size)
+    corners = np.stack([cos * along - sin * across, sin * along + cos * across], axis=2) + centres[:, None]
+    return np.rint(corners).astype(np.int64).reshape(len(centres), _LEAF.size)
 
 
 def covered(layer: Image.Image) -> NDArray[np.bool_]:
-    """Image pixels of which at least half is covered, from a canvas-resolution layer's alpha channel (the last)."""
+    """Image pixels of which at least half is covered, from a canvas-resolution layer's alpha channel (the last).
+
+    >>> covered(Image.new("L", (4, 2), 255))
+    array([[ True,  True]])
+    """
     return np.asarray(layer.getchannel(layer.getbands()[-1]).reduce(ZOOM)) >= 128

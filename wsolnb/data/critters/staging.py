@@ -1,4 +1,4 @@
-"""How an image of the drawn world comes about: who appears, where, how they look, and what of them stays visible."""
+"""How an image of the drawn world is composed: species, poses and positions, and what stays visible of each animal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 _TRIES = 30
-_OVERLAP = 0.1, 0.4  # share of the smaller box: good enough to stop looking; too much to be drawn at all
+_OVERLAP = 0.1, 0.4  # as a fraction of the smaller box: accepted at once; above which the animal is left out
 
 
 @dataclass(frozen=True)
@@ -41,31 +41,40 @@ class Stage:
 
 
 def generator(*numbers: int) -> np.random.Generator:
-    """A source of randomness that depends on the numbers alone, the same on every machine."""
+    """A random generator that depends on the numbers alone, the same on every machine.
+
+    >>> int(generator(0, 1).integers(100)) == int(generator(0, 1).integers(100))
+    True
+    """
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(numbers)))
 
 
 def draw_stage(world: World, rng: np.random.Generator, size: tuple[int, int], unit: int, labels: list[int]) -> Stage:
-    """Draws the animals one after the other, from the back to the front.
+    """Draws the animals one after the other, from back to front.
 
     Args:
         world: the knobs.
-        rng: first gives looks and places, then the ground, then the noise: knobs of the later leave the earlier alone.
+        rng: gives looks and positions first, then the ground, then the noise: a knob of a later step changes no earlier
+            one.
         size: (height, width) in pixels.
-        unit: shorter side of the world's singles, in pixels, which lengths are shares of.
-        labels: species in the order of drawing; one that finds no free place is left out.
+        unit: shorter side of the world's singles, in pixels; lengths are fractions of it.
+        labels: species in the order of drawing; an animal without a free position is left out.
+
+    >>> from wsolnb.data.critters import World
+    >>> draw_stage(World(), generator(0), (48, 64), 48, [3]).boxes.shape
+    (1, 4)
     """
     height, width = size
     rolls = rng.random((len(labels), 10))
     light = _light(rng)
-    places = rng.random((len(labels), _TRIES, 2))
+    positions = rng.random((len(labels), _TRIES, 2))
     canvas = draw_ground(rng, size, unit, world.clutter)
     masks = np.zeros((2, len(labels), height, width), dtype=np.bool_)
     taken: NDArray[np.int64] = np.zeros((0, 4), dtype=np.int64)
     for k, label in enumerate(labels):
         patch = _animal(world, label, unit, rolls[k])
         high, wide = patch.mask.shape
-        corner = _free_place(places[k], (width - wide, height - high), (wide, high), taken)
+        corner = _free_position(positions[k], (width - wide, height - high), (wide, high), taken)
         if corner is None:
             continue
         left, top = corner
@@ -82,18 +91,23 @@ def draw_stage(world: World, rng: np.random.Generator, size: tuple[int, int], un
             masks &= ~covered(draw_cover(canvas, box, rolls[k, 7:], world.occlusion_extent))
     canvas = canvas.reduce(ZOOM)
     boxes = [_box(mask) for mask in masks[0]]
-    seen = [k for k, box in enumerate(boxes) if box]
+    visible = [k for k, box in enumerate(boxes) if box]
     return Stage(
         pixels=_grainy(ImageChops.multiply(canvas, Image.new("RGB", canvas.size, light)), world.noise, rng),
-        labels=np.array([labels[k] for k in seen], dtype=np.int64),
-        boxes=np.array([boxes[k] for k in seen], dtype=np.float32).reshape(-1, 4),
-        masks=masks[0, seen],
-        mark_masks=masks[1, seen],
+        labels=np.array([labels[k] for k in visible], dtype=np.int64),
+        boxes=np.array([boxes[k] for k in visible], dtype=np.float32).reshape(-1, 4),
+        masks=masks[0, visible],
+        mark_masks=masks[1, visible],
     )
 
 
 def cast(world: World, rng: np.random.Generator) -> list[int]:
-    """Labels of the animals in a scene, which follow one another by partnership, repetition or chance."""
+    """Labels of the animals in a scene: each next one is a repetition, the partner of the one before, or any species.
+
+    >>> from wsolnb.data.critters import World
+    >>> len(cast(World(objects=(2, 2)), generator(0)))
+    2
+    """
     count = len(world.classes)
     n = int(rng.integers(world.objects[0], world.objects[1] + 1))
     labels = [int(rng.integers(count))]
@@ -110,10 +124,10 @@ def cast(world: World, rng: np.random.Generator) -> list[int]:
 
 
 def _animal(world: World, label: int, unit: int, rolls: NDArray[np.float64]) -> Patch:
-    own = rolls[0] < world.body_tells
+    of_its_family = rolls[0] < world.body_tells
     low, high = world.scale
     return draw_animal(
-        world.family(label) if own else list(BODIES)[int(rolls[1] * world.families)],
+        world.family(label) if of_its_family else list(BODIES)[int(rolls[1] * world.families)],
         world.mark(label),
         length=float(low + (high - low) * rolls[2]) * unit,
         mark_size=world.mark_size,
@@ -133,13 +147,13 @@ def _light(rng: np.random.Generator) -> tuple[int, int, int]:
     )
 
 
-def _free_place(
-    places: NDArray[np.float64], room: tuple[int, int], size: tuple[int, int], taken: NDArray[np.int64]
+def _free_position(
+    positions: NDArray[np.float64], room: tuple[int, int], size: tuple[int, int], taken: NDArray[np.int64]
 ) -> tuple[int, int] | None:
-    """The first of the places (rolls in [0, 1)) where a box hides little of others, or the best, or None."""
+    """The first of the random positions at which a box hides little of others, else the best of them, else None."""
     if not len(taken):
-        return int(places[0, 0] * (room[0] + 1)), int(places[0, 1] * (room[1] + 1))
-    corners = np.floor(places * (np.array(room) + 1)).astype(np.int64)
+        return int(positions[0, 0] * (room[0] + 1)), int(positions[0, 1] * (room[1] + 1))
+    corners = np.floor(positions * (np.array(room) + 1)).astype(np.int64)
     shared = np.minimum(corners[:, None] + size, taken[:, 2:]) - np.maximum(corners[:, None], taken[:, :2])
     smaller = np.minimum((taken[:, 2:] - taken[:, :2]).prod(1), size[0] * size[1])
     overlap = (shared.clip(0).prod(2) / smaller).max(1)
@@ -162,6 +176,6 @@ def _grainy(image: Image.Image, noise: float, rng: np.random.Generator) -> NDArr
 
 
 def _box(mask: NDArray[np.bool_]) -> list[int]:
-    """The smallest box around a mask, far corner exclusive; nothing where the mask is empty."""
+    """The tight box around a mask, far corner exclusive; empty for an empty mask."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1] if len(rows) else []

@@ -1,13 +1,13 @@
 """The drawn world: animals on cluttered ground, with the truth about every pixel and a knob for every difficulty.
 
-An animal is a body, which its family shares, with a mark on its head, which tells the species. Three regimes of the
+An animal is a body, shared by its family, with a mark on its head that identifies the species. Three regimes of the
 question "which part carries the class?":
 
-- `World(shared_marks=True, body_tells=1.0)`: body and mark, both are needed. Every family wears the same few marks,
-  so a species is a pair of both; a class activation map covers most of the animal.
-- `World()`: between. No two species share a mark, so the mark suffices, and the body is right most of the time; the map
-  is strong on the head and weak on the body.
-- `World(body_tells=0.0)`: the mark alone. Bodies are random, the map has no reason to leave the head.
+- `World(shared_marks=True, body_tells=1.0)`: body and mark are both needed. All families have the same few marks, so a
+  species is a combination of both; a class activation map covers most of the animal.
+- `World()`: in between. No two species share a mark, so the mark suffices, and the body is informative most of the
+  time; the map is strong on the head and weak on the body.
+- `World(body_tells=0.0)`: the mark alone. Bodies are random, and the map has no reason to leave the head.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from wsolnb.data.critters.staging import Stage, cast, draw_stage, generator
 from wsolnb.data.taxonomy import Taxonomy
 
 Target = dict[str, Any]
-_SHARES = ("body_tells", "clutter", "occlusion", "cooccurrence", "repeats")
+_FRACTIONS = ("body_tells", "clutter", "occlusion", "cooccurrence", "repeats")
 
 
 @dataclass(frozen=True)
 class World:
-    """The knobs of a drawn world; all its images follow from them.
+    """The knobs of a drawn world; they determine all its images.
 
     >>> world = World(families=2, species=2, shared_marks=True, body_tells=1.0, size=48)
     >>> world.classes
@@ -47,22 +47,21 @@ class World:
     Attributes:
         families: number of families, each with a body of its own (1 to 8).
         species: number of species in each family, each with a mark of its own (from 1).
-        shared_marks: the families wear the same marks, so that a species is told by body AND mark; otherwise no two
-            species of the world share a mark, and the mark alone tells the species.
+        shared_marks: all families have the same marks, so that body AND mark identify a species; otherwise no two
+            species of the world share a mark, and the mark alone identifies the species.
         body_tells: probability that an animal has its family's body; otherwise it has the body of a random family.
-            0: the body says nothing, 1: it always says the family. Shared marks need 1.
-        mark_size: side of the mark as a share of the body's longer side, in (0, 0.4].
+            0: the body is uninformative, 1: it always identifies the family. Shared marks need 1.
+        mark_size: side of the mark as a fraction of the body's longer side, in (0, 0.4].
         clutter: leaves, pebbles and patches of the ground, from 0 (a plain colour) to 1.
-        noise: standard deviation of each pixel's own noise, in units of the grey range 0 to 1.
+        noise: standard deviation of the pixel noise, in units of the grey range 0 to 1.
         occlusion: probability that a leaf covers a part of an animal.
-        occlusion_extent: width of that leaf as a share of the animal's, in (0, 0.7].
-        scale: least and greatest length of an animal (the longer side of its box), as shares of the shorter side of
-            `size`, in scenes as well: there the animals are as large as in singles, in more room.
-        objects: least and greatest number of animals in a scene; one that finds no free place is left out.
+        occlusion_extent: width of that leaf as a fraction of the animal's, in (0, 0.7].
+        scale: least and greatest length of an animal (the longer side of its box), as fractions of the shorter side of
+            `size`, in scenes too: there, animals are as large as in singles, with more room around them.
+        objects: least and greatest number of animals in a scene; an animal without a free position is left out.
         cooccurrence: probability that the next animal of a scene is the partner (see `partners`) of the one before;
             otherwise it is of any species.
-        repeats: probability that the next animal of a scene is of a species that is there already; otherwise the
-            species in a scene differ.
+        repeats: probability that the next animal of a scene repeats a species of the scene; otherwise species differ.
         size: side of the images in pixels, or (height, width).
         seed: another world with the same knobs: other partners, other images.
 
@@ -94,7 +93,7 @@ class World:
         check(1 <= self.families <= len(BODIES), "families", f"from 1 to {len(BODIES)} ({', '.join(BODIES)})")
         most = MARKS if self.shared_marks else MARKS // self.families
         check(1 <= self.species <= most, "species", f"from 1 to {most}: there are {MARKS} marks")
-        for knob in _SHARES:
+        for knob in _FRACTIONS:
             check(0 <= getattr(self, knob) <= 1, knob, "between 0 and 1")
         check(0 < self.mark_size <= 0.4, "mark_size", "above 0 and at most 0.4")
         check(0 <= self.noise <= 0.5, "noise", "between 0 and 0.5")
@@ -120,7 +119,7 @@ class World:
         return list(BODIES)[label // self.species]
 
     def mark(self, label: int) -> int:
-        """Number of the mark that the species wears."""
+        """Number of the species' mark."""
         return label % self.species if self.shared_marks else label
 
     @cached_property
@@ -134,12 +133,12 @@ class World:
 
     @cached_property
     def partners(self) -> list[int]:
-        """Label of the species that likes to follow each species; one ring through all of them, fixed by the seed."""
+        """Label of the partner of each species; one ring through all species, fixed by the seed."""
         ring = generator(self.seed).permutation(len(self.classes))
         return [int(k) for k in np.roll(ring, -1)[np.argsort(ring)]]
 
     def singles(self, n: int, *, seed: int = 0, transform: Any = None) -> Critters:
-        """`n` images of `size` with one animal each; labels go round, so that any first part is balanced."""
+        """`n` images of `size` with one animal each; labels cycle, so that the first k images are balanced."""
         return Critters(self, n, seed=seed, transform=transform)
 
     def scenes(
@@ -158,12 +157,12 @@ def _height_width(size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 class Critters(Dataset[tuple[tv_tensors.Image, Target]]):
-    """Images of a `World`, drawn when they are asked for; made by `World.singles` and `World.scenes`.
+    """Images of a `World`, drawn on access; made by `World.singles` and `World.scenes`.
 
-    An image depends on the world, the seed, the kind (singles or scenes) and its index, and on nothing else: neither on
-    the order of access, nor on the number of images or workers. (Releases of Pillow differ in a pixel here and there at
-    the corners of leaves.) Worlds that differ in a knob of looks (`noise`,
-    `mark_size`, `clutter`, ...) draw the same animals at the same places, which makes comparisons paired.
+    An image depends on the world, the seed, the kind (singles or scenes) and its index alone, not on the order of
+    access or the number of images or workers. (Releases of Pillow differ in a few pixels at the corners of leaves.)
+    Worlds that differ in appearance only (`noise`, `mark_size`, `clutter`, ...) draw the same animals at the same
+    positions, so that comparisons are paired.
 
     Attributes:
         classes: names of the labels.
@@ -213,9 +212,9 @@ class Critters(Dataset[tuple[tv_tensors.Image, Target]]):
 
     @property
     def labels(self) -> Tensor:
-        """Labels of single animals, int64 `(n,)`, without drawing them."""
+        """Labels of singles, int64 `(n,)`, without drawing them."""
         if self.several:
-            raise AttributeError("scenes have several labels each: look at their targets")
+            raise AttributeError("scenes have several labels each: see their targets")
         return torch.arange(self.n) % len(self.classes)
 
     def stage(self, index: int) -> Stage:
@@ -225,7 +224,7 @@ class Critters(Dataset[tuple[tv_tensors.Image, Target]]):
         return draw_stage(self.world, rng, self.size, self._unit, labels)
 
     def tensors(self) -> tuple[Tensor, list[Target]]:
-        """All images drawn at once: uint8 (n, 3, height, width), and the list of their targets.
+        """All images at once: uint8 (n, 3, height, width), and the list of their targets.
 
         >>> images, targets = World(size=32).singles(4).tensors()
         >>> images.shape, [t["labels"].item() for t in targets]

@@ -1,4 +1,4 @@
-"""Extract archives from the internet: nothing leaves the folder, and a damaged archive is named."""
+"""Extract archives from the internet safely: no member may be written outside of the folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DAMAGED = (tarfile.ReadError, zipfile.BadZipFile, EOFError, zlib.error)
 
 
 def is_archive(path: str | Path) -> bool:
-    """Whether a name ends as those of the archives that `extract` knows.
+    """Whether `extract` knows the suffix of a file.
 
     Example:
         >>> is_archive("a.tar.gz"), is_archive("a.txt")
@@ -32,18 +32,18 @@ def extract(archive: str | Path, into: str | Path, *, nested: bool = False) -> i
     """Extract an archive into a folder.
 
     Absolute names, names with `..`, links that point out of the folder, links in zip files, devices and encrypted
-    members are refused, none of them silently renamed. For tar files, Python's `data` filter looks at every member too.
+    members are refused, not renamed. Members of tar files also pass Python's `data` filter.
 
     Args:
         archive: A .zip, .tar, .tar.gz or .tgz file.
-        into: Folder; it is made if it is not there.
-        nested: Extract the tar files in the archive, each into a folder of its name (ImageNet's training images).
+        into: Folder; it is created if necessary.
+        nested: Also extract the tar files in the archive, each into a folder of its name (ImageNet's training images).
 
     Returns:
         Number of files written.
 
     Raises:
-        ValueError: If a member is refused, the archive is damaged or cut short, or is of another kind.
+        ValueError: If a member is refused, or the archive is damaged, truncated or of another kind.
 
     Example:
         >>> import tempfile

@@ -1,4 +1,4 @@
-"""Verify a data set where it lies: the right layout, all images and annotations there and, if asked, readable."""
+"""Verify a data set in place: its layout, its numbers of images and annotations, and, if asked, every file."""
 
 from __future__ import annotations
 
@@ -9,62 +9,56 @@ from pathlib import Path
 from typing import Any
 
 from wsolnb._utils.progress import track
-from wsolnb.data.download.fetch import interrupted, missing_places, verify
+from wsolnb.data.download.fetch import interrupted, missing_places, read_record, verify
 from wsolnb.data.download.sources import Source
 from wsolnb.data.readers.layouts import TITLES, layouts_in
 from wsolnb.data.readers.open import open_split
 from wsolnb.data.readers.photos import Photos
 
-_AT_ONCE = 1024  # images that wait for a thread
+_AT_ONCE = 1024  # images submitted to the threads at a time
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
-
-    Args:
-        good: Whether it is as it must be.
-        text: What it is.
-    """
+    """The result of one check: whether it is good, and in words."""
 
     good: bool
     text: str
 
 
 def check(source: Source, root: str | Path, *, deep: bool = False) -> Iterator[Finding]:
-    """Look at a data set in its place, without changing anything.
+    """Check a data set in place, without changing anything.
 
     Args:
-        source: What should be there.
+        source: The expected data set.
         root: The data set's folder.
-        deep: Decode every image and read every annotation, and take checksums of archives; all that is broken is named.
+        deep: Decode every image, read every annotation and compute checksums of archives.
 
-    Yields:
-        Findings, one after the other.
+    Example:
+        >>> [finding.text for finding in check(Source("cub", "CUB-200-2011", "", "", ()), "/no/such/folder")]
+        ['CUB-200-2011: not placed here by `wsolnb data get`']
     """
     root = Path(root)
     if interrupted(source, root):
-        yield Finding(False, f"a run of `wsolnb data get {source.key}` was stopped here: give it again")
+        yield Finding(False, f"a run of `wsolnb data get {source.key}` was stopped here: run it again")
     for place in missing_places(source, root):
-        yield Finding(
-            False, f"{root / place} has lost files since it was placed: give `wsolnb data get {source.key}` again"
-        )
+        yield Finding(False, f"{root / place} has lost files since it was placed: run `wsolnb data get {source.key}`")
     for file in source.files if source.by_hand else ():
         if (root / file.name).is_file():
             try:
                 verify(file, root / file.name, deep=deep)
-                told = "size" if not deep else file.checksum or "no checksum published"
-                yield Finding(True, f"{file.name}: {told}")
+                verified = "size" if not deep else file.checksum or "no checksum published"
+                yield Finding(True, f"{file.name}: {verified}")
             except ValueError as error:
                 yield Finding(False, str(error))
     if not source.reader:
-        here = (root / ".wsolnb" / f"{source.key}.json").is_file()
-        yield Finding(here, f"{source.title}: {'all there' if here else 'never brought here by `wsolnb data get`'}")
+        placed = read_record(source, root) is not None
+        yield Finding(placed, f"{source.title}: {'complete' if placed else 'not placed here by `wsolnb data get`'}")
         return
-    found = layouts_in(root)
-    if source.reader not in found:
-        told = f"it looks like {' and '.join(TITLES[each] for each in found)}" if found else "no layout that is known"
-        yield Finding(False, f"{root} is not {source.title}: {told}")
+    layouts = layouts_in(root)
+    if source.reader not in layouts:
+        looks = f"it looks like {' and '.join(TITLES[name] for name in layouts)}" if layouts else "no known layout"
+        yield Finding(False, f"{root} is not {source.title}: {looks}")
         return
     for split, expected in source.splits.items():
         try:
@@ -74,8 +68,8 @@ def check(source: Source, root: str | Path, *, deep: bool = False) -> Iterator[F
             continue
         classes = len(dataset.classes)
         right = len(dataset) == expected and (not source.classes or classes == source.classes)
-        wanted = "" if right else f", expected {expected:,} images of {source.classes} classes"
-        yield Finding(right, f"{split}: {len(dataset):,} images of {classes} classes{wanted}")
+        expectation = "" if right else f", expected {expected:,} images of {source.classes} classes"
+        yield Finding(right, f"{split}: {len(dataset):,} images of {classes} classes{expectation}")
         if isinstance(dataset, Photos):
             annotated = sum(dataset.has_boxes(k) for k in range(len(dataset)))
             yield Finding(True, f"{split}: {annotated:,} images have boxes or masks")
@@ -84,9 +78,9 @@ def check(source: Source, root: str | Path, *, deep: bool = False) -> Iterator[F
 
 
 def _unreadable(dataset: Any, split: str) -> Iterator[Finding]:
-    """Every image that does not decode or has an impossible annotation, and how many did not."""
+    """Every image that does not decode or has an impossible annotation, and how many decode."""
 
-    def look(index: int) -> str:
+    def problem_of(index: int) -> str:
         try:
             dataset[index]
         except (ValueError, OSError) as error:
@@ -94,10 +88,10 @@ def _unreadable(dataset: Any, split: str) -> Iterator[Finding]:
         return ""
 
     count = 0
-    parts = range(0, len(dataset), _AT_ONCE)
+    starts = range(0, len(dataset), _AT_ONCE)
     with ThreadPoolExecutor() as pool:
-        for start in track(parts, f"decoding {split}", len(parts)):
-            for problem in pool.map(look, range(start, min(start + _AT_ONCE, len(dataset)))):
+        for start in track(starts, f"decoding {split}", len(starts)):
+            for problem in pool.map(problem_of, range(start, min(start + _AT_ONCE, len(dataset)))):
                 if problem:
                     count += 1
                     yield Finding(False, f"{split}: {problem}")

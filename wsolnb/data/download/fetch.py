@@ -1,8 +1,8 @@
-"""Bring a data set from its source to its official layout on disk, so that half of it is never taken for the whole.
+"""Download a data set into its official layout, so that an incomplete one is never taken for complete.
 
-Below the data root, `.wsolnb/<name>/` holds work in progress: downloads, and what was extracted from them. When all of
-it is there and whole, it moves to its place by renaming folders; `.wsolnb/<name>.json` is written last. A run that is
-killed at any moment goes on where it stopped when it is started again.
+Below the data root, `.wsolnb/<name>/` holds work in progress: downloads and extracted files. Complete, they are moved
+to their final location by renaming folders, and `.wsolnb/<name>.json` is written last. A killed run
+continues where it stopped.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ Say = Callable[[str], None]
 
 
 def get(source: Source, root: str | Path, *, say: Say = print, pause: float = 2.0) -> bool:
-    """Download, check, extract and place all files of a data set.
+    """Download, verify, extract and place all files of a data set.
 
     Args:
-        source: What to get.
-        root: The data set's folder, that is, the `data_root` of notebooks.
-        say: Told what happens, a line at a time.
+        source: The data set.
+        root: Its folder, the `data_root` of notebooks.
+        say: Called with every line of the log.
         pause: Seconds between attempts, as in `wsolnb.data.download.http.download`.
 
     Returns:
@@ -42,12 +42,20 @@ def get(source: Source, root: str | Path, *, say: Say = print, pause: float = 2.
         ValueError: If a file has the wrong size or checksum, or an archive is damaged or would write elsewhere.
         FileNotFoundError: If files must be downloaded by hand first; the message says which and how.
         FileExistsError: If other files are in the way; nothing is overwritten.
-        OSError: If a server cannot be reached, the disk is too small or another run is at work in the folder.
+        OSError: If a server cannot be reached, the disk is too small or another run uses the folder.
+
+    Example:
+        >>> import tempfile
+        >>> source = Source("notes", "Notes", "", "", (Remote("", "a.txt", into="notes"),), by_hand="Write them.")
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     _ = Path(root, "a.txt").write_text("one")
+        ...     get(source, root, say=lambda line: None), get(source, root), Path(root, "notes", "a.txt").read_text()
+        (True, False, 'one')
     """
     root = Path(root)
     work = root / WORK / source.key
-    if lacking := _lacking_by_hand(source, root):
-        raise FileNotFoundError(by_hand(source, root, lacking))
+    if missing := _missing_by_hand(source, root):
+        raise FileNotFoundError(_by_hand(source, root, missing))
     work.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(root / WORK / f"{source.key}.lock", timeout=0):
@@ -67,73 +75,92 @@ def get(source: Source, root: str | Path, *, say: Say = print, pause: float = 2.
 
 
 def read_record(source: Source, root: str | Path) -> dict[str, Any] | None:
-    """What `get` wrote last: checksums of the files, and how many files lie in which folder; None if it never did."""
+    """What `get` recorded: checksums of the files and numbers of files per folder; None if it never completed.
+
+    Example:
+        >>> read_record(Source("cub", "CUB-200-2011", "", "", ()), "/no/such/folder") is None
+        True
+    """
     path = Path(root) / WORK / f"{source.key}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def missing_places(source: Source, root: str | Path) -> list[str]:
-    """Folders and files that have fewer files than when the data set was placed, or are gone."""
+    """Folders that have fewer files than when the data set was placed, and files that are gone.
+
+    Example:
+        >>> missing_places(Source("cub", "CUB-200-2011", "", "", ()), "/no/such/folder")
+        []
+    """
     record = read_record(source, root) or {"places": {}}
     return [place for place, count in record["places"].items() if _count(Path(root) / place) < count]
 
 
 def interrupted(source: Source, root: str | Path) -> bool:
-    """Whether a run was stopped before the data set was complete."""
+    """Whether a run was stopped before the data set was complete.
+
+    Example:
+        >>> interrupted(Source("cub", "CUB-200-2011", "", "", ()), "/no/such/folder")
+        False
+    """
     work = Path(root) / WORK / source.key
     return work.is_dir() and any(work.iterdir())
 
 
-def by_hand(source: Source, root: str | Path, files: list[Remote]) -> str:
+def _by_hand(source: Source, root: Path, files: list[Remote]) -> str:
     """How to get files that a program cannot download."""
-    rows = [
+    rows = (
         f"  {file.name}  {human(file.size)}  {file.checksum or 'no checksum published'}  {file.url}" for file in files
-    ]
+    )
     return "\n".join(
         [
             f"{source.title} cannot be downloaded by a program. {source.by_hand}",
-            f"Put these files into {root} and give the same command again: they are checked and extracted.",
+            f"Put these files into {root} and run the same command again: they are verified and extracted.",
             *rows,
-            f"Where they are extracted already, `wsolnb data check {source.key} --root {root}` verifies them in place.",
+            f"If they are extracted already, `wsolnb data check {source.key} --root {root}` verifies them in place.",
         ]
     )
 
 
 def verify(file: Remote, path: Path, *, deep: bool = True) -> str:
-    """Checksum of a file that was downloaded by hand, after a comparison of its size and, if `deep`, its checksum.
+    """Checksum of a file that was downloaded by hand, after comparing its size; "" if not `deep`.
 
     Raises:
-        ValueError: If one of them is wrong.
+        ValueError: If size or checksum are wrong.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile() as file:
+        ...     verify(Remote("", "a.zip", checksum="md5:d41d8cd98f00b204e9800998ecf8427e"), Path(file.name))
+        'md5:d41d8cd98f00b204e9800998ecf8427e'
     """
     length = path.stat().st_size
     if file.size is not None and length != file.size:
         raise ValueError(f"{path} has {length:,} bytes, expected {file.size:,}: download it again")
     if not deep:
         return ""
-    found = digest(path, file.checksum.partition(":")[0] or "sha256")
-    if file.checksum and found != file.checksum.lower():
-        raise ValueError(f"{path} has {found}, expected {file.checksum}: download it again")
-    return found
+    checksum = digest(path, file.checksum.partition(":")[0] or "sha256")
+    if file.checksum and checksum != file.checksum.lower():
+        raise ValueError(f"{path} has {checksum}, expected {file.checksum}: download it again")
+    return checksum
 
 
-def _lacking_by_hand(source: Source, root: Path) -> list[Remote]:
-    """Files that somebody must bring before anything can be done."""
+def _missing_by_hand(source: Source, root: Path) -> list[Remote]:
+    """Files that must be downloaded by hand before anything can be done."""
     work = root / WORK / source.key
-    done = (work / "ready.json").is_file() or (
-        read_record(source, root) is not None and not missing_places(source, root)
-    )
-    if not source.by_hand or done:
+    placed = read_record(source, root) is not None and not missing_places(source, root)
+    if not source.by_hand or placed or (work / "ready.json").is_file():
         return []
     return [file for file in source.files if not (root / file.name).is_file() and not _tree(work, file).is_dir()]
 
 
 def _prepare(source: Source, root: Path, work: Path, say: Say, pause: float) -> None:
-    """Everything down, checked and extracted, each archive into a tree of its own."""
-    left = [file for file in source.files if not _tree(work, file).is_dir()]
-    _check_room(source, root, work, left)
+    """Download, verify and extract all files, each archive into its own tree."""
+    remaining = [file for file in source.files if not _tree(work, file).is_dir()]
+    _check_room(source, root, work, remaining)
     pins = (read_record(source, root) or {"files": {}})["files"]
     sums: dict[str, str] = _load(work / "files.json")
-    for file in left:
+    for file in remaining:
         name = _key(file)
         path = root / file.name if source.by_hand else work / name
         say(f"{'checking' if source.by_hand else 'downloading'} {file.name} ({human(file.size)})")
@@ -161,14 +188,14 @@ def _prepare(source: Source, root: Path, work: Path, say: Say, pause: float) -> 
 
 
 def _place(source: Source, root: Path, work: Path) -> None:
-    """Join the trees, look for what is in the way, and move; every step can be taken again after a kill."""
+    """Merge the trees, look for conflicts, and move; every step can be repeated after a kill."""
     whole = work / "whole"
     whole.mkdir(exist_ok=True)
     for file in source.files:
         if _tree(work, file).is_dir():
             _merge(_tree(work, file), whole)
     if not (work / "places.json").is_file():
-        for relative in _in_the_way(whole, root):
+        for relative in _conflicts(whole, root):
             raise FileExistsError(
                 f"{root / relative} is there already and differs from the file of {source.title}: move it away, or "
                 "choose another root; nothing was overwritten"
@@ -181,7 +208,7 @@ def _place(source: Source, root: Path, work: Path) -> None:
 
 
 def _merge(tree: Path, into: Path) -> None:
-    """Move a tree into a folder: whole folders where there is none of that name, else the files that are missing."""
+    """Move a tree into a folder: whole folders if their name is free, else the missing files."""
     for entry in sorted(tree.iterdir()):
         target = into / entry.name
         if not target.exists() and not target.is_symlink():
@@ -193,15 +220,15 @@ def _merge(tree: Path, into: Path) -> None:
     tree.rmdir()
 
 
-def _in_the_way(tree: Path, root: Path, below: str = "") -> Iterator[str]:
-    """Paths that exist in both, but not as folders or as files of one size."""
+def _conflicts(tree: Path, root: Path, below: str = "") -> Iterator[str]:
+    """Paths that exist in both, but not both as folders or as files of equal size."""
     for entry in sorted((tree / below).iterdir()):
         relative = f"{below}/{entry.name}".lstrip("/")
         target = root / relative
         if not target.exists() and not target.is_symlink():
             continue
         if entry.is_dir() and target.is_dir():
-            yield from _in_the_way(tree, root, relative)
+            yield from _conflicts(tree, root, relative)
         elif entry.is_dir() or not target.is_file() or entry.stat().st_size != target.stat().st_size:
             yield relative
 
@@ -222,11 +249,11 @@ def _count(place: Path) -> int:
     return 1 if place.is_file() else sum(len(files) for _, _, files in os.walk(place))
 
 
-def _check_room(source: Source, root: Path, work: Path, left: list[Remote]) -> None:
-    """Refuse to begin what the disk cannot hold: all of it extracted (photos hardly shrink) and the largest archive."""
-    sizes = [file.size or 0 for file in left]
-    here = [path.stat().st_size for file in left for path in work.glob(f"{_key(file)}*") if path.is_file()]
-    needed = sum(sizes) + (0 if source.by_hand else max(sizes, default=0)) - sum(here)
+def _check_room(source: Source, root: Path, work: Path, remaining: list[Remote]) -> None:
+    """Refuse what the disk cannot hold: all of it extracted (photos hardly shrink), and the largest archive."""
+    sizes = [file.size or 0 for file in remaining]
+    partial = [path.stat().st_size for file in remaining for path in work.glob(f"{_key(file)}*") if path.is_file()]
+    needed = sum(sizes) + (0 if source.by_hand else max(sizes, default=0)) - sum(partial)
     free = shutil.disk_usage(root).free
     if needed > free:
         raise OSError(
@@ -247,10 +274,10 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _save(path: Path, content: dict[str, Any]) -> None:
-    """Write a file at once or not at all."""
-    beside = path.with_name(f"{path.name}.new")
-    with open(beside, "w", encoding="utf-8") as file:
+    """Write a file atomically."""
+    new = path.with_name(f"{path.name}.new")
+    with open(new, "w", encoding="utf-8") as file:
         json.dump(content, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(beside, path)
+    os.replace(new, path)

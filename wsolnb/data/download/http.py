@@ -1,7 +1,7 @@
-"""Download a file over HTTP so that cut connections cost nothing and a wrong file is never taken for the right one.
+"""Download a file over HTTP, resuming broken connections and verifying the result.
 
-Of the libraries for this, pooch checks hashes but starts every file anew and deletes what it has when a connection
-breaks, and so does fsspec; for files of 19 GB that is not enough.
+pooch and fsspec verify hashes, but restart a file from the beginning when a connection breaks; for files of 19 GB that
+is not enough.
 """
 
 from __future__ import annotations
@@ -35,26 +35,32 @@ def download(
     pause: float = 2.0,
     say: Callable[[str], None] = lambda _: None,
 ) -> str:
-    """Download a file; go on with what an earlier call left.
+    """Download a file; resumes an interrupted download.
 
-    Bytes gather in `<path>.part`; the file gets its name when it is whole and its checksum is right. A server that
-    ignores range requests or has another version by now makes it start from the beginning.
+    Bytes are appended to `<path>.part`, which is renamed when it is complete and its checksum is right. If the server
+    ignores range requests or has another version by now, the download starts from the beginning.
 
     Args:
-        url: Where it is.
-        path: Where it goes. If it is there already, nothing happens.
-        size: Bytes it must have, if known.
-        checksum: `sha256:...` or `md5:...`; "" if nobody published one.
-        attempts: Give up after so many attempts in a row that brought nothing.
-        pause: Seconds to wait after the first of them, twice as long after each further one, half a minute at most.
-        say: Told of every attempt that failed.
+        url: Its address.
+        path: The target. If it exists, nothing is downloaded.
+        size: Expected number of bytes, if known.
+        checksum: `sha256:...` or `md5:...`; "" if none is published.
+        attempts: Give up after so many attempts in a row without progress.
+        pause: Seconds to wait after the first of them, doubled after each further one, half a minute at most.
+        say: Called with a line for every failed attempt.
 
     Returns:
         Its checksum as `algorithm:...`, SHA-256 if none is given.
 
     Raises:
         ValueError: If the server's file has another size or checksum.
-        OSError: If the server refuses or cannot be reached, or the disk is full; what has come stays.
+        OSError: If the server refuses or cannot be reached, or the disk is full; downloaded bytes are kept.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile() as file:  # a file that exists is not downloaded again
+        ...     download("https://example.org/a.zip", file.name, checksum="md5:d41d8cd98f00b204e9800998ecf8427e")
+        'md5:d41d8cd98f00b204e9800998ecf8427e'
     """
     path = Path(path)
     algorithm = checksum.partition(":")[0] or "sha256"
@@ -66,20 +72,20 @@ def download(
         if fresh:
             _forget(part)
         resumed = _fill(url, part, size, bool(checksum), attempts, pause, say)
-        found = digest(part, algorithm)
-        if not checksum or found == checksum.lower():
+        actual = digest(part, algorithm)
+        if not checksum or actual == checksum.lower():
             break
         if fresh or not resumed:
             _forget(part)
             raise ValueError(
-                f"{url}: the file has {found}, expected {checksum}; it was removed. Was it changed at its source, or "
+                f"{url}: the file has {actual}, expected {checksum}; it was removed. Was it changed at its source, or "
                 "on its way?"
             )
     with open(part, "rb") as file:
         os.fsync(file.fileno())
     os.replace(part, path)
     _note(part).unlink(missing_ok=True)
-    return found
+    return actual
 
 
 def digest(path: str | Path, algorithm: str = "sha256") -> str:
@@ -99,7 +105,7 @@ def digest(path: str | Path, algorithm: str = "sha256") -> str:
 def _fill(
     url: str, part: Path, size: int | None, checked: bool, attempts: int, pause: float, say: Callable[[str], None]
 ) -> bool:
-    """Bring `part` to its full length; whether some of it came with an earlier request."""
+    """Complete `part`; returns whether some of it came with an earlier request."""
     failures, resumed = 0, False
     with (
         requests.Session() as session,
@@ -110,8 +116,8 @@ def _fill(
         while True:
             before = _length(part)
             try:
-                done, went_on = _request(session, url, part, size, checked, bar)
-                resumed |= went_on
+                done, continued = _request(session, url, part, size, checked, bar)
+                resumed |= continued
                 if done:
                     return resumed
                 problem = f"the connection broke off after {_length(part):,} bytes"
@@ -129,15 +135,15 @@ def _fill(
 
 
 def _innermost(error: BaseException) -> BaseException:
-    """What really happened, without the layers of libraries around it."""
-    inner = getattr(error, "reason", None) or next((each for each in error.args if isinstance(each, Exception)), None)
+    """The underlying error, without the libraries' wrappers."""
+    inner = getattr(error, "reason", None) or next((arg for arg in error.args if isinstance(arg, Exception)), None)
     return _innermost(inner) if isinstance(inner, Exception) else error
 
 
 def _request(
     session: requests.Session, url: str, part: Path, size: int | None, checked: bool, bar: tqdm
 ) -> tuple[bool, bool]:
-    """One request; whether the file is whole now, and whether the request went on with an earlier one."""
+    """One request; returns whether the file is complete now, and whether the request resumed an earlier one."""
     have, headers = _resumable(url, part, checked)
     with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as reply:
         if reply.status_code in _BUSY:
@@ -160,23 +166,23 @@ def _request(
         if size is not None and whole is not None and whole != size:
             raise ValueError(f"{url} has {whole:,} bytes now, expected {size:,}: was it changed at its source?")
         with open(part, "ab") as file:
-            file.truncate(start)  # before the note says which version the bytes are of
-        _remember(url, part, reply.headers.get("ETag", ""), reply.headers.get("Last-Modified", ""))
+            file.truncate(start)  # before the note states the version of the bytes
+        _write_note(url, part, reply.headers.get("ETag", ""), reply.headers.get("Last-Modified", ""))
         bar.n = start
         with open(part, "ab", buffering=0) as file:
-            for piece in reply.raw.stream(CHUNK, decode_content=False):  # as stored, not unpacked on the way
+            for piece in reply.raw.stream(CHUNK, decode_content=False):  # as stored, not decompressed
                 file.write(piece)
                 bar.update(len(piece))
-        wanted = whole if whole is not None else size
+        expected = whole if whole is not None else size
         length = _length(part)
-        if wanted is not None and length > wanted:
+        if expected is not None and length > expected:
             _forget(part)
-            raise requests.HTTPError(f"the server sent more than the {wanted:,} bytes of the file")
-        return wanted is None or length == wanted, start > 0
+            raise requests.HTTPError(f"the server sent more than the {expected:,} bytes of the file")
+        return expected is None or length == expected, start > 0
 
 
 def _resumable(url: str, part: Path, checked: bool) -> tuple[int, dict[str, str]]:
-    """How much there is to go on with, and the headers that ask for the rest, if the file is still the same."""
+    """How many bytes there are to resume from, and the headers that request the rest of the same version."""
     headers = {"Accept-Encoding": "identity"}
     have = _length(part)
     try:
@@ -192,7 +198,7 @@ def _resumable(url: str, part: Path, checked: bool) -> tuple[int, dict[str, str]
     return have, headers
 
 
-def _remember(url: str, part: Path, tag: str, modified: str) -> None:
+def _write_note(url: str, part: Path, tag: str, modified: str) -> None:
     validator = tag if tag and not tag.startswith("W/") else modified  # a weak tag does not promise the same bytes
     _note(part).write_text(json.dumps({"url": url, "validator": validator}), encoding="utf-8")
 

@@ -1,9 +1,9 @@
-"""The table of official sources: addresses, sizes, checksums, licences, and what must be there afterwards."""
+"""The table of official sources: addresses, sizes, checksums, licences, and what the readers must find afterwards."""
 
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,9 +20,9 @@ class Remote:
     Args:
         url: Address.
         name: Name on disk.
-        size: Bytes, or None if nobody recorded them.
-        checksum: `sha256:...` or `md5:...`, or "" if nobody published one.
-        into: Folder below the data root in which its content belongs, or the file itself if it is no archive.
+        size: Bytes, or None if unknown.
+        checksum: `sha256:...` or `md5:...`, or "" if none is published.
+        into: Folder below the data root for its content, or for the file itself if it is no archive.
         nested: Whether it is an archive of one archive per class.
     """
 
@@ -41,12 +41,12 @@ class Source:
     Args:
         key: Short name.
         title: Full name.
-        homepage: Where people read about it.
-        licence: What may be done with it, in one line.
-        files: What it consists of.
-        by_hand: How to get the files where they cannot be downloaded without a person; "" if they can.
+        homepage: Its web page.
+        licence: Terms of use, in one line.
+        files: Its files.
+        by_hand: How to download the files if a program cannot; else "".
         reader: Name for `wsolnb.data.readers.open.open_split`, or "".
-        classes: Number of classes that its reader finds, or 0.
+        classes: Number of classes, or 0.
         splits: Number of images in each split.
     """
 
@@ -70,7 +70,7 @@ def read_sources(path: str | Path = TABLE) -> dict[str, Source]:
     """Read a table of sources.
 
     Args:
-        path: YAML file such as the package's own; another one may name mirrors.
+        path: YAML file; the package's own, or one of mirrors.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -95,7 +95,7 @@ def find(name: str, sources: dict[str, Source]) -> Source:
     """A source by its name.
 
     Raises:
-        ValueError: If there is none; the names there are, and the closest, are listed.
+        ValueError: If there is none of that name.
 
     Example:
         >>> find("coco2017", read_sources()).classes
@@ -109,7 +109,7 @@ def find(name: str, sources: dict[str, Source]) -> Source:
 
 
 def human(size: int | None) -> str:
-    """Bytes for people.
+    """A number of bytes in readable units.
 
     Example:
         >>> human(1150585339), human(None)
@@ -126,25 +126,12 @@ def human(size: int | None) -> str:
 
 
 def _source(key: str, entry: dict[str, Any]) -> Source:
-    files = tuple(
-        Remote(
-            url=row["url"],
-            name=row.get("name") or PurePosixPath(urlsplit(row["url"]).path).name,
-            size=row.get("size"),
-            checksum=row.get("checksum") or "",
-            into=row.get("into") or "",
-            nested=bool(row.get("nested")),
-        )
-        for row in entry["files"]
-    )
-    return Source(
-        key=key,
-        title=entry["title"],
-        homepage=entry["homepage"],
-        licence=entry["licence"],
-        files=files,
-        by_hand=entry.get("by_hand") or "",
-        reader=entry.get("reader") or "",
-        classes=entry.get("classes") or 0,
-        splits=dict(entry.get("splits") or {}),
-    )
+    files = []
+    for row in entry["files"]:
+        name = PurePosixPath(urlsplit(row["url"]).path).name
+        files.append(Remote(**{"name": name} | _given(Remote, row)))
+    return Source(**_given(Source, entry) | {"key": key, "files": tuple(files)})
+
+
+def _given(kind: type, row: dict[str, Any]) -> dict[str, Any]:
+    return {field.name: row[field.name] for field in fields(kind) if row.get(field.name) is not None}

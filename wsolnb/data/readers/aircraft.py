@@ -9,29 +9,30 @@ from torch import Tensor
 from torchvision.datasets import FGVCAircraft
 from torchvision.tv_tensors import Image
 
+from wsolnb.data.readers._files import all_there, read_box_column, read_column
 from wsolnb.data.readers.layouts import not_here
-from wsolnb.data.readers.photos import Photos, all_there, read_rows
+from wsolnb.data.readers.photos import Photos
 from wsolnb.data.readers.scenes import Transform
 
 BANNER = 20  # rows at the bottom of every image that name its photographer
 
 
+def _near_corner(left: float, top: float, right: float, bottom: float) -> Tensor:
+    return torch.tensor([[left - 1, top - 1, right, bottom]])
+
+
 class Aircraft(Photos):
     """FGVC-Aircraft 2013b: 100 variants of airplanes, one box each.
 
-    The bottom 20 rows of every image are a banner with the photographer's name, which the data set's authors ask to be
-    removed; they are cut off here, and boxes end above them. `images_box.txt` counts pixels from 1 and names the last
-    one: 1 is subtracted from the near corner.
+    The bottom 20 rows of every image are a banner with the photographer's name, which the authors ask to remove: images
+    are cropped, and boxes clipped. `images_box.txt` counts pixels from 1 and names the last one: 1 is subtracted from
+    the near corner.
 
     Args:
         root: Folder with `fgvc-aircraft-2013b/`.
         split: `train`, `val`, `trainval` or `test` (3,334, 3,333, 6,667 and 3,333 images).
         level: `variant`, `family` or `manufacturer`.
-        transform: Called as `transform(image, target)`.
-
-    Raises:
-        FileNotFoundError: If a file of the layout or an image is missing; it says what the folder looks like instead.
-        ValueError: If split or level are unknown, or an image has no box or two.
+        transform: See `Photos`.
 
     >>> Aircraft("data/aircraft", "test")  # doctest: +SKIP
     Aircraft(3333 images, 100 classes)
@@ -48,29 +49,20 @@ class Aircraft(Photos):
             reader = FGVCAircraft(str(root), split, level)
         except KeyError as error:
             raise ValueError(f"{listing} has the class {error}, which the list of classes lacks") from None
-        rows = read_rows(listing, 2)
-        numbers = [number for number, _ in rows]
-        boxes: dict[str, Tensor] = {}
-        for number, *texts in read_rows(data / "images_box.txt", 5):
-            try:
-                left, top, right, bottom = (float(text) for text in texts)
-            except ValueError:
-                raise ValueError(
-                    f"{data / 'images_box.txt'}: {number} has the box {texts}, expected 4 numbers"
-                ) from None
-            boxes[number] = torch.tensor([[left - 1, top - 1, right, bottom]])
-        if lacking := [number for number in numbers if number not in boxes]:
+        labels = read_column(listing)
+        boxes = read_box_column(data / "images_box.txt")
+        if missing := [number for number in labels if number not in boxes]:
             raise ValueError(
-                f"{data / 'images_box.txt'} has no box of {len(lacking)} images, the first is {lacking[0]}"
+                f"{data / 'images_box.txt'} has no box of {len(missing)} images, the first is {missing[0]}"
             )
-        names = [f"{number}.jpg" for number in numbers]
+        names = [f"{number}.jpg" for number in labels]
         all_there(data / "images", names, listing)
         super().__init__(
             data / "images",
             names,
-            [reader.class_to_idx[name] for _, name in rows],
+            [reader.class_to_idx[name] for name in labels.values()],
             classes=reader.classes,
-            boxes=[boxes[number] for number in numbers],
+            boxes=[_near_corner(*boxes[number]) for number in labels],
             transform=transform,
         )
 

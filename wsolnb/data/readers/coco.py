@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,8 @@ import torch
 from pycocotools.coco import COCO
 from torch import Tensor
 
-from wsolnb.data.readers.scenes import Scenes, Transform, checked_boxes
+from wsolnb.data.readers._files import all_there, checked_boxes
+from wsolnb.data.readers.scenes import Scenes, Transform
 
 _NEEDED = {
     "images": ("id", "file_name", "height", "width"),
@@ -26,26 +26,25 @@ _NEEDED = {
 
 
 class CocoScenes(Scenes):
-    """Scenes of a COCO-style annotation file, whole or any subset that is written in the same format.
+    """Scenes of an annotation file in COCO's format, whole or a subset.
 
     COCO stores boxes as (left, top, width, height) in pixels that count from 0, so the far corner, left + width,
-    is exclusive, as ours. A box that leaves its image by up to 2 px is taken for rounded and clipped.
+    is exclusive, as ours. A box that leaves its image by up to 2 px counts as rounded and is clipped.
 
     Args:
         images_dir: folder of the images.
         annotation_file: JSON with the lists "images", "annotations" and "categories".
-        classes: names to keep, and their order; boxes of other classes are left out, images are not. By default
-            all categories in the order of their ids.
-        min_boxes: leave classes with fewer boxes (crowds do not count) out. Decide that on the training images
-            and pass `train.classes` as `classes` for the test images.
-        masks: also give masks, from polygons and run lengths; regions of crowds are ignored where no object is.
+        classes: names to keep, in the order of the labels; boxes of other classes are left out, images are not. By
+            default all categories in the order of their ids.
+        min_boxes: leave out classes with fewer boxes (crowds do not count). Decide that on the training images and
+            pass `train.classes` as `classes` for the test images.
+        masks: also give masks, from polygons and run lengths; crowd regions without an object are to be ignored.
         transform: torchvision v2 transform, called as `transform(image, target)`.
 
     Raises:
         FileNotFoundError: the folder, the JSON file or an image that it lists is missing.
         ValueError: the file is no JSON or lacks a part; an annotation has an unknown category or image; a box
-            lies outside its image; a class name is unknown; no class is left. Images that do not decode are named
-            when they are asked for.
+            lies outside its image; a class name is unknown; no class is left.
 
     >>> CocoScenes("coco/val2017", "coco/annotations/instances_val2017.json")  # doctest: +SKIP
     CocoScenes(5000 images, 36781 boxes, 80 classes)
@@ -66,10 +65,10 @@ class CocoScenes(Scenes):
             raise FileNotFoundError(f"no folder of images {folder}: expected COCO's images there, such as train2017/")
         coco = _read(path)
         images = list(coco.imgs.values())
-        _all_there(folder, path, [image["file_name"] for image in images])
+        all_there(folder, [image["file_name"] for image in images], path)
         label = {category: k for k, category in enumerate(sorted(coco.cats))}
-        found = [(k, a) for k, image in enumerate(images) for a in coco.imgToAnns[image["id"]]]
-        for _, a in found:
+        pairs = [(k, a) for k, image in enumerate(images) for a in coco.imgToAnns[image["id"]]]
+        for _, a in pairs:
             if a["category_id"] not in label:
                 raise ValueError(
                     f"{path}: annotation {a['id']} has category id {a['category_id']}, but the file's "
@@ -78,26 +77,26 @@ class CocoScenes(Scenes):
             if len(a["bbox"]) != 4:
                 raise ValueError(f"{path}: annotation {a['id']} has the bbox {a['bbox']}, expected 4 numbers")
         sizes = np.array([(image["height"], image["width"]) for image in images], dtype=np.int64)
-        where = np.array([k for k, _ in found], dtype=np.int64)
-        boxes = np.array([a["bbox"] for _, a in found], dtype=np.float64).reshape(-1, 4)
+        rows = np.array([k for k, _ in pairs], dtype=np.int64)
+        boxes = np.array([a["bbox"] for _, a in pairs], dtype=np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         super().__init__(
             [folder / image["file_name"] for image in images],
             [image["id"] for image in images],
             sizes,
-            images=where,
+            images=rows,
             boxes=checked_boxes(
                 boxes,
-                sizes[where],
-                lambda k: f"{path}: annotation {found[k][1]['id']} of {images[found[k][0]]['file_name']}",
+                sizes[rows],
+                lambda k: f"{path}: annotation {pairs[k][1]['id']} of {images[pairs[k][0]]['file_name']}",
             ),
-            labels=np.array([label[a["category_id"]] for _, a in found], dtype=np.int64),
-            crowd=np.array([bool(a.get("iscrowd", 0)) for _, a in found], dtype=bool),
+            labels=np.array([label[a["category_id"]] for _, a in pairs], dtype=np.int64),
+            crowd=np.array([bool(a.get("iscrowd", 0)) for _, a in pairs], dtype=bool),
             classes=[coco.cats[category]["name"] for category in label],
             transform=transform,
         )
         self._coco = coco if masks else None
-        self._annotations = [a for _, a in found] if masks else []
+        self._annotations = [a for _, a in pairs] if masks else []
         if classes is not None:
             self._keep(classes, str(path))
         if min_boxes:
@@ -106,23 +105,23 @@ class CocoScenes(Scenes):
     def _masks(self, index: int) -> tuple[Tensor, Tensor] | None:
         if self._coco is None:
             return None
-        kept = self._span(index)
+        rows = self._span(index)
         height, width = self.sizes[index].tolist()
-        masks = torch.zeros(kept.stop - kept.start, height, width, dtype=torch.bool)
-        for k, number in enumerate(self._numbers[kept].tolist()):
+        masks = torch.zeros(rows.stop - rows.start, height, width, dtype=torch.bool)
+        for k, number in enumerate(self._numbers[rows].tolist()):
             annotation = self._annotations[number]
             if not annotation.get("segmentation"):
                 raise ValueError(f"annotation {annotation['id']} of {self.files[index].name} has no segmentation")
-            with warnings.catch_warnings():  # pycocotools' arrays are older than NumPy 2's rules
+            with warnings.catch_warnings():  # pycocotools' arrays predate NumPy 2
                 warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
                 masks[k] = torch.from_numpy(self._coco.annToMask(annotation)).bool()
-        crowd = self._crowd[kept]
+        crowd = self._crowd[rows]
         objects = masks[~crowd].any(dim=0, keepdim=True)
         return masks, masks[crowd].any(dim=0, keepdim=True) & ~objects
 
 
 def _read(path: Path) -> COCO:
-    """Load and index an annotation file without a word on the screen."""
+    """Load and index an annotation file, without pycocotools' prints."""
     if not path.is_file():
         raise FileNotFoundError(f"no annotation file {path}: expected COCO's JSON, such as instances_train2017.json")
     try:
@@ -140,17 +139,7 @@ def _read(path: Path) -> COCO:
     coco.dataset = data
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
-    if strangers := sorted(set(coco.imgToAnns) - set(coco.imgs)):
-        annotation = coco.imgToAnns[strangers[0]][0]["id"]
-        raise ValueError(f'{path}: annotation {annotation} has image id {strangers[0]}, which "images" does not list')
+    if unknown := sorted(set(coco.imgToAnns) - set(coco.imgs)):
+        annotation = coco.imgToAnns[unknown[0]][0]["id"]
+        raise ValueError(f'{path}: annotation {annotation} has image id {unknown[0]}, which "images" does not list')
     return coco
-
-
-def _all_there(folder: Path, path: Path, names: list[str]) -> None:
-    """Look at every folder once, not at every file."""
-    parents = {os.path.dirname(name) for name in names}
-    listed = {parent: set(os.listdir(folder / parent)) for parent in parents if (folder / parent).is_dir()}
-    if missing := [name for name in names if os.path.basename(name) not in listed.get(os.path.dirname(name), ())]:
-        raise FileNotFoundError(
-            f"{folder} lacks {len(missing)} of the {len(names)} images that {path} lists, the first is {missing[0]}"
-        )

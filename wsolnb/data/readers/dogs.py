@@ -1,4 +1,4 @@
-"""Read Stanford Dogs as it comes out of its three archives: 120 breeds, boxes in ImageNet's XML, MATLAB lists."""
+"""Read Stanford Dogs in its official layout: 120 breeds, boxes in ImageNet's XML, MATLAB lists."""
 
 from __future__ import annotations
 
@@ -7,26 +7,21 @@ from pathlib import Path
 from scipy.io import loadmat
 from torch import Tensor
 
-from wsolnb.data.readers.boxes_xml import read_boxes
+from wsolnb.data.readers._files import all_there, imagenet_boxes
 from wsolnb.data.readers.layouts import not_here
-from wsolnb.data.readers.photos import Photos, all_there
+from wsolnb.data.readers.photos import Photos
 from wsolnb.data.readers.scenes import Transform
 
 
 class StanfordDogs(Photos):
     """Stanford Dogs: `Images/<synset>-<breed>/*.jpg`, `Annotation/<synset>-<breed>/*` (XML without a suffix), lists.
 
-    `train_list.mat` and `test_list.mat` hold `file_list`, `annotation_list` and `labels`, which count from 1. The
-    photos and boxes are ImageNet's.
+    `train_list.mat` and `test_list.mat` hold `file_list`, `annotation_list` and `labels`, which count from 1.
 
     Args:
         root: Folder with `Images/`, `Annotation/` and the lists (beside them or in `lists/`).
         split: `train` (12,000 images) or `test` (8,580).
-        transform: Called as `transform(image, target)`.
-
-    Raises:
-        FileNotFoundError: If a file of the layout or an image is missing; it says what the folder looks like instead.
-        ValueError: If the split is unknown, or labels and folders disagree.
+        transform: See `Photos`.
 
     >>> StanfordDogs("data/dogs", "test")  # doctest: +SKIP
     StanfordDogs(8580 images, 120 classes)
@@ -42,8 +37,8 @@ class StanfordDogs(Photos):
             raise not_here(root, "dogs", f"Images/, Annotation/ and {split}_list.mat")
         try:
             table = loadmat(listing, squeeze_me=True)
-            names, marks = ([str(each) for each in table[key]] for key in ("file_list", "annotation_list"))
-            labels = [int(each) - 1 for each in table["labels"]]
+            names, annotations = ([str(name) for name in table[key]] for key in ("file_list", "annotation_list"))
+            labels = [int(label) - 1 for label in table["labels"]]
         except (KeyError, TypeError, ValueError, NotImplementedError) as error:
             raise ValueError(
                 f"{listing} is no list of Stanford Dogs with files, annotations and labels: {error}"
@@ -56,19 +51,14 @@ class StanfordDogs(Photos):
                     "not the number of its folder in their order"
                 )
         all_there(root / "Images", names, listing)
-        all_there(root / "Annotation", marks, listing)
-        super().__init__(
-            root / "Images",
-            names,
-            labels,
-            classes=[folder.split("-", 1)[-1].replace("_", " ") for folder in folders],
-            transform=transform,
-        )
-        self._marks = marks
+        all_there(root / "Annotation", annotations, listing)
+        classes = [folder.split("-", 1)[-1].replace("_", " ") for folder in folders]
+        super().__init__(root / "Images", names, labels, classes=classes, transform=transform)
+        self._annotations = annotations
 
     def has_boxes(self, index: int) -> bool:
-        """Every image has a box."""
+        """True: every image has a box."""
         return True
 
     def _boxes(self, index: int, size: tuple[int, int]) -> Tensor | None:
-        return read_boxes(self.root.parent / "Annotation" / self._marks[index], size)[0]
+        return imagenet_boxes(self.root.parent / "Annotation" / self._annotations[index], size)[0]

@@ -11,7 +11,7 @@ from scipy.io import loadmat
 from torch import Tensor
 
 from wsolnb._utils.progress import track
-from wsolnb.data.readers.boxes_xml import read_boxes, read_names
+from wsolnb.data.readers._files import imagenet_boxes, parse_xml
 from wsolnb.data.readers.layouts import SYNSET, not_here
 from wsolnb.data.readers.photos import Photos
 from wsolnb.data.readers.scenes import Transform
@@ -25,16 +25,16 @@ _DEVKIT = "ILSVRC2012_devkit_t12"
 
 
 class ImageNet(Photos):
-    """ILSVRC 2012, in the layouts in which it is found on disks.
+    """ILSVRC 2012, in the layouts in which people keep it.
 
-    - images: `train/<synset>/*.JPEG`; `val/*.JPEG` as the archive has them, or `val/<synset>/*.JPEG` as many sort them;
-      below `root` or below `ILSVRC/Data/CLS-LOC/`.
-    - boxes: `<folder>/train/<synset>/*.xml` and `<folder>/val/*.xml` with the folder `Annotations/CLS-LOC` (there or in
-      `ILSVRC/`), `annotations` or `bbox`. Two fifths of the training images have them, and all of `val`.
-    - `ILSVRC2012_devkit_t12/data/`: names of the classes and the classes of a flat `val`. Without the devkit, the XML
-      files tell the classes of `val`.
+    - images: `train/<synset>/*.JPEG`; `val/*.JPEG` as in the archive, or `val/<synset>/*.JPEG`; below `root` or below
+      `ILSVRC/Data/CLS-LOC/`.
+    - boxes: `<folder>/train/<synset>/*.xml` and `<folder>/val/*.xml` with the folder `Annotations/CLS-LOC` (in `root`
+      or in `ILSVRC/`), `annotations` or `bbox`. Two fifths of the training images have them, and all of `val`.
+    - `ILSVRC2012_devkit_t12/data/`: names of the classes and the classes of a flat `val`. Without the devkit, the
+      classes of `val` are read from the XML files.
 
-    Labels count the synsets in their alphabetical order, as everyone's pretrained weights do, not the devkit's order.
+    Labels count the synsets in alphabetical order, as pretrained weights do, not in the devkit's order.
 
     Attributes:
         classes: Synsets such as `n01440764`.
@@ -43,12 +43,8 @@ class ImageNet(Photos):
     Args:
         root: The data set's folder.
         split: `train` or `val`.
-        classes: Synsets that are expected, such as the training split's; by default those found, or the devkit's.
-        transform: Called as `transform(image, target)`.
-
-    Raises:
-        FileNotFoundError: If there is no such split, or nothing tells the classes of a flat `val`.
-        ValueError: If the split is unknown, has classes that are not expected, or lacks some.
+        classes: Expected synsets, such as the training split's; by default those that occur.
+        transform: See `Photos`.
 
     >>> ImageNet("data/imagenet", "val")  # doctest: +SKIP
     ImageNet(50000 images, 1000 classes)
@@ -79,48 +75,45 @@ class ImageNet(Photos):
             if split == "train" or not names:
                 raise not_here(root, "imagenet", f"{split}/ with one folder per class (n01440764, ...)")
             synsets = self._flat_classes(names, devkit, root)
-        found = sorted_already or sorted(set(synsets))
-        known = list(classes) if classes is not None else found
-        if known != found:
-            extra, lacking = sorted(set(found) - set(known)), sorted(set(known) - set(found))
+        present = sorted_already or sorted(set(synsets))
+        expected = list(classes) if classes is not None else present
+        if expected != present:
+            extra, missing = sorted(set(present) - set(expected)), sorted(set(expected) - set(present))
             odd = (
                 f"has {extra[0]}, which is not expected"
                 if extra
-                else f"lacks {lacking[0]}"
-                if lacking
+                else f"lacks {missing[0]}"
+                if missing
                 else "sorts them"
             )
-            raise ValueError(f"{folder} has {len(found)} classes, {len(known)} were expected; it {odd}")
-        label = {synset: k for k, synset in enumerate(known)}
-        super().__init__(folder, names, [label[synset] for synset in synsets], classes=known, transform=transform)
+            raise ValueError(f"{folder} has {len(present)} classes, {len(expected)} were expected; it {odd}")
+        label = {synset: k for k, synset in enumerate(present)}
+        super().__init__(folder, names, [label[synset] for synset in synsets], classes=present, transform=transform)
         words = devkit[1] if devkit else {}
         self._listed: dict[str, set[str]] = {}
-        self.names = [words.get(synset, synset) for synset in known]
+        self.names = [words.get(synset, synset) for synset in present]
 
     def has_boxes(self, index: int) -> bool:
-        """Whether there is an XML file for the image; lists every folder once, not every file."""
+        """Whether there is an XML file for the image; lists every folder once instead of testing every file."""
         if self._xml is None:
             return False
         folder, _, base = self.name(index).rpartition("/")
         xml = f"{os.path.splitext(base)[0]}.xml"
-        for each in (folder, ""):
-            if each not in self._listed:
-                there = (self._xml / each).is_dir()
-                self._listed[each] = {entry.name for entry in os.scandir(self._xml / each)} if there else set()
-        return any(xml in self._listed[each] for each in (folder, ""))
+        for part in (folder, ""):
+            if part not in self._listed:
+                path = self._xml / part
+                self._listed[part] = {entry.name for entry in os.scandir(path)} if path.is_dir() else set()
+        return any(xml in self._listed[part] for part in (folder, ""))
 
     def _boxes(self, index: int, size: tuple[int, int]) -> Tensor | None:
         path = self._xml_file(self.name(index))
-        return None if path is None else read_boxes(path, size)[0]
+        return None if path is None else imagenet_boxes(path, size)[0]
 
     def _xml_file(self, name: str) -> Path | None:
         if self._xml is None:
             return None
-        stem = Path(name).stem
-        for path in (self._xml / Path(name).with_suffix(".xml"), self._xml / f"{stem}.xml"):
-            if path.is_file():
-                return path
-        return None
+        candidates = (self._xml / Path(name).with_suffix(".xml"), self._xml / f"{Path(name).stem}.xml")
+        return next((path for path in candidates if path.is_file()), None)
 
     def _flat_classes(self, names: list[str], devkit: tuple[list[str], dict[str, str]] | None, root: Path) -> list[str]:
         """Synset of every image of a flat `val`, from the devkit or from the XML files."""
@@ -141,11 +134,11 @@ class ImageNet(Photos):
                 synsets.append(devkit[0][int(number[1]) - 1])
                 continue
             path = self._xml_file(name)
-            stated = read_names(path) if path else []
+            stated = parse_xml(path).findtext(".//object/name", "").strip() if path else ""
             if not stated:
                 counted = f"the devkit has {len(devkit[0])} classes of val images" if devkit else "there is no devkit"
                 raise ValueError(f"nothing tells the class of val/{name}: {counted}, and no XML names its object")
-            synsets.append(stated[0])
+            synsets.append(stated)
         return synsets
 
 
@@ -154,8 +147,8 @@ def _images(folder: Path) -> list[str]:
 
 
 def _devkit(root: Path) -> tuple[list[str], dict[str, str]] | None:
-    """Synset of every val image in order, and readable names by synset; None where there is no devkit."""
-    data = next((each for each in (root / _DEVKIT / "data", root / "devkit" / "data") if each.is_dir()), None)
+    """Synset of every val image in order, and readable names by synset; None without a devkit."""
+    data = next((path for path in (root / _DEVKIT / "data", root / "devkit" / "data") if path.is_dir()), None)
     if data is None:
         return None
     for name in ("meta.mat", "ILSVRC2012_validation_ground_truth.txt"):

@@ -1,7 +1,9 @@
-"""Decode image files; name the one that does not decode, or, if asked to, replace it and count it."""
+"""Decode image files; an unreadable one is named, or, on request, replaced and counted."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,15 @@ _REMEDY = "fetch it again; training images can be skipped (skip_broken=True)"
 
 
 class UnreadableImage(ValueError):
-    """An image file that is truncated or no image at all; the message names it."""
+    """An image file that is truncated or no image."""
 
 
 def decode(path: str | Path) -> tv_tensors.Image:
-    """Decode a file to RGB, uint8 ``(3, H, W)``, as it is stored: EXIF orientation is not applied.
+    """Decode a file to RGB, uint8 ``(3, H, W)``, without applying its EXIF orientation.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        UnreadableImage: If it does not decode to its end.
+        UnreadableImage: If it does not decode completely.
 
     Example:
         >>> import tempfile
@@ -32,13 +34,8 @@ def decode(path: str | Path) -> tv_tensors.Image:
         ...     tuple(decode(Path(folder) / "a.png").shape)
         (3, 3, 5)
     """
-    try:
-        with Image.open(path) as file:
-            return tv_tensors.Image(v2.functional.pil_to_tensor(file.convert("RGB")))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no image {path}: is the data root right?") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UnreadableImage(f"{path} does not decode as an image: {error}; {_REMEDY}") from None
+    with _opened(path, f"; {_REMEDY}") as file:
+        return tv_tensors.Image(v2.functional.pil_to_tensor(file.convert("RGB")))
 
 
 def stored_size(path: str | Path) -> tuple[int, int]:
@@ -55,21 +52,26 @@ def stored_size(path: str | Path) -> tuple[int, int]:
         ...     stored_size(Path(folder) / "a.png")
         (3, 5)
     """
+    with _opened(path) as file:
+        return file.height, file.width
+
+
+@contextmanager
+def _opened(path: str | Path, remedy: str = "") -> Iterator[Image.Image]:
     try:
         with Image.open(path) as file:
-            return file.height, file.width
+            yield file
     except FileNotFoundError:
         raise FileNotFoundError(f"no image {path}: is the data root right?") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UnreadableImage(f"{path} does not decode as an image: {error}") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UnreadableImage(f"{path} does not decode as an image: {error}{remedy}") from None
 
 
 class Readable(Dataset[Any]):
-    """A data set in which images that do not decode are replaced by the next one that does, and counted.
+    """A data set in which unreadable images are replaced by the next readable one, and counted.
 
-    The count is shared with the worker processes of a loader, and `wsolnb.train.train` brings those of many processes
-    together. Use it for training only: results on images that were replaced are results on other images. Labels,
-    classes and transform are those of the source.
+    The count is shared with the workers of a loader, and `wsolnb.train.train` merges the counts of its processes. For
+    training only: an evaluation would silently use other images. Labels, classes and transform are those of the source.
 
     Args:
         source: Data set that raises `UnreadableImage`.
@@ -89,7 +91,7 @@ class Readable(Dataset[Any]):
         self.source = source
         length: int = len(source)  # type: ignore[arg-type]
         self.flags = torch.zeros(length, dtype=torch.uint8).share_memory_()
-        """1 for an image that was found unreadable, uint8 `(len,)`."""
+        """1 for every image found unreadable, uint8 `(len,)`."""
 
     def __len__(self) -> int:
         return len(self.flags)
@@ -101,7 +103,7 @@ class Readable(Dataset[Any]):
 
     @property
     def broken(self) -> list[int]:
-        """Indices of the images that were found unreadable so far."""
+        """Indices of the images found unreadable so far."""
         return self.flags.nonzero()[:, 0].tolist()
 
     @property
@@ -110,19 +112,19 @@ class Readable(Dataset[Any]):
         return [file_of(self.source, index) for index in self.broken]
 
     def __getitem__(self, index: int) -> Any:
-        first: UnreadableImage | None = None
+        first_error: UnreadableImage | None = None
         for offset in range(len(self)):
             at = (index + offset) % len(self)
             try:
                 return self.source[at]
             except UnreadableImage as error:
                 self.flags[at] = 1
-                first = first or error
-        raise UnreadableImage(f"none of the {len(self)} images decodes; the first: {first}")
+                first_error = first_error or error
+        raise UnreadableImage(f"none of the {len(self)} images decodes; the first: {first_error}")
 
 
 def count_broken(dataset: Dataset[Any]) -> dict[str, int]:
-    """How many images were found unreadable so far, as `{"unreadable": n}`; nothing unless they are to be skipped.
+    """Number of images found unreadable so far, as `{"unreadable": n}`; empty unless they are skipped.
 
     Example:
         >>> from torch.utils.data import TensorDataset
@@ -134,7 +136,7 @@ def count_broken(dataset: Dataset[Any]) -> dict[str, int]:
 
 
 def file_of(dataset: Any, index: int) -> Path:
-    """The file of an image of a data set of photos, or of a subset of one.
+    """The file of an image in a data set of photos, or in a subset of one.
 
     Example:
         >>> from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Which data set is in a folder: so that a wrong data root is answered with what is really there."""
+"""Recognise the data set in a folder, so that the error about a wrong data root can name it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,13 @@ TITLES = {
     "aircraft": "FGVC-Aircraft",
     "protocol": "metadata files of the WSOL protocol",
 }
-"""Short name of every data set that has a reader, and how people call it."""
+"""Short name and full name of every data set that has a reader."""
 
 SYNSET = re.compile(r"n\d{8}")
 
 
 def recognise(root: str | Path) -> str | None:
-    """Name of the (first) data set in a folder, by the files that its official layout has; None if none fits.
-
-    Looks at a handful of files, never at all of them.
+    """Name of the (first) data set in a folder, by some files of its official layout; None if none fits.
 
     Example:
         >>> import tempfile
@@ -40,7 +38,7 @@ def recognise(root: str | Path) -> str | None:
 
 
 def layouts_in(root: str | Path) -> list[str]:
-    """Names of all data sets that share a folder.
+    """Names of all data sets in a folder.
 
     Example:
         >>> layouts_in("/no/such/folder")
@@ -62,22 +60,22 @@ def layouts_in(root: str | Path) -> list[str]:
         "protocol": any(root.glob("*/image_ids.txt")),
         "openimages": any(next(root.glob(f"{split}/*/*_ignore.png"), None) for split in ("val", "test")),
     }
-    return [name for name, there in signs.items() if there]
+    return [name for name, present in signs.items() if present]
 
 
 def not_here(root: str | Path, name: str, expected: str) -> FileNotFoundError:
-    """The error for a data root that does not have a data set's layout; it says what is there instead.
+    """The error for a data root without a data set's layout; it states what the folder has instead.
 
     Args:
-        root: The folder that was given.
-        name: Which data set was wanted, a key of `TITLES`.
+        root: The folder.
+        name: The expected data set, a key of `TITLES`.
         expected: What its layout has.
 
     Example:
         >>> print(not_here("/no/where", "cub", "CUB_200_2011/images.txt"))
         /no/where is not CUB-200-2011: expected CUB_200_2011/images.txt; there is no such folder
     """
-    others = [TITLES[each] for each in layouts_in(root) if each != name]
+    others = [TITLES[other] for other in layouts_in(root) if other != name]
     if not Path(root).is_dir():
         hint = "there is no such folder"
     elif others:
@@ -92,8 +90,8 @@ def voc_folder(root: str | Path, year: str = "") -> Path:
     """The folder with Annotations/ and JPEGImages/: `root` itself, or the one in `root/VOCdevkit`.
 
     Args:
-        root: As given by the user.
-        year: Take only this year's; "" takes the only one there is.
+        root: The data root.
+        year: Of VOC; "" takes the only one there is.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -134,14 +132,11 @@ def _has_coco(root: Path, year: str) -> bool:
 
 
 def _has_imagenet(root: Path) -> bool:
-    for folder in (root, root / "ILSVRC" / "Data" / "CLS-LOC", root / "Data" / "CLS-LOC"):
-        for split in ("train", "val"):
-            if not (folder / split).is_dir():
-                continue
-            for child in _first((folder / split).iterdir(), 20):
-                if SYNSET.fullmatch(child.name) or child.name.startswith("ILSVRC2012_val_"):
-                    return True
-    return False
+    folders = [
+        root / part / split for part in ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC") for split in ("train", "val")
+    ]
+    names = [child.name for folder in folders if folder.is_dir() for child in _first(folder.iterdir(), 20)]
+    return any(SYNSET.fullmatch(name) or name.startswith("ILSVRC2012_val_") for name in names)
 
 
 def _first(items: Iterator[Path], count: int) -> list[Path]:

@@ -1,4 +1,4 @@
-"""One way to open any data set in its official layout: by its name, its root and a split."""
+"""Open any data set in its official layout, by its name, its root and a split."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wsolnb.data.readers.coco import CocoScenes
 from wsolnb.data.readers.cub import CubBirds
 from wsolnb.data.readers.dogs import StanfordDogs
 from wsolnb.data.readers.imagenet import ImageNet
-from wsolnb.data.readers.layouts import TITLES, layouts_in, not_here, voc_folder
+from wsolnb.data.readers.layouts import TITLES, not_here, voc_folder
 from wsolnb.data.readers.openimages import OpenImages30k
 from wsolnb.data.readers.photos import Photos
 from wsolnb.data.readers.protocol import load_masks, read_split
@@ -31,28 +31,21 @@ PHOTOS: dict[str, Callable[..., Photos]] = {
 }
 """Readers of data sets with one class per image, called as `reader(root, split)`."""
 
-_PROTOCOL_SPLITS = {
-    "cub": {"train": "train", "val": "", "test": "test"},
-    "imagenet": {"train": "train", "val": "", "test": "val"},
-    "openimages": {"train": "train", "val": "val", "test": "test"},
-}
-
 
 class ProtocolImages(Photos):
-    """Photos with the field's metadata files (`wsolnb.data.readers.protocol`): CUB-200-2011, ImageNet, OpenImages30k, others.
+    """Photos with the field's metadata files (`wsolnb.data.readers.protocol`).
 
-    Far corners, which the files mean inclusively, become exclusive, and end at the image's border. Where the files have
-    masks, the target has "masks" (the union of all instances, bool `(1, H, W)`) and "ignore", and its box is the extent
-    of the mask. Splits without annotations have neither.
+    Far corners, inclusive in the files, become exclusive and are clipped to the image. Where the files have masks, the
+    target has "masks" (the union of all instances, bool `(1, H, W)`) and "ignore", and its box is the extent of the
+    mask. Splits without annotations have neither.
 
     Args:
         metadata: Folder of one split.
-        root: Folder from which image and mask paths start.
-        transform: Called as `transform(image, target)`.
+        root: Folder that image and mask paths are relative to.
+        transform: See `Photos`.
 
-    Raises:
-        FileNotFoundError: If the metadata are missing, or an image when it is asked for.
-        ValueError: If the metadata or an image do not parse.
+    >>> ProtocolImages("metadata/CUB/test", "data/cub/CUB_200_2011/images")  # doctest: +SKIP
+    ProtocolImages(5794 images, 200 classes)
     """
 
     def __init__(self, metadata: str | Path, root: str | Path, *, transform: Transform | None = None) -> None:
@@ -82,16 +75,12 @@ def open_scenes(
 
     Args:
         dataset: `coco` (folders of photos beside `annotations/instances_<split>.json`) or `voc` (a folder per split
-            with an XML file beside each photo, or `Annotations`, `JPEGImages` and `ImageSets/Main/<split>.txt`, or the
-            folder with `VOCdevkit/` that holds them).
+            with an XML file beside each photo, or `Annotations`, `JPEGImages` and `ImageSets/Main/<split>.txt`, in
+            `root` or in its `VOCdevkit/`).
         root: The data set's folder.
         split: Name of the split.
         classes: Names, in the order of the labels: all that may occur (`voc`), or those to keep (`coco`).
         year: Of VOC or COCO; "": any.
-
-    Raises:
-        ValueError: If annotations are wrong.
-        FileNotFoundError: If files are missing; the message says what the folder looks like instead.
 
     >>> open_scenes("coco", "data/coco2017", "val2017")  # doctest: +SKIP
     CocoScenes(5000 images, 36781 boxes, 80 classes)
@@ -117,12 +106,9 @@ def open_split(name: str, root: str | Path, split: str) -> Dataset[Any]:
         root: The data set's folder, as `wsolnb data get` makes it.
         split: As the data set calls it: `train2017` for COCO, `trainval` for VOC, a folder of metadata files.
 
-    Returns:
-        Items `(image, target)`.
-
     Raises:
         ValueError: If the data set or the split is unknown, or the files are wrong.
-        FileNotFoundError: If files are missing; the message says what the folder looks like instead.
+        FileNotFoundError: If files are missing; the message names the data set that the folder has instead.
 
     >>> open_split("voc2007", "data/voc2007", "test")  # doctest: +SKIP
     VocScenes(4952 images, 14976 boxes, 20 classes)
@@ -137,40 +123,3 @@ def open_split(name: str, root: str | Path, split: str) -> Dataset[Any]:
             raise not_here(root, name, f"{split}/image_ids.txt")
         return ProtocolImages(root / split, root)
     raise ValueError(f"unknown data set {name!r}; known: {', '.join(TITLES)}")
-
-
-def without_metadata(root: str | Path, splits: tuple[str, str, str]) -> tuple[str, tuple[str, str, str]]:
-    """Which official layout can stand in for the field's metadata files, and what it calls their splits.
-
-    The images of `val` for CUB and ImageNet (CUBV2, ImageNetV2) belong to the metadata alone: "" asks for held-out
-    training images instead.
-
-    Args:
-        root: The data set's folder.
-        splits: Training, held-out and test split, in the words of the metadata (`train`, `val`, `test`).
-
-    Raises:
-        ValueError: If the folder is none of these data sets.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     (Path(folder) / "train" / "n01440764").mkdir(parents=True)
-        ...     without_metadata(folder, ("train", "val", "test"))
-        ('imagenet', ('train', '', 'val'))
-    """
-    there = layouts_in(root)
-    fitting = [each for each in there if each in _PROTOCOL_SPLITS]
-    if len(fitting) != 1:
-        known = ", ".join(TITLES[each] for each in _PROTOCOL_SPLITS)
-        found = (
-            f"{root} looks like {' and '.join(TITLES[each] for each in there)}" if there else f"{root} is none of them"
-        )
-        raise ValueError(
-            f"data set 'protocol' needs a folder: give metadata, or as data_root the official layout of one of "
-            f"{known}; {found}"
-        )
-    name = fitting[0]
-    words = _PROTOCOL_SPLITS[name]
-    train, held, test = (words.get(split, split) for split in splits)
-    return name, (train, held, test)

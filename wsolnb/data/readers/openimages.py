@@ -1,35 +1,30 @@
-"""Read OpenImages30k: 100 classes, masks of the objects and regions to ignore, all in one folder per class."""
+"""Read OpenImages30k: 100 classes, masks of the objects and regions to ignore, in one folder per class."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from wsolnb.data.readers.layouts import not_here
 from wsolnb.data.readers.photos import Photos
-from wsolnb.data.readers.protocol import read_mask
+from wsolnb.data.readers.protocol import read_union
 from wsolnb.data.readers.scenes import Transform
 
 
 class OpenImages30k(Photos):
-    """OpenImages30k as its two archives (photos, masks) lie one over the other.
+    """OpenImages30k, with its two archives (photos, masks) extracted into one folder.
 
-    `<split>/<class>/<image>.jpg` beside `<image>_m<class>_<number>.png`, one for each object, and `<image>_ignore.png`:
-    where it cannot be told what belongs to the object. "masks" is the union of the objects, and pixels of an object are
-    not ignored. Classes are codes such as `0bt_c3`; labels count them in alphabetical order, as the field's metadata
-    files do. `train` has no masks.
+    `<split>/<class>/<image>.jpg` beside `<image>_m<class>_<number>.png`, one for each object, and `<image>_ignore.png`,
+    the pixels that cannot be assigned. "masks" is the union of the objects, whose pixels are not ignored. Classes are
+    codes such as `0bt_c3`; labels count them in alphabetical order, as in the field's metadata files. `train` has no
+    masks.
 
     Args:
         root: Folder with `train/`, `val/` and `test/`.
-        split: One of them.
-        transform: Called as `transform(image, target)`.
-
-    Raises:
-        FileNotFoundError: If the split is missing; it says what the folder looks like instead.
-        ValueError: If a mask has no photo, or a photo no mask though its split has masks.
+        split: One of them; either all of its photos have masks or none has.
+        transform: See `Photos`.
 
     >>> OpenImages30k("data/openimages", "test")  # doctest: +SKIP
     OpenImages30k(5000 images, 100 classes)
@@ -62,14 +57,7 @@ class OpenImages30k(Photos):
 
     def _masks(self, index: int, size: tuple[int, int]) -> tuple[Tensor, Tensor] | None:
         masks, ignore = self._files[index]
-        if not masks:
-            return None
-        folder = self.file(index).parent
-        union = torch.zeros(size, dtype=torch.bool)
-        for name in masks:
-            union |= read_mask(folder / name, size)
-        ignored = read_mask(folder / ignore, size) if ignore else torch.zeros(size, dtype=torch.bool)
-        return union, ignored & ~union
+        return read_union(self.file(index).parent, masks, ignore, size) if masks else None
 
 
 def _with_masks(folder: Path, code: str) -> dict[str, tuple[list[str], str]]:

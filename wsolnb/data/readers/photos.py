@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
+from wsolnb.data.readers._files import checked_boxes
 from wsolnb.data.readers.images import decode, stored_size
-from wsolnb.data.readers.scenes import Target, Transform, checked_boxes
+from wsolnb.data.readers.scenes import Target, Transform
 
 
 class Photos(Dataset[tuple[Tensor, Target]]):
-    """Images on disk with one class each, decoded one by one, with boxes and masks where the data set has them.
+    """Images on disk with one class each, decoded on access, with boxes and masks where the data set has them.
 
     `photos[i]` is `(image, target)`: image a `tv_tensors.Image`, uint8 (3, H, W), RGB; target a dictionary with
     "labels" (int64 (1,)), "boxes" (`tv_tensors.BoundingBoxes`, float32 (n, 4), XYXY, pixels, far corner exclusive; all
@@ -25,18 +26,21 @@ class Photos(Dataset[tuple[Tensor, Target]]):
     "masks" and "ignore" (`tv_tensors.Mask`, bool (1, H, W)): the object, and the pixels that count as neither object
     nor background.
 
-    Attributes:
-        classes: Names; label k is classes[k].
-        labels: int64 (len,).
-        transform: Called as `transform(image, target)`, or None.
+    Readers of data sets raise FileNotFoundError if a file of the layout or a listed image is missing, naming the data
+    set that the folder has instead, and ValueError if the split is unknown or files disagree.
 
     Args:
-        root: Folder that the names start from.
+        root: Folder of the images.
         names: Path of every image below it.
         labels: Index into `classes` of every image.
-        classes: Names.
+        classes: Names; label k is classes[k].
         boxes: (n, 4) xyxy of every image, far corners exclusive; None where a subclass finds them itself.
         transform: Called as `transform(image, target)`.
+
+    Example:
+        >>> photos = Photos(Path("photos"), ["a.jpg"], [1], classes=["cat", "dog"], boxes=[torch.zeros(1, 4)])
+        >>> photos, photos.labels, photos.has_boxes(0)
+        (Photos(1 images, 2 classes), tensor([1]), True)
     """
 
     def __init__(
@@ -85,11 +89,11 @@ class Photos(Dataset[tuple[Tensor, Target]]):
         return decode(self.file(index))
 
     def target(self, index: int) -> Target:
-        """The truth about an image, without decoding it and without the transform."""
+        """The target of an image, without decoding the image and without the transform."""
         return self._target(index, self._size(index))
 
     def has_boxes(self, index: int) -> bool:
-        """Whether the image is annotated, without looking at the image."""
+        """Whether the image is annotated; does not open the image."""
         return self._known_boxes is not None and len(self._known_boxes[index]) > 0
 
     def _size(self, index: int) -> tuple[int, int]:
@@ -98,12 +102,12 @@ class Photos(Dataset[tuple[Tensor, Target]]):
     def _target(self, index: int, size: tuple[int, int]) -> Target:
         index = range(len(self))[index]
         target: Target = {"labels": self.labels[index, None], "image_id": index}
-        found = self._masks(index, size)
-        if found is not None:
-            target |= {name: tv_tensors.Mask(mask[None]) for name, mask in zip(("masks", "ignore"), found, strict=True)}
+        masks = self._masks(index, size)
+        if masks is not None:
+            target |= {name: tv_tensors.Mask(mask[None]) for name, mask in zip(("masks", "ignore"), masks, strict=True)}
         boxes = self._boxes(index, size)
         if boxes is None:
-            boxes = torch.zeros(0, 4) if found is None else extent(found[0])
+            boxes = torch.zeros(0, 4) if masks is None else extent(masks[0])
         checked = checked_boxes(
             boxes.numpy().astype(np.float64).reshape(-1, 4),
             np.array([size] * len(boxes), dtype=np.int64).reshape(-1, 2),
@@ -113,7 +117,7 @@ class Photos(Dataset[tuple[Tensor, Target]]):
         return target
 
     def _boxes(self, index: int, size: tuple[int, int]) -> Tensor | None:
-        """Boxes (n, 4) of an image of this size; None takes the extent of the mask, if there is one."""
+        """Boxes (n, 4) of an image of this size; None: the extent of its mask, if it has one."""
         return None if self._known_boxes is None else self._known_boxes[index]
 
     def _masks(self, index: int, size: tuple[int, int]) -> tuple[Tensor, Tensor] | None:
@@ -134,38 +138,3 @@ def extent(mask: Tensor) -> Tensor:
     if not len(rows):
         return torch.zeros(0, 4)
     return torch.tensor([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]], dtype=torch.float32)
-
-
-def all_there(root: Path, names: Sequence[str], listed_in: Path) -> None:
-    """Refuse a list of images of which some are missing; looks at every folder once, not at every file.
-
-    Raises:
-        FileNotFoundError: Says how many are missing, and names the first.
-    """
-    folders = {os.path.dirname(name) for name in names}
-    there = {folder: set(os.listdir(root / folder)) for folder in folders if (root / folder).is_dir()}
-    missing = [name for name in names if os.path.basename(name) not in there.get(os.path.dirname(name), ())]
-    if missing:
-        raise FileNotFoundError(
-            f"{root} lacks {len(missing)} of the {len(names)} images that {listed_in} lists, the first is {missing[0]}"
-        )
-
-
-def read_rows(path: Path, columns: int) -> list[list[str]]:
-    """Lines of a text file, split at blanks into a fixed number of columns (the last one takes the rest).
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If a line has fewer columns; file and line are named.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"no {path}: expected a text file with {columns} columns")
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        row = line.strip().split(maxsplit=columns - 1)
-        if len(row) < columns:
-            raise ValueError(f"{path}, line {number}: {line!r} has {len(row)} columns, expected {columns}")
-        rows.append(row)
-    return rows

@@ -1,4 +1,4 @@
-"""The field's metadata files: which images, of which class and size, and where the objects are.
+"""The field's metadata files: images, their classes and sizes, and their boxes or masks.
 
 A split is a folder of text files (layout of ``clovaai/wsolevaluation``): ``image_ids.txt`` (one path per line),
 ``class_labels.txt`` (``path,class``), ``image_sizes.txt`` (``path,width,height``) and ``localization.txt``, which has
@@ -8,7 +8,7 @@ several lines per image where it shows several objects. Splits without annotatio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
+
+_LAYOUTS = "path,mask,ignore or path,x0,y0,x1,y1"
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,11 @@ class ProtocolSplit:
     Attributes:
         image_ids: Paths of the images below the data root.
         labels: Class of each image, int64 ``(n,)``.
-        sizes: Height and width of each image, int64 ``(n, 2)``; None if the files do not say.
-        boxes: Boxes of each image as they stand in the file: int64 ``(n_i, 4)`` xyxy in pixels of the image, far
-            corners read as INCLUSIVE; None if there are none.
-        masks: Paths of each image's masks below the mask root; None if there are none.
-        ignore: Path of each image's ignore region, empty where it has none; None without masks.
+        sizes: Height and width of each image, int64 ``(n, 2)``, or None.
+        boxes: Boxes of each image as in the file, or None: int64 ``(n_i, 4)`` xyxy in pixels of the image, far corners
+            INCLUSIVE.
+        masks: Paths of each image's masks below the mask root, or None.
+        ignore: Path of each image's ignore region, empty if it has none; None without masks.
     """
 
     image_ids: tuple[str, ...]
@@ -46,16 +48,10 @@ class ProtocolSplit:
 def read_split(folder: str | Path) -> ProtocolSplit:
     """Read the metadata of one split.
 
-    Args:
-        folder: Folder with ``image_ids.txt``, ``class_labels.txt`` and, where known, the other two files.
-
-    Returns:
-        The split.
-
     Raises:
-        FileNotFoundError: If the folder lacks ``image_ids.txt`` or ``class_labels.txt``.
-        ValueError: If a row does not parse, names an unknown image, lists an image twice or holds an impossible value
-            (file and line are named), or if a file that is not empty leaves images out.
+        FileNotFoundError: If the folder lacks ``image_ids.txt`` or ``class_labels.txt``; the other files are optional.
+        ValueError: If a row does not parse, names an unknown image, repeats an image or has an impossible value, or if
+            a file that is not empty leaves images out.
 
     Example:
         >>> import tempfile
@@ -82,10 +78,10 @@ def read_split(folder: str | Path) -> ProtocolSplit:
 
 
 def write_split(split: ProtocolSplit, folder: str | Path) -> None:
-    """Write the metadata of one split, in the layout that :func:`read_split` reads.
+    """Write the metadata of one split for :func:`read_split`.
 
     Raises:
-        ValueError: If the split's parts are not one per image, or it has both boxes and masks.
+        ValueError: If a part of the split does not have one entry per image, or it has both boxes and masks.
 
     Example:
         >>> import tempfile
@@ -105,7 +101,7 @@ def write_split(split: ProtocolSplit, folder: str | Path) -> None:
     rows = [(image, box) for image, boxes in zip(ids, split.boxes or (), strict=False) for box in boxes.tolist()]
     for number, masks in enumerate(split.masks or ()):
         ignore = split.ignore[number] if split.ignore is not None else ""
-        rows += [(ids[number], [mask, "" if at else ignore]) for at, mask in enumerate(masks)]
+        rows += [(ids[number], [mask, "" if k else ignore]) for k, mask in enumerate(masks)]
     files = {
         "image_ids.txt": [(image, []) for image in ids],
         "class_labels.txt": [(image, [label]) for image, label in zip(ids, split.labels.tolist(), strict=True)],
@@ -118,13 +114,13 @@ def write_split(split: ProtocolSplit, folder: str | Path) -> None:
         (Path(folder) / name).write_text(text, encoding="utf-8")
 
 
-def scaled_boxes(boxes: Tensor, size: tuple[int, int], frame: tuple[int, int]) -> Tensor:
-    """Boxes in the frame in which maps are scored: scaled, then truncated to whole pixels, as the protocol does.
+def scaled_boxes(boxes: Tensor, size: tuple[int, int], image_size: tuple[int, int]) -> Tensor:
+    """Boxes scaled to the size at which maps are evaluated and truncated to whole pixels, as in the protocol.
 
     Args:
         boxes: ``(n, 4)`` xyxy, pixels of the image.
         size: Height and width of the image.
-        frame: Height and width of the map (224 and 224 in the protocol).
+        image_size: Height and width of the map (224 and 224 in the protocol).
 
     Returns:
         int64 ``(n, 4)``.
@@ -133,18 +129,20 @@ def scaled_boxes(boxes: Tensor, size: tuple[int, int], frame: tuple[int, int]) -
         >>> scaled_boxes(torch.tensor([[60, 27, 385, 331]]), (335, 500), (224, 224))
         tensor([[ 26,  18, 172, 221]])
     """
-    to = torch.tensor([frame[1], frame[0]] * 2, dtype=torch.float64)
-    return (boxes.double() * to / torch.tensor([size[1], size[0]] * 2, dtype=torch.float64)).long()
+    target = torch.tensor([image_size[1], image_size[0]] * 2, dtype=torch.float64)
+    return (boxes.double() * target / torch.tensor([size[1], size[0]] * 2, dtype=torch.float64)).long()
 
 
-def load_masks(split: ProtocolSplit, index: int, root: str | Path, frame: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Foreground and ignore region of one image, brought to the size of its map by nearest neighbours.
+def load_masks(
+    split: ProtocolSplit, index: int, root: str | Path, image_size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Foreground and ignore region of one image, resized to its map by nearest neighbours.
 
     Args:
         split: A split with masks.
         index: Number of the image.
-        root: Folder below which the mask files lie.
-        frame: Height and width of the map.
+        root: Folder of the mask files.
+        image_size: Height and width of the map.
 
     Returns:
         The union of all instances, and the ignore region without them; bool ``(H, W)`` each.
@@ -163,28 +161,24 @@ def load_masks(split: ProtocolSplit, index: int, root: str | Path, frame: tuple[
     """
     if split.masks is None or split.ignore is None:
         raise ValueError("this split has no masks: localization.txt is empty or holds boxes")
-    foreground = torch.zeros(frame, dtype=torch.bool)
-    for path in split.masks[index]:
-        foreground |= read_mask(Path(root) / path, frame)
-    if not split.ignore[index]:
-        return foreground, torch.zeros(frame, dtype=torch.bool)
-    return foreground, read_mask(Path(root) / split.ignore[index], frame) & ~foreground
+    return read_union(Path(root), split.masks[index], split.ignore[index], image_size)
 
 
-def read_mask(path: Path, frame: tuple[int, int]) -> Tensor:
-    """Where a mask file is not black, bool ``(H, W)``, brought to a frame by nearest neighbours.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no image.
+def read_union(root: Path, masks: Sequence[str], ignore: str, image_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Union of mask files, and an ignore region (a file or "") without it; as for `load_masks`.
 
     Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     Image.fromarray(np.array([[0, 9]], dtype=np.uint8)).save(Path(folder) / "1.png")
-        ...     read_mask(Path(folder) / "1.png", (1, 4))
-        tensor([[False, False,  True,  True]])
+        >>> read_union(Path(), [], "", (1, 2))
+        (tensor([[False, False]]), tensor([[False, False]]))
     """
+    union = torch.zeros(image_size, dtype=torch.bool)
+    for name in masks:
+        union |= _read_mask(root / name, image_size)
+    return union, _read_mask(root / ignore, image_size) & ~union if ignore else torch.zeros_like(union)
+
+
+def _read_mask(path: Path, image_size: tuple[int, int]) -> Tensor:
+    """The pixels of a mask file that are not black, bool ``(H, W)``, resized by nearest neighbours."""
     if not path.is_file():
         raise FileNotFoundError(f"no mask at {path}: is the mask root right?")
     try:
@@ -192,7 +186,7 @@ def read_mask(path: Path, frame: tuple[int, int]) -> Tensor:
             values = np.asarray(image.convert("L"))
     except (UnidentifiedImageError, OSError) as error:
         raise ValueError(f"mask {path} does not decode: {error}") from None
-    rows, columns = (_nearest(old, new) for old, new in zip(values.shape, frame, strict=True))
+    rows, columns = (_nearest(old, new) for old, new in zip(values.shape, image_size, strict=True))
     return torch.from_numpy(values[np.ix_(rows, columns)] > 0)
 
 
@@ -222,6 +216,19 @@ def _ids(path: Path) -> dict[str, int]:
     return ids
 
 
+def _rows(
+    path: Path, lines: list[str], ids: dict[str, int], count: int, layout: str
+) -> Iterator[tuple[str, str, list[str]]]:
+    """Position, image and `count` fields of every line."""
+    for number, line in enumerate(lines, start=1):
+        image, *fields = line.rsplit(",", count)
+        if len(fields) != count:
+            raise ValueError(f"{path}, line {number}: {line!r} does not parse, expected {layout}")
+        if image not in ids:
+            raise ValueError(f"{path}, line {number}: image {image!r} is not in image_ids.txt")
+        yield f"{path}, line {number}", image, fields
+
+
 def _whole_numbers(
     path: Path, ids: dict[str, int], columns: Sequence[str], *, lowest: int, required: bool = False
 ) -> Tensor | None:
@@ -229,71 +236,56 @@ def _whole_numbers(
     lines = _lines(path, required=required)
     if not lines and not required:
         return None
-    table: list[list[int] | None] = [None] * len(ids)
-    for number, line in enumerate(lines, start=1):
-        where = f"{path}, line {number}"
-        image, *fields = line.rsplit(",", len(columns))
-        values = _parse(fields, len(columns), where, line, f"path,{','.join(columns)}")
-        index = _index(image, ids, where)
+    table: dict[str, list[int]] = {}
+    for position, image, fields in _rows(path, lines, ids, len(columns), f"path,{','.join(columns)}"):
+        values = _integers(fields, position, image)
         if min(values) < lowest:
-            raise ValueError(f"{where}: {columns[int(np.argmin(values))]} {min(values)} of {image!r} is below {lowest}")
-        if table[index] is not None:
-            raise ValueError(f"{where}: image {image!r} is listed twice")
-        table[index] = values
-    _complete([row is not None for row in table], ids, path)
-    return torch.tensor(table, dtype=torch.int64)
+            name = columns[int(np.argmin(values))]
+            raise ValueError(f"{position}: {name} {min(values)} of {image!r} is below {lowest}")
+        if image in table:
+            raise ValueError(f"{position}: image {image!r} is listed twice")
+        table[image] = values
+    _check_complete(table, ids, path)
+    return torch.tensor([table[image] for image in ids], dtype=torch.int64)
 
 
 def _localization(
     path: Path, ids: dict[str, int]
 ) -> tuple[tuple[Tensor, ...] | None, tuple[tuple[str, ...], ...] | None, tuple[str, ...] | None]:
+    """Boxes, or masks and ignore regions, of all images."""
     lines = _lines(path)
     if not lines:
         return None, None, None
-    has_boxes = len(lines[0].split(",")) >= 5
-    boxes: list[list[list[int]]] = [[] for _ in ids]
-    masks: list[list[str]] = [[] for _ in ids]
-    ignore = [""] * len(ids)
-    for number, line in enumerate(lines, start=1):
-        where = f"{path}, line {number}"
-        image, *fields = line.rsplit(",", 4 if has_boxes else 2)
-        if has_boxes:
-            x0, y0, x1, y1 = _parse(fields, 4, where, line, "path,x0,y0,x1,y1")
-            index = _index(image, ids, where)
+    if len(lines[0].split(",")) >= 5:
+        boxes: dict[str, list[list[int]]] = {}
+        for position, image, fields in _rows(path, lines, ids, 4, "path,x0,y0,x1,y1"):
+            x0, y0, x1, y1 = _integers(fields, position, image)
             if x1 < x0 or y1 < y0 or min(x0, y0) < 0:
-                raise ValueError(f"{where}: box {x0},{y0},{x1},{y1} of {image!r} has negative size or position")
-            boxes[index].append([x0, y0, x1, y1])
-            continue
-        if len(fields) != 2 or not fields[0]:
-            raise ValueError(f"{where}: {line!r} does not parse, expected path,mask,ignore or path,x0,y0,x1,y1")
-        index = _index(image, ids, where)
-        if fields[1] and masks[index]:
-            raise ValueError(f"{where}: the ignore region of {image!r} must stand on its first line only")
-        masks[index].append(fields[0])
-        ignore[index] = ignore[index] or fields[1]
-    _complete([bool(row) for row in (boxes if has_boxes else masks)], ids, path)
-    if has_boxes:
-        return tuple(torch.tensor(rows, dtype=torch.int64) for rows in boxes), None, None
-    return None, tuple(map(tuple, masks)), tuple(ignore)
+                raise ValueError(f"{position}: box {x0},{y0},{x1},{y1} of {image!r} has negative size or position")
+            boxes.setdefault(image, []).append([x0, y0, x1, y1])
+        _check_complete(boxes, ids, path)
+        return tuple(torch.tensor(boxes[image], dtype=torch.int64) for image in ids), None, None
+    masks: dict[str, list[str]] = {}
+    ignore = dict.fromkeys(ids, "")
+    for position, image, (mask, ignored) in _rows(path, lines, ids, 2, _LAYOUTS):
+        if not mask:
+            raise ValueError(f"{position}: image {image!r} has no mask, expected {_LAYOUTS}")
+        if ignored and image in masks:
+            raise ValueError(f"{position}: the ignore region of {image!r} must stand on its first line only")
+        masks.setdefault(image, []).append(mask)
+        ignore[image] = ignore[image] or ignored
+    _check_complete(masks, ids, path)
+    return None, tuple(tuple(masks[image]) for image in ids), tuple(ignore.values())
 
 
-def _parse(fields: list[str], count: int, where: str, line: str, wanted: str) -> list[int]:
+def _integers(fields: list[str], position: str, image: str) -> list[int]:
     try:
-        values = [int(field) for field in fields]
+        return [int(field) for field in fields]
     except ValueError:
-        values = []
-    if len(values) != count:
-        raise ValueError(f"{where}: {line!r} does not parse, expected {wanted} with whole numbers")
-    return values
+        line = ",".join([image, *fields])
+        raise ValueError(f"{position}: {line!r} does not parse, expected whole numbers after the path") from None
 
 
-def _index(image: str, ids: dict[str, int], where: str) -> int:
-    if image not in ids:
-        raise ValueError(f"{where}: image {image!r} is not in image_ids.txt")
-    return ids[image]
-
-
-def _complete(known: list[bool], ids: dict[str, int], path: Path) -> None:
-    missing = [image for image, index in ids.items() if not known[index]]
-    if missing:
+def _check_complete(table: Collection[str], ids: dict[str, int], path: Path) -> None:
+    if missing := [image for image in ids if image not in table]:
         raise ValueError(f"{path} has no row for {len(missing)} of {len(ids)} images, the first is {missing[0]!r}")

@@ -1,4 +1,4 @@
-"""Read scenes from VOC's layout: one XML file of boxes per image, beside the image or apart from it."""
+"""Read scenes in VOC's layout: one XML file of boxes per image, beside the image or in another folder."""
 
 from __future__ import annotations
 
@@ -7,42 +7,40 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
-import torch
-from PIL import Image
 from torch import Tensor
 
-from wsolnb.data.readers.scenes import Scenes, Transform, check_names, checked_boxes
+from wsolnb.data.readers._files import Object, check_names, checked_boxes, parse_xml, read_values, xml_objects
+from wsolnb.data.readers.images import stored_size
+from wsolnb.data.readers.scenes import Scenes, Transform
 
-_BORDER = 255  # value of pixels between objects, which belong to nobody
+_BORDER = 255  # value of pixels between objects
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-Entry = tuple[str, tuple[float, float, float, float], bool]  # name, xyxy, difficult
 
 
 class VocScenes(Scenes):
     """Scenes with one VOC XML file per image: the official folders, or what labelling tools write.
 
-    VOC counts pixels from 1 and names the last pixel of a box: (1, 1, width, height) is the whole image. It
-    becomes (0, 0, width, height) here: 1 is subtracted from the near corner, the far one stays, as it is exclusive
-    now. Objects marked as difficult become "crowd". The image of an XML file has the same stem in whatever case of
-    suffix, or else the name that the XML states. `image_id` counts the images from 0.
+    VOC counts pixels from 1 and names the last pixel of a box: (1, 1, width, height) is the whole image. It becomes
+    (0, 0, width, height) here: 1 is subtracted from the near corner; the far corner stays, as it is now exclusive.
+    Objects marked as difficult become "crowd". The image of an XML file has the same stem, or else the name that the
+    XML states. `image_id` counts the images from 0.
 
     Args:
         annotation_dir: folder of the XML files, or VOC's own root with Annotations/ and JPEGImages/.
         image_dir: folder of the images; by default JPEGImages/ beside Annotations/, otherwise the XML's folder.
         classes: all names that may occur, in the order of the labels; any other name in an XML file is an error.
-            Give the training set's `classes` to the test set, and use `only` to leave some of them out. By default
-            the names found, sorted.
+            Pass the training set's `classes` for the test set, and leave some of them out with `only`. By default the
+            names that occur, sorted.
         image_set: text file with one stem per line (further words are ignored), such as ImageSets/Main/train.txt;
             by default every XML file, sorted by name.
-        masks: also give masks, from SegmentationObject/ beside Annotations/, where object k of the XML has the value
-            k and the border between objects, which is to be ignored, 255. Only the images of ImageSets/Segmentation
-            have them.
+        masks: also give masks, from SegmentationObject/ beside Annotations/: object k of the XML has the value k, the
+            borders between objects, which are to be ignored, 255. Only the images of ImageSets/Segmentation have them.
         transform: torchvision v2 transform, called as `transform(image, target)`.
 
     Raises:
         FileNotFoundError: a folder, the image set, an XML file that it lists or an image is missing.
         ValueError: an XML file does not parse or lacks a part, names an unknown class, or has a box outside its
-            image; there is no XML file or no object. Images that do not decode are named when they are asked for.
+            image; there is no XML file or no object.
 
     >>> VocScenes("VOC2012", image_set="VOC2012/ImageSets/Main/train.txt")  # doctest: +SKIP
     VocScenes(5717 images, 15774 boxes, 20 classes)
@@ -64,40 +62,44 @@ class VocScenes(Scenes):
         for file in sorted(image_folder.iterdir()):
             if file.suffix.lower() in SUFFIXES:
                 images_by_stem.setdefault(file.stem, []).append(file)
-        files, sizes, entries, where = [], [], [], []
+        files, sizes, rows = [], [], []
+        objects: list[Object] = []
         for k, xml in enumerate(xml_files):
-            root = _parse(xml)
+            root = parse_xml(xml)
             files.append(_image_of(xml, root, image_folder, images_by_stem))
             sizes.append(_size(xml, root, files[-1]))
-            found = _objects(xml, root)
-            entries += found
-            where += [k] * len(found)
-        names = sorted({name for name, _, _ in entries}) if classes is None else list(classes)
+            in_image = xml_objects(xml, root)
+            for number, (name, _, _) in enumerate(in_image, start=1):
+                if not name:
+                    raise ValueError(f"{xml}: object {number} has no name")
+            objects += in_image
+            rows += [k] * len(in_image)
+        names = sorted({name for name, _, _ in objects}) if classes is None else list(classes)
         if not names:
             raise ValueError(f"no classes: {len(xml_files)} XML files in {folder} have no object, and none is given")
         check_names(names, names, "the list of classes")
         label = {name: k for k, name in enumerate(names)}
-        for k, (name, _, _) in zip(where, entries, strict=True):
+        for k, (name, _, _) in zip(rows, objects, strict=True):
             if name not in label:
                 raise ValueError(
                     f"{xml_files[k]} has an object of the class {name!r}, which is not among the {len(names)} given, "
                     f"{names[:20]}; correct the name, or add it to `classes` and leave it out with `only`"
                 )
         self._segmentations = folder.parent / "SegmentationObject" if masks else None
-        self._first = np.searchsorted(where, np.arange(len(files))).tolist()  # number of each image's first object
+        self._first = np.searchsorted(rows, np.arange(len(files))).tolist()  # number of each image's first object
         size_array = np.array(sizes, dtype=np.int64).reshape(-1, 2)
         super().__init__(
             files,
             range(len(files)),
             size_array,
-            images=np.array(where, dtype=np.int64),
+            images=np.array(rows, dtype=np.int64),
             boxes=checked_boxes(
-                np.array([box for _, box, _ in entries], dtype=np.float64).reshape(-1, 4),
-                size_array[where],
-                lambda k: f"{xml_files[where[k]]}: object {k - where.index(where[k]) + 1} ({entries[k][0]})",
+                (np.array([box for _, box, _ in objects], dtype=np.float64).reshape(-1, 4) - [1, 1, 0, 0]),
+                size_array[rows],
+                lambda k: f"{xml_files[rows[k]]}: object {k - rows.index(rows[k]) + 1} ({objects[k][0]})",
             ),
-            labels=np.array([label[name] for name, _, _ in entries], dtype=np.int64),
-            crowd=np.array([difficult for _, _, difficult in entries], dtype=bool),
+            labels=np.array([label[name] for name, _, _ in objects], dtype=np.int64),
+            crowd=np.array([difficult for _, _, difficult in objects], dtype=bool),
             classes=names,
             transform=transform,
         )
@@ -106,17 +108,9 @@ class VocScenes(Scenes):
         if self._segmentations is None:
             return None
         path = self._segmentations / f"{self.files[index].stem}.png"
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"no masks {path}: take an image set from ImageSets/Segmentation, whose images have them"
-            )
-        try:
-            with Image.open(path) as file:
-                values = torch.from_numpy(np.array(file)).long()
-        except OSError as error:
-            raise ValueError(f"{path} does not decode as an image: {error}") from None
-        if values.shape != tuple(self.sizes[index].tolist()):
-            raise ValueError(f"{path} has {values.shape[-1]} x {values.shape[0]} pixels, unlike its image")
+        hint = ": take an image set from ImageSets/Segmentation, whose images have them"
+        height, width = self.sizes[index].tolist()
+        values = read_values(path, (height, width), mode=None, hint=hint).long()
         numbers = self._numbers[self._span(index)] - self._first[index] + 1
         return values == numbers[:, None, None], (values == _BORDER)[None]
 
@@ -126,8 +120,8 @@ def _folders(annotations: Path, images: str | Path | None) -> tuple[Path, Path]:
     if (annotations / "Annotations").is_dir():
         annotations = annotations / "Annotations"
     beside = annotations.parent / "JPEGImages"
-    own = beside if annotations.name == "Annotations" and beside.is_dir() else annotations
-    image_folder = own if images is None else Path(images)
+    default = beside if annotations.name == "Annotations" and beside.is_dir() else annotations
+    image_folder = default if images is None else Path(images)
     for folder, content in ((annotations, "VOC's XML files"), (image_folder, "the images")):
         if not folder.is_dir():
             raise FileNotFoundError(f"no folder {folder}: expected {content} there")
@@ -136,31 +130,24 @@ def _folders(annotations: Path, images: str | Path | None) -> tuple[Path, Path]:
 
 def _xml_files(folder: Path, image_set: str | Path | None) -> list[Path]:
     if image_set is None:
-        if not (found := sorted(folder.glob("*.xml"))):
+        if not (xml_files := sorted(folder.glob("*.xml"))):
             raise ValueError(f"no XML file in {folder}: expected one per image there, or Annotations/ inside it")
-        return found
+        return xml_files
     if not Path(image_set).is_file():
         raise FileNotFoundError(f"no image set {image_set}: expected a text file with one image name per line")
     stems = [line.split()[0] for line in Path(image_set).read_text(encoding="utf-8").splitlines() if line.strip()]
     if not stems:
         raise ValueError(f"the image set {image_set} is empty")
-    there = {file.stem for file in folder.glob("*.xml")}
-    if missing := [stem for stem in stems if stem not in there]:
+    present = {file.stem for file in folder.glob("*.xml")}
+    if missing := [stem for stem in stems if stem not in present]:
         raise FileNotFoundError(
             f"{folder} lacks {len(missing)} XML files of {image_set}, the first is {missing[0]}.xml"
         )
     return [folder / f"{stem}.xml" for stem in stems]
 
 
-def _parse(xml: Path) -> ElementTree.Element:
-    try:
-        return ElementTree.parse(xml).getroot()
-    except ElementTree.ParseError as error:
-        raise ValueError(f"{xml} is not XML: {error}") from None
-
-
 def _image_of(xml: Path, root: ElementTree.Element, folder: Path, by_stem: dict[str, list[Path]]) -> Path:
-    """The image of the XML's stem; the file name that it states decides between several, or steps in for none."""
+    """The image with the XML's stem; the file name that the XML states decides if there are several or none."""
     stated = (root.findtext("filename") or "").strip()
     candidates = by_stem.get(xml.stem, [])
     if named := [file for file in candidates if file.name == stated]:
@@ -175,7 +162,7 @@ def _image_of(xml: Path, root: ElementTree.Element, folder: Path, by_stem: dict[
 
 
 def _size(xml: Path, root: ElementTree.Element, image: Path) -> tuple[int, int]:
-    """Height and width as stated, or, where a tool left them out or 0, from the image's header."""
+    """Height and width as stated, or from the image's header where they are missing or 0."""
     texts = [root.findtext(f"size/{side}") or "0" for side in ("height", "width")]
     try:
         height, width = (int(float(text)) for text in texts)
@@ -183,23 +170,4 @@ def _size(xml: Path, root: ElementTree.Element, image: Path) -> tuple[int, int]:
         raise ValueError(f"{xml}: the image's height and width are {texts}, expected 2 numbers") from None
     if height > 0 and width > 0:
         return height, width
-    try:
-        with Image.open(image) as file:
-            return file.height, file.width
-    except OSError as error:
-        raise ValueError(f"{image} does not decode as an image: {error}") from None
-
-
-def _objects(xml: Path, root: ElementTree.Element) -> list[Entry]:
-    found = []
-    for number, node in enumerate(root.iter("object"), start=1):
-        name = (node.findtext("name") or "").strip()
-        texts = [node.findtext(f"bndbox/{corner}") for corner in ("xmin", "ymin", "xmax", "ymax")]
-        try:
-            left, top, right, bottom = (float(text or "") for text in texts)
-        except ValueError:
-            raise ValueError(f"{xml}: object {number} ({name}) has the corners {texts}, expected 4 numbers") from None
-        if not name:
-            raise ValueError(f"{xml}: object {number} has no name")
-        found.append((name, (left - 1, top - 1, right, bottom), (node.findtext("difficult") or "0").strip() == "1"))
-    return found
+    return stored_size(image)

@@ -1,4 +1,4 @@
-"""Several classes per image, told by labels of the whole image: views of any scenes, and copies for rare classes."""
+"""Image-level labels of scenes with several classes, and a training set in which rare classes are over-sampled."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from wsolnb._utils.progress import track
 from wsolnb.data.disk_cache import pixel_cache
 from wsolnb.data.readers.images import file_of
 
-_MEMORY = 2**30  # bytes of images that are kept in memory
+_MEMORY = 2**30  # bytes of images in memory
 
 
 def multi_hot(target: dict[str, Any], classes: int) -> Tensor:
     """Which classes an image shows, from its boxes: float32 `(classes,)`.
 
-    1: the class is there; 0: it is not; NaN: it is there as crowd only (VOC: difficult), which VOC's own lists of
-    images leave undecided.
+    1: present; 0: absent; NaN: present as crowd only (VOC: difficult), which VOC's image lists leave undecided.
 
     Example:
         >>> multi_hot({"labels": torch.tensor([2, 0, 2]), "crowd": torch.tensor([False, True, False])}, 4)
@@ -37,9 +36,7 @@ def multi_hot(target: dict[str, Any], classes: int) -> Tensor:
 
 
 def all_labels(scenes: Dataset[Any], classes: int) -> Tensor:
-    """Which classes each image of a data set shows, `(N, classes)`, as `multi_hot`.
-
-    Photos are not decoded where the data set, or the one it is a subset of, gives the truth without them.
+    """`multi_hot` of every image of a data set, `(N, classes)`; without decoding if the data set has `target(index)`.
 
     Example:
         >>> from wsolnb.data.critters import World
@@ -49,29 +46,25 @@ def all_labels(scenes: Dataset[Any], classes: int) -> Tensor:
                 [0., 0., 1., 0.]])
     """
     count: int = len(scenes)  # type: ignore[arg-type]
-    rows = [multi_hot(_truth(scenes, index), classes) for index in track(range(count), "labels")]
+    rows = [multi_hot(_target(scenes, index), classes) for index in track(range(count), "labels")]
     return torch.stack(rows) if rows else torch.zeros(0, classes)
 
 
-def _truth(scenes: Dataset[Any], index: int) -> dict[str, Any]:
+def _target(scenes: Any, index: int) -> dict[str, Any]:
     if isinstance(scenes, Subset):
-        return _truth(scenes.dataset, scenes.indices[index])
-    truth: dict[str, Any] = scenes.target(index) if hasattr(scenes, "target") else scenes[index][1]
-    return truth
+        return _target(scenes.dataset, scenes.indices[index])
+    return scenes.target(index) if hasattr(scenes, "target") else scenes[index][1]
 
 
 def copies(present: Tensor, most: int) -> list[int]:
-    """Over-sample rare classes (bency2016 Sec. 4.1): how often every image shall stand in the training set.
+    """Over-sample rare classes (bency2016 Sec. 4.1): the number of copies of every image in the training set.
 
-    A class with `n` images needs `N / n` copies of each to come up to the `N` images of the most frequent class. An
-    image stands as often as its rarest class needs, rounded, but at most `most` times.
+    A class with `n` images needs `N / n` copies of each to match the `N` images of the most frequent class. An image is
+    copied as often as its rarest class needs, rounded, at least once and at most `most` times.
 
     Args:
-        present: `(N, K)` as from `all_labels`.
+        present: `(N, K)` from `all_labels`.
         most: The largest number; 1 leaves the data set as it is.
-
-    Returns:
-        A number for every image, at least 1.
 
     Raises:
         ValueError: If `most` is below 1.
@@ -81,15 +74,15 @@ def copies(present: Tensor, most: int) -> list[int]:
         [1, 1, 1, 3]
     """
     if most < 1:
-        raise ValueError(f"most={most}: every image stands in the training set at least once")
-    there = present.nan_to_num() > 0
-    counts = there.sum(dim=0)
-    needed = counts.max() / counts.clamp(min=1) * there
+        raise ValueError(f"most={most}: every image is in the training set at least once")
+    shown = present.nan_to_num() > 0
+    counts = shown.sum(dim=0)
+    needed = counts.max() / counts.clamp(min=1) * shown
     return [int(k) for k in needed.amax(dim=1).round().clamp(1, most)]
 
 
 def unseen(present: Tensor, classes: Sequence[str]) -> list[str]:
-    """Names of the classes that no training image shows: a network cannot know them.
+    """Names of the classes that no training image shows.
 
     Example:
         >>> unseen(torch.tensor([[1.0, 0.0], [1.0, torch.nan]]), ["cat", "dog"])
@@ -99,20 +92,20 @@ def unseen(present: Tensor, classes: Sequence[str]) -> list[str]:
 
 
 class MultiLabelImages(Dataset[tuple[Tensor, Tensor]]):
-    """Whole images brought to one size, with the classes they show; rare classes come again, changed.
+    """Whole images resized to one size, with the classes they show; rare classes are over-sampled.
 
-    The copies carry white Gaussian noise and are turned by up to 30 degrees, the first of each does not (bency2016
-    Sec. 4.1). Images that were asked for once are kept in memory at their size, up to 1 GiB in all workers together.
+    All copies but the first of an image get white Gaussian noise and a random rotation (bency2016 Sec. 4.1). Resized
+    images are kept in memory, up to 1 GiB in all workers together.
 
     Args:
         scenes: Items `(image, target)` with "labels", without a transform.
         classes: Number of classes.
-        side: Side of the square to which images are brought, in pixels.
+        side: Side of the squares, in pixels.
         most: Largest number of copies, see `copies`.
         noise: Standard deviation of the noise, in units of the grey range 0 to 1.
         turn: Largest angle in degrees.
         flip: Mirror half of all images.
-        cache_gb: Photos at their size are kept on disk, up to so many GB (1e9 bytes); for scenes from files only.
+        cache_gb: Keep resized photos on disk, up to so many GB (1e9 bytes); for scenes from files only.
 
     Raises:
         ValueError: If there is no image, or a number is out of range.

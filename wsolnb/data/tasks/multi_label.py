@@ -1,7 +1,7 @@
-"""Several classes per image, boxes for the test only: the setting of localization by beam search, on any data set.
+"""Several classes per image, boxes for evaluation only: the setting of localization by beam search, on any data set.
 
-A network learns which classes an image shows from `train`; thresholds and weights are chosen on `held`, which it has
-not seen; results are taken on `test`.
+A network learns from `train` which classes an image shows; thresholds and weights are chosen on `held`, which it has
+not seen; results are reported on `test`.
 """
 
 from __future__ import annotations
@@ -10,42 +10,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from wsolnb._utils.cache import remembered
+from wsolnb._utils.cache import cached
 from wsolnb.data.critters import World
 from wsolnb.data.in_memory import Kept
 from wsolnb.data.readers.open import open_scenes
 from wsolnb.data.tasks.image_labels import all_labels, unseen
+from wsolnb.data.tasks.split import SPLITS, Parts, check_request, first, shuffled
 
 DATASETS = ("critters", "voc", "coco")
-_SPLITS = {"coco": ("train2017", "", "val2017"), "voc": ("train", "", "test")}
 
 
 @dataclass(frozen=True)
-class SeveralClasses:
+class MultiLabel(Parts):
     """A data set in three parts.
 
     Args:
         classes: Names; label k is `classes[k]`.
-        train: Scenes whose boxes nobody looks at: their labels are those of the whole image.
+        train: Scenes of which only the image-level labels are used.
         held: Scenes with boxes, to choose thresholds on.
         test: Scenes with boxes.
-        unseen: Names of the classes that no image of `train` shows: their average precision is not defined.
+        unseen: Names of the classes that no image of `train` shows: their average precision is undefined.
     """
 
-    classes: list[str]
-    train: Dataset[Any]
     held: Dataset[Any]
     test: Dataset[Any]
     unseen: list[str] = field(default_factory=list)
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Number of classes, and of images in each part."""
-        return {"classes": len(self.classes)} | {name: len(getattr(self, name)) for name in ("train", "held", "test")}
 
     @property
     def unseen_labels(self) -> list[int]:
@@ -53,17 +45,17 @@ class SeveralClasses:
         return [self.classes.index(name) for name in self.unseen]
 
 
-def drawn_scenes(
+def from_critters(
     world: World, *, train_images: int, held_images: int, test_images: int, scene_size: tuple[int, int], seed: int = 0
-) -> SeveralClasses:
-    """Critters, several in an image, drawn once and kept.
+) -> MultiLabel:
+    """Critters, several in an image, drawn once and kept in memory.
 
-    Which animals the training scenes show is remembered on disk (`wsolnb._utils.cache`), so that they are drawn only if a
-    network learns from them.
+    The labels of the training scenes are cached on disk (`wsolnb._utils.cache`), so that these scenes are drawn only
+    if a network is trained on them.
 
     Example:
         >>> sizes = dict(train_images=24, held_images=4, test_images=6, scene_size=(96, 128))
-        >>> drawn_scenes(World(size=64), **sizes).sizes
+        >>> from_critters(World(size=64), **sizes).sizes
         {'classes': 12, 'train': 24, 'held': 4, 'test': 6}
     """
     counts = (train_images, held_images, test_images)
@@ -71,11 +63,11 @@ def drawn_scenes(
         Kept(world.scenes(count, seed=3 * seed + part, size=scene_size)) for part, count in enumerate(counts)
     )
     parts = ["drawn scenes", repr(world), 3 * seed, train_images, scene_size]
-    present = remembered("labels", parts, lambda: {"present": all_labels(train, len(world.classes))})["present"]
-    return SeveralClasses(world.classes, _Told(train, present), held, test, unseen(present, world.classes))
+    present = cached("labels", parts, lambda: {"present": all_labels(train, len(world.classes))})["present"]
+    return MultiLabel(world.classes, _KnownLabels(train, present), held, test, unseen(present, world.classes))
 
 
-class _Told(Kept):
+class _KnownLabels(Kept):
     """Samples kept in memory whose labels are known without drawing them."""
 
     def __init__(self, dataset: Dataset[Any], present: Tensor) -> None:
@@ -83,11 +75,11 @@ class _Told(Kept):
         self.present = present
 
     def target(self, index: int) -> dict[str, Tensor]:
-        """The classes of an image, without their boxes."""
+        """The classes of an image, without boxes."""
         return {"labels": self.present[index].nonzero()[:, 0]}
 
 
-def photographed_scenes(
+def from_photos(
     dataset: str,
     root: str | Path,
     *,
@@ -98,17 +90,16 @@ def photographed_scenes(
     held_images: int = 0,
     test_images: int = 0,
     seed: int = 0,
-) -> SeveralClasses:
-    """Photos with boxes, VOC (2007, 2012, or XML beside the photos) or COCO.
+) -> MultiLabel:
+    """Photos with boxes, VOC (2007, 2012, or an XML file beside each photo) or COCO.
 
     Args:
-        dataset: `voc` (Annotations, JPEGImages and ImageSets/Main/<split>.txt, or a folder per split with an XML file
-            beside each photo) or `coco` (folders of photos beside `annotations/instances_<split>.json`).
+        dataset: `voc` or `coco`, in the layouts of `wsolnb.data.readers.open.open_scenes`.
         root: The data set's folder.
         splits: Names of the training, the held-out and the test split; None: train and test, or train2017 and val2017.
-            Without a held-out split, a share of the training images is held out.
-        min_images: Classes that fewer training images show are left out everywhere; 0 keeps classes that none shows.
-        held_share: That share, drawn by the seed.
+            Without a held-out split, the fraction `held_share` of the training images is held out.
+        min_images: Leave out classes that fewer training images show; 0 keeps classes that none shows.
+        held_share: See `splits`.
         train_images: Number of training images, drawn by the seed; 0: all.
         held_images: Number of held-out images; 0: all.
         test_images: Number of test images, the first ones; 0: all.
@@ -129,34 +120,25 @@ def photographed_scenes(
         ...         for k in range(5):
         ...             Image.new("RGB", (48, 32)).save(Path(folder, split, f"{k}.jpg"))
         ...             _ = Path(folder, split, f"{k}.xml").write_text(xml)
-        ...     photographed_scenes("voc", folder).sizes
+        ...     from_photos("voc", folder).sizes
         {'classes': 1, 'train': 4, 'held': 1, 'test': 5}
     """
-    if dataset not in _SPLITS:
-        raise ValueError(f"unknown data set {dataset!r}; known: {', '.join(DATASETS)}")
-    if not str(root):
-        raise ValueError(f"data set {dataset!r} needs a folder: give data_root")
-    names = splits or _SPLITS[dataset]
+    check_request(dataset, root, DATASETS)
+    names = splits or SPLITS[dataset]
     train = open_scenes(dataset, root, names[0])
     counts = (all_labels(train, len(train.classes)) == 1).sum(dim=0).tolist()
     classes = [name for name, count in zip(train.classes, counts, strict=True) if count >= min_images]
     if not classes:
         raise ValueError(f"no class is in {min_images} training images: the most frequent one is in {max(counts)}")
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed)).tolist()
+    order = shuffled(range(len(train)), seed)
     if names[1]:
-        others = open_scenes(dataset, root, names[1], classes=train.classes)
-        held: Dataset[Any] = Subset(others.only(classes), range(min(held_images or len(others), len(others))))
+        held = first(open_scenes(dataset, root, names[1], classes=train.classes).only(classes), held_images)
     else:
-        aside = round(held_share * len(order))
-        held, order = Subset(train.only(classes), order[:aside][: held_images or None]), order[aside:]
+        held_count = round(held_share * len(order))
+        held, order = Subset(train.only(classes), order[:held_count][: held_images or None]), order[held_count:]
     test = open_scenes(dataset, root, names[2], classes=train.classes).only(classes)
     chosen = Subset(train.only(classes), order[: train_images or None])
     if not len(held) or not len(chosen):  # type: ignore[arg-type]
         raise ValueError(f"{len(train)} training images are too few to hold some out: give more, or a held-out split")
-    return SeveralClasses(
-        classes,
-        chosen,
-        held,
-        Subset(test, range(min(test_images or len(test), len(test)))),
-        unseen(all_labels(chosen, len(classes)), classes),
-    )
+    never = unseen(all_labels(chosen, len(classes)), classes)
+    return MultiLabel(classes, chosen, held, first(test, test_images), never)

@@ -45,7 +45,7 @@ def blob_boxes(found: SceneMaps, thresholds: Tensor, *, rank: Rank = "heat") -> 
     cut = maps.amax(dim=(2, 3), keepdim=True) * thresholds[:, None, None]
     shifted = torch.where(maps.amax(dim=(2, 3), keepdim=True) > 0, maps - cut, -1.0)
     rule = BoxRule(0.0, reference="absolute", resize="bilinear", component="all", empty="none")
-    boxes, image, klass = rule.every(shifted, found.sizes)
+    boxes, image, klass = rule.all_boxes(shifted, found.sizes)
     if rank == "class":
         scores = found.scores[image, klass]
     else:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from wsolnb._utils.cache import fingerprint, remembered
+from wsolnb._utils.cache import cached, fingerprint
 from wsolnb._utils.progress import track
 from wsolnb.data.readers.scenes import scene_batches
 from wsolnb.localization.maps import SceneMaps
@@ -114,7 +114,7 @@ def search_scenes(
         def compute(images: Tensor = batch.images, which: Tensor | int | None = which) -> dict[str, Tensor]:
             return _survivors(search, model, images.to(device), objective, widths, which)
 
-        parts.append(remembered("searched", [key, batch.images, which], compute, fresh=fresh))
+        parts.append(cached("searched", [key, batch.images, which], compute, fresh=fresh))
         parts[-1]["pairs"] = parts[-1]["pairs"] + torch.tensor([len(targets), 0])
         sizes.append(batch.sizes)
         targets += batch.targets

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsolnb.papers.kou2021.confseg import confidence_mask, stretch
+from wsolnb.boxes.quantise import minmax_normalise
+from wsolnb.papers.kou2021.confseg import confidence_mask
 
 Pairs = Literal["printed", "swapped"]
 Squash = Literal["stretch", "sigmoid"]
@@ -179,7 +180,7 @@ class CoAug(nn.Module):
         if self.size:
             images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
         frame = images.shape[2:]
-        share = stretch(maps.float()) if self.squash == "stretch" else maps.float().sigmoid()
+        share = minmax_normalise(maps.float()) if self.squash == "stretch" else maps.float().sigmoid()
         share = F.interpolate(share[:, None], frame, mode="bilinear")
         sure = F.interpolate(confidence_mask(maps.detach().float())[:, None].float(), frame, mode="nearest")
         return share * images, (1 - share) * images, (1 - share) * sure * images

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
+import torch  # noqa: F401 (for the examples)
 from torch import Tensor
+
+from wsolnb.boxes.quantise import minmax_normalise
 
 Over = Literal["sum", "mean"]
 
@@ -70,25 +72,8 @@ def fixed_mask(maps: Tensor, low: float, high: float) -> Tensor:
     """
     if not 0 <= low <= high <= 1:
         raise ValueError(f"thresholds must satisfy 0 <= low <= high <= 1, got low={low}, high={high}")
-    stretched = stretch(maps)
-    return ((stretched < low) | (stretched > high)) & (maps.amax(dim=(1, 2)) > maps.amin(dim=(1, 2)))[:, None, None]
-
-
-def stretch(maps: Tensor) -> Tensor:
-    """Each map stretched to [0, 1], with gradients; a constant map becomes zero.
-
-    Args:
-        maps: Float `(B, h, w)`.
-
-    Example:
-        >>> stretch(torch.tensor([[[1.0, 3.0, 2.0]], [[4.0, 4.0, 4.0]]]))
-        tensor([[[0.0000, 1.0000, 0.5000]],
-        <BLANKLINE>
-                [[0.0000, 0.0000, 0.0000]]])
-    """
-    shifted = maps - maps.amin(dim=(1, 2), keepdim=True)
-    highest = shifted.amax(dim=(1, 2), keepdim=True)
-    return shifted / torch.where(highest > 0, highest, 1)
+    normalised = minmax_normalise(maps)
+    return ((normalised < low) | (normalised > high)) & (maps.amax(dim=(1, 2)) > maps.amin(dim=(1, 2)))[:, None, None]
 
 
 def inner_loss(inner: Tensor, last: Tensor, mask: Tensor, *, over: Over = "sum") -> Tensor:

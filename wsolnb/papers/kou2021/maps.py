@@ -17,7 +17,7 @@ from wsolnb.boxes import BoxRule
 from wsolnb.localization.locate import LocalizationResult
 from wsolnb.localization.maps import LocalizationMaps
 from wsolnb.localization.read import FeatureReader, Labels, Resized, first_labels, read_objects
-from wsolnb.metrics._state import mean_statistic
+from wsolnb.metrics import mean_statistic
 from wsolnb.metrics.bootstrap import Statistic
 from wsolnb.papers.kou2021.coaug import CoAug, Parts
 from wsolnb.papers.kou2021.network import CSoA, TwoMaps

@@ -20,7 +20,7 @@ from wsolnb.localization.locate import LocalizationResult, tune_and_evaluate
 from wsolnb.localization.maps import LocalizationMaps, SceneMaps
 from wsolnb.localization.points import judge_points
 from wsolnb.localization.read import Labels, Reader, truth_of
-from wsolnb.metrics import DetectionAP, MaxBoxAccV2
+from wsolnb.metrics import DetectionAP, MaxBoxAccV2, mean_statistic
 from wsolnb.metrics.bootstrap import Statistic
 from wsolnb.models.cost import multiply_adds, tensor_memory
 from wsolnb.papers.method import Method
@@ -51,7 +51,8 @@ def own_class(found: SceneMaps, side: int, method: Method) -> LocalizationMaps:
     scales = side / found.sizes.flip(1).float().repeat(1, 2)
     boxes = [box * scale for box, scale in zip(boxes, scales, strict=True)]
     masks = masks if bool((found.sizes == side).all()) else {}
-    maps = torch.stack([each[label] for each, label in zip(found.maps, labels.tolist(), strict=True)])
+    rows = labels.tolist() if len(found.maps[0]) > 1 else [0] * len(labels)  # one map for all classes
+    maps = torch.stack([each[row] for each, row in zip(found.maps, rows, strict=True)])
     return LocalizationMaps(maps, found.scores, labels, boxes, (side, side), masks, method.upsample)
 
 
@@ -104,7 +105,7 @@ def evidence(result: LocalizationResult, classes: Sequence[str]) -> dict[str, St
     third = (3 * area.argsort().argsort()).div(len(area), rounding_mode="floor")
     parts = {size: third == k for k, size in enumerate(SIZES)}
     parts |= {name: result.maps.labels == k for k, name in enumerate(classes)}
-    return numbers | {f"gt_known {name}": _mean_of_part(right, part) for name, part in parts.items()}
+    return numbers | {f"gt_known {name}": mean_statistic(right, part) for name, part in parts.items()}
 
 
 @dataclass(frozen=True)
@@ -197,8 +198,3 @@ def cost(
             read(image, labels)
             times.append(1000 * (time.perf_counter() - started))
     return found | ({"milliseconds": sorted(times)[len(times) // 2]} if times else {})
-
-
-def _mean_of_part(right: Tensor, part: Tensor) -> Statistic:
-    member = part.double()
-    return lambda weights: weights.double() @ (right * member) / (weights.double() @ member)

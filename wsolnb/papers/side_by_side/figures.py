@@ -1,8 +1,9 @@
-"""Figures of the comparison: all methods in one table, what they cost, where each is good, how each degrades."""
+"""Figures of the comparison: all methods in one table, what they cost, where they succeed, how they degrade."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,18 +13,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wsolnb.metrics.bootstrap import Measured
+from wsolnb.plots.style import LINES
 
 _MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
-_LINES = ("-", "--", "-.", ":")
-_COLOURS = plt.get_cmap("cividis", 6)  # few colours: easier to name, and smaller pictures
-_TELLING = ("C0", "C1", "C2", "C3", "C4", "0.1", "C9", "0.55")
+_COLOURS = plt.get_cmap("cividis", 6)  # only six colours: easier to name, and smaller files
+_DISTINCT = ("C0", "C1", "C2", "C3", "C4", "0.1", "C9", "0.55")
 
 
 def plot_standings(measured: Measured, names: Mapping[str, str], metrics: Mapping[str, str]) -> Figure:
-    """A row per method, a column per metric: percent, half the width of the interval, the best of a column framed.
+    """A table with a row per method and a column per metric: percent, half the interval's width, the best one framed.
 
-    Colours compare within a column, from its lowest to its highest number. A cell is empty where a method cannot do
-    what is asked.
+    Colours go from the lowest to the highest number of a column. A cell is empty where a method was not measured.
 
     Args:
         measured: Intervals by method and metric.
@@ -39,32 +39,29 @@ def plot_standings(measured: Measured, names: Mapping[str, str], metrics: Mappin
     """
     rows = [name for name in names if name in measured]
     columns = [metric for metric in metrics if any(metric in measured[name] for name in rows)]
-    values = _table(measured, rows, columns)
+    values = np.array([[getattr(measured[name].get(metric), "value", np.nan) for metric in columns] for name in rows])
+    low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+    above, spread = values - low, high - low
     fig, ax = plt.subplots(figsize=(0.8 * len(columns) + 2.6, 0.37 * len(rows) + 1.1))
-    _shade(ax, values)
-    for place, name in enumerate(rows):
-        for column, metric in enumerate(columns):
-            if np.isnan(values[place, column]):
-                continue
-            each = measured[name][metric]
-            half = 50 * (each.high - each.low)
-            colour = _ink(values[:, column], values[place, column])
-            ax.text(
-                column, place + 0.1, f"{100 * each.value:.1f}", ha="center", va="bottom", color=colour, fontsize=12.5
-            )
-            ax.text(column, place + 0.08, f"± {half:.1f}", ha="center", va="top", color=colour, fontsize=9)
-    _frame_best(ax, values)
+    ax.imshow(above / np.where(spread > 0, spread, 1), cmap=_COLOURS, aspect="auto", vmin=0, vmax=1)
+    for y, x in zip(*np.isfinite(values).nonzero(), strict=True):
+        score = measured[rows[y]][columns[x]]
+        style: dict[str, Any] = {"ha": "center", "color": "white" if above[y, x] < 0.5 * spread[x] else "black"}
+        ax.text(x, y + 0.1, f"{100 * score.value:.1f}", va="bottom", fontsize=12.5, **style)
+        ax.text(x, y + 0.08, f"± {50 * (score.high - score.low):.1f}", va="top", fontsize=9, **style)
+    for x, y in enumerate(np.nanargmax(values, axis=0)):
+        ax.add_patch(plt.Rectangle((x - 0.48, y - 0.47), 0.96, 0.94, fill=False, edgecolor="C3", linewidth=3))
     _headings(ax, [names[name] for name in rows], [metrics[metric] for metric in columns])
     return fig
 
 
 def plot_breakdown(means: Mapping[str, Mapping[str, float]], names: Mapping[str, str], *, gap: int = 0) -> Figure:
-    """One number by parts of the test images: a row per method, a column per part.
+    """One metric on parts of the test images: a row per method, a column per part.
 
     Args:
-        means: Fraction by method and part.
+        means: In [0, 1], by method and part.
         names: Methods to show, with their labels.
-        gap: Number of columns before a white line.
+        gap: Number of columns before a white line; 0 for none.
 
     Example:
         >>> means = {"cam": {"small": 0.25, "large": 0.5}, "tap": {"small": 0.2, "large": 0.6}}
@@ -77,11 +74,9 @@ def plot_breakdown(means: Mapping[str, Mapping[str, float]], names: Mapping[str,
     values = np.array([[means[name][part] for part in parts] for name in rows])
     fig, ax = plt.subplots(figsize=(0.5 * len(parts) + 2.9, 0.31 * len(rows) + 1.7))
     ax.imshow(values, cmap=_COLOURS, aspect="auto", vmin=0, vmax=1)
-    for place, row in enumerate(values):
-        for column, value in enumerate(row):
-            if not np.isnan(value):
-                colour = "white" if value < 0.5 else "black"
-                ax.text(column, place, f"{100 * value:.0f}", ha="center", va="center", color=colour, fontsize=11.5)
+    for y, x in zip(*np.isfinite(values).nonzero(), strict=True):
+        colour = "white" if values[y, x] < 0.5 else "black"
+        ax.text(x, y, f"{100 * values[y, x]:.0f}", ha="center", va="center", color=colour, fontsize=11.5)
     if gap:
         ax.axvline(gap - 0.5, color="white", linewidth=6)
     _headings(ax, [names[name] for name in rows], parts, turned=True)
@@ -91,16 +86,16 @@ def plot_breakdown(means: Mapping[str, Mapping[str, float]], names: Mapping[str,
 def plot_cost(
     measured: Measured, names: Mapping[str, str], metrics: Mapping[str, str], *, cost: str = "passes", unit: str = ""
 ) -> Figure:
-    """Every method's accuracy over what it costs, a panel per metric; costs on a logarithmic axis.
+    """Accuracy of the methods over their cost on a logarithmic axis, a panel per metric.
 
-    Names of the cheapest methods, which often cost the same, stand on the left, the others' on the right.
+    The cheapest methods, which often cost the same, are labelled on the left, the others on the right.
 
     Args:
-        measured: Intervals by method and metric; the cost is a number of its own among them.
+        measured: Intervals by method and metric, the cost being one of the metrics.
         names: Methods to show, with their labels.
         metrics: Metrics to show, with their labels.
         cost: Name of the cost.
-        unit: What it is called on the axis.
+        unit: Label of the cost's axis.
 
     Example:
         >>> from wsolnb.metrics.bootstrap import Interval
@@ -144,15 +139,15 @@ def plot_knobs(
 ) -> Figure:
     """How methods degrade as the world gets harder: a column per knob, a row per metric, a line per method.
 
-    Lines are means over seeds, bands reach from the least to the greatest seed.
+    Lines are means over seeds, bands reach from the lowest to the highest seed.
 
     Args:
-        rows: As `wsolnb.papers.side_by_side.results.condensed` gives them.
-        levels: Values of every knob, with the worlds that have them.
+        rows: From `wsolnb.papers.side_by_side.results.condensed`.
+        levels: By knob, the worlds by value of the knob.
         names: Methods to show, with their labels.
         shown: Metrics to show, with their labels.
-        labels: What the knobs are called on the axes.
-        falling: Knobs whose small values are the hard ones: what is harder stands on the right.
+        labels: Labels of the knobs on the axes.
+        falling: Knobs whose small values are the hard ones; their axes are inverted, so that harder is on the right.
 
     Example:
         >>> table = pd.DataFrame({"world": ["base", "clutter 9"] * 2, "value": [0.5, 0.3, 0.7, 0.1]})
@@ -162,52 +157,35 @@ def plot_knobs(
         >>> fig.axes[0].lines[0].get_ydata().round(1).tolist(), fig.axes[0].get_xlabel()
         ([60.0, 20.0], 'leaves')
     """
-    colours = _TELLING * (1 + len(names) // len(_TELLING))
+    colours = _DISTINCT * (1 + len(names) // len(_DISTINCT))
     size = (4.5 * len(levels) + 2.6, 3.4 * len(shown) + 0.4)
     fig, axes = plt.subplots(len(shown), len(levels), figsize=size, squeeze=False, sharey="row")
-    for line, (metric, title) in zip(axes, shown.items(), strict=True):
+    for row, (metric, title) in zip(axes, shown.items(), strict=True):
         part = rows[rows.metric == metric]
         spread = part.groupby(["world", "method"]).value.agg(["mean", "min", "max"])
-        for ax, (knob, worlds) in zip(line, levels.items(), strict=True):
-            there = {level: world for level, world in worlds.items() if world in spread.index.get_level_values(0)}
+        for ax, (knob, worlds) in zip(row, levels.items(), strict=True):
+            measured = {level: world for level, world in worlds.items() if world in spread.index.get_level_values(0)}
             for k, name in enumerate(names):
-                if name not in spread.index.get_level_values(1) or len(there) < 2:
+                if name not in spread.index.get_level_values(1) or len(measured) < 2:
                     continue
-                found = spread.loc[[(world, name) for world in there.values()]] * 100
-                style = {"marker": _MARKS[k % len(_MARKS)], "linestyle": _LINES[k % len(_LINES)], "color": colours[k]}
-                ax.plot(list(there), found["mean"], label=names[name], linewidth=2, markersize=8, **style)
-                ax.fill_between(list(there), found["min"], found["max"], color=colours[k], alpha=0.15, linewidth=0)
+                percent = spread.loc[[(world, name) for world in measured.values()]] * 100
+                style = {"marker": _MARKS[k % len(_MARKS)], "linestyle": LINES[k % len(LINES)], "color": colours[k]}
+                ax.plot(list(measured), percent["mean"], label=names[name], linewidth=2, markersize=8, **style)
+                ax.fill_between(
+                    list(measured), percent["min"], percent["max"], color=colours[k], alpha=0.15, linewidth=0
+                )
             ax.set(xlabel=labels.get(knob, knob), xticks=list(worlds))
             if knob in falling:
                 ax.invert_xaxis()
-            if len(there) < 2:
+            if len(measured) < 2:
                 ax.text(0.5, 0.5, "this knob turns scenes only", transform=ax.transAxes, ha="center", color="0.4")
                 ax.set_axis_off()
-        line[0].set_ylabel(f"{title} (%)")
+        row[0].set_ylabel(f"{title} (%)")
     handles, texts = axes[0, 0].get_legend_handles_labels()
     if handles:
         fig.legend(handles, texts, loc="outside right center", frameon=False, fontsize=12)
     sns.despine(fig)
     return fig
-
-
-def _table(measured: Measured, rows: Sequence[str], columns: Sequence[str]) -> np.ndarray:
-    return np.array([[getattr(measured[name].get(metric), "value", np.nan) for metric in columns] for name in rows])
-
-
-def _shade(ax: Axes, values: np.ndarray) -> None:
-    low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
-    ax.imshow((values - low) / np.where(high > low, high - low, 1), cmap=_COLOURS, aspect="auto", vmin=0, vmax=1)
-
-
-def _ink(column: np.ndarray, value: float) -> str:
-    low, high = np.nanmin(column), np.nanmax(column)
-    return "white" if (value - low) < 0.5 * (high - low) else "black"
-
-
-def _frame_best(ax: Axes, values: np.ndarray) -> None:
-    for column, place in enumerate(np.nanargmax(values, axis=0)):
-        ax.add_patch(plt.Rectangle((column - 0.48, place - 0.47), 0.96, 0.94, fill=False, edgecolor="C3", linewidth=3))
 
 
 def _headings(ax: Axes, rows: Sequence[str], columns: Sequence[str], *, turned: bool = False) -> None:
@@ -227,23 +205,24 @@ def _label_points(ax: Axes, x: np.ndarray, y: np.ndarray, texts: np.ndarray, col
     low, high = ax.get_ylim()
     step = 0.048 * (high - low)
     order = np.argsort(y)
-    for k, place in zip(order, _apart(y[order], step, low + step / 2, high - step / 2), strict=True):
-        ax.plot([x[k], column], [y[k], place], color="0.6", linewidth=0.8, zorder=2)
-        ax.text(column, place, f" {texts[k]} ", ha=side, va="center", fontsize=11)
+    for k, level in zip(order, _apart(y[order], step, low + step / 2, high - step / 2), strict=True):
+        ax.plot([x[k], column], [y[k], level], color="0.6", linewidth=0.8, zorder=2)
+        ax.text(column, level, f" {texts[k]} ", ha=side, va="center", fontsize=11)
 
 
-def _apart(wanted: np.ndarray, step: float, low: float, high: float) -> np.ndarray:
-    """Rising places at least a step apart, near the wanted ones: those that touch stand around their mean."""
+def _apart(values: np.ndarray, step: float, low: float, high: float) -> np.ndarray:
+    """Positions at least a step apart in [low, high], near the sorted values: blocks of close ones share a centre."""
     blocks: list[list[float]] = []
 
     def middle(block: list[float]) -> float:
         half = step * (len(block) - 1) / 2
         return max(low + half, min(high - half, sum(block) / len(block)))
 
-    for value in wanted.tolist():
+    for value in values.tolist():
         blocks.append([value])
+        # The new block may push into the one before it: merge until no two overlap.
         while len(blocks) > 1:
-            right, left = blocks[-1], blocks[-2]
+            left, right = blocks[-2:]
             if middle(right) - middle(left) >= step * (len(left) + len(right)) / 2:
                 break
             blocks[-2:] = [left + right]

@@ -1,4 +1,7 @@
-"""Figures of ORNet: how decided a map is, what the weight of the entropy does, what erasing leaves, what all yields."""
+"""Figures of ORNet: histograms of activations, the weighted entropy, erasing, thresholds, weights and seeds.
+
+xie2021: https://arxiv.org/abs/2110.05741
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,17 @@ from torch import Tensor
 
 from wsolnb.localization.locate import LocalizationResult
 from wsolnb.localization.maps import LocalizationMaps
+from wsolnb.metrics.bootstrap import Interval
 from wsolnb.papers.xie2021.losses import pixel_entropy, uncertainty_weight
 from wsolnb.papers.xie2021.maps import UNDECIDED, decided_fraction
-from wsolnb.plots.style import HEAT, show_picture
+from wsolnb.plots.curves import draw_intervals
+from wsolnb.plots.style import BESIDE, HEAT, LINES, show_picture
 
-_LINES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
+_LINES = (*LINES, (0, (6, 1, 1, 1, 1, 1)))
 
 
-def plot_histograms(found: Mapping[str, LocalizationMaps]) -> Figure:
-    """How often each activation occurs, a panel per stage; undecided values are shaded (xie2021 Fig. 4).
+def plot_histograms(stages: Mapping[str, LocalizationMaps]) -> Figure:
+    """Histograms of activations, a panel per stage; undecided values are shaded (xie2021 Fig. 4).
 
     Example:
         >>> truth = (torch.zeros(1, 2), torch.tensor([0]), [torch.tensor([[0.0, 0.0, 4.0, 4.0]])], (8, 8))
@@ -29,24 +34,24 @@ def plot_histograms(found: Mapping[str, LocalizationMaps]) -> Figure:
         >>> [ax.get_title() for ax in plot_histograms(stages).axes]
         ['one: 100 % undecided', 'two: 0 % undecided']
     """
-    fig, axes = plt.subplots(1, len(found), figsize=(4.4 * len(found), 3.1), sharey=True, squeeze=False)
-    for k, (ax, (name, each)) in enumerate(zip(axes[0], found.items(), strict=True)):
-        counts = torch.histc(each.maps.float(), bins=40, min=0, max=1)
+    fig, axes = plt.subplots(1, len(stages), figsize=(4.4 * len(stages), 3.1), sharey=True, squeeze=False)
+    for k, (ax, (name, stage)) in enumerate(zip(axes[0], stages.items(), strict=True)):
+        counts = torch.histc(stage.maps.float(), bins=40, min=0, max=1)
         heights = (100 * counts / counts.sum()).tolist()
         ax.bar([(i + 0.5) / 40 for i in range(40)], heights, 1 / 40, color=f"C{k}")
         ax.axvspan(*UNDECIDED, color="0.5", alpha=0.15)
-        share = 100 * (1 - float(decided_fraction(each.maps).mean()))
-        ax.set(title=f"{name}: {share:.0f} % undecided", xlabel="activation", xlim=(0, 1))
+        undecided = 100 * (1 - float(decided_fraction(stage.maps).mean()))
+        ax.set(title=f"{name}: {undecided:.0f} % undecided", xlabel="activation", xlim=(0, 1))
     axes[0, 0].set_ylabel("pixels (%)")
     sns.despine(fig)
     return fig
 
 
 def plot_weighting(settings: Sequence[tuple[float, float]] = ((0.5, 0.1), (0.5, 0.2), (0.3, 0.1))) -> Figure:
-    """The Gaussian weight (xie2021 Fig. 6c), the entropies, and how hard each pulls on a pixel.
+    """The Gaussian weight (xie2021 Fig. 6c), the entropies with and without it, and their gradients.
 
     Args:
-        settings: Means and deviations; the first is used in the second and third panel.
+        settings: Means and standard deviations; the second and third panel use the first.
 
     Example:
         >>> [ax.get_title() for ax in plot_weighting([(0.5, 0.1)]).axes]
@@ -81,12 +86,12 @@ def plot_weighting(settings: Sequence[tuple[float, float]] = ((0.5, 0.1), (0.5, 
 
 
 def show_erasing(image: Tensor, heat: Tensor, dropped: Mapping[str, Tensor]) -> Figure:
-    """A map and what each strategy erases of it, in blue (xie2021 Fig. 7).
+    """A map and what every strategy erases from it, in blue (xie2021 Fig. 7).
 
     Args:
         image: `(3, H, W)`.
         heat: The map, `(h, w)` in [0, 1].
-        dropped: Name of the strategy to its erased pixels, bool `(h, w)`.
+        dropped: By strategy, the erased cells, bool `(h, w)`.
 
     Example:
         >>> heat = torch.rand(8, 12)
@@ -98,18 +103,18 @@ def show_erasing(image: Tensor, heat: Tensor, dropped: Mapping[str, Tensor]) -> 
     fig, axes = plt.subplots(1, columns, figsize=(2.15 * columns, 2.8))
     show_picture(axes[0], image)
     axes[0].set_title("image", fontsize=12)
-    for ax, (name, gone) in zip(axes[1:], {"map": torch.zeros_like(heat).bool(), **dropped}.items(), strict=True):
+    for ax, (name, erased) in zip(axes[1:], {"map": torch.zeros_like(heat).bool(), **dropped}.items(), strict=True):
         ax.imshow(heat.numpy(), cmap=HEAT, vmin=0, vmax=1, interpolation="nearest")
         cover = torch.zeros(*heat.shape, 4)
-        cover[..., :3], cover[..., 3] = torch.tensor(sns.color_palette("colorblind")[0]), gone.float()
+        cover[..., :3], cover[..., 3] = torch.tensor(sns.color_palette("colorblind")[0]), erased.float()
         ax.imshow(cover.numpy(), interpolation="nearest")
         ax.set_title(name, fontsize=12)
-        ax.set(xticks=[], yticks=[], xlabel=f"{int(gone.sum())} of {gone.numel()} erased")
+        ax.set(xticks=[], yticks=[], xlabel=f"{int(erased.sum())} of {erased.numel()} erased")
     return fig
 
 
-def plot_plateau(ways: Mapping[str, LocalizationResult]) -> Figure:
-    """CorLoc over the threshold (xie2021 Figs. 11b and 11c); a dot marks the one chosen on held-out images.
+def plot_plateau(results: Mapping[str, LocalizationResult]) -> Figure:
+    """CorLoc over the threshold (xie2021 Figs. 11b, 11c), a line per method; a dot marks the tuned one.
 
     Example:
         >>> from wsolnb.boxes import BoxRule
@@ -118,33 +123,32 @@ def plot_plateau(ways: Mapping[str, LocalizationResult]) -> Figure:
         >>> heat[0, 2:6, 3:9] = 0.9
         >>> truth = (torch.zeros(1, 2), torch.tensor([0]), [torch.tensor([[3.0, 2.0, 9.0, 6.0]])], (8, 12))
         >>> from wsolnb.localization.maps import as_probabilities
-        >>> found = LocalizationMaps(heat, *truth, upsample=as_probabilities)
-        >>> result = tune_and_evaluate(found, found, BoxRule(reference="absolute"), thresholds=20)
-        >>> fig = plot_plateau({"stage two": result})
+        >>> maps = LocalizationMaps(heat, *truth, upsample=as_probabilities)
+        >>> fig = plot_plateau({"stage two": tune_and_evaluate(maps, maps, BoxRule(reference="absolute"), thresholds=20)})
         >>> curve = fig.axes[0].lines[0]
         >>> float(curve.get_ydata().max()), round(float(curve.get_xdata()[curve.get_ydata() > 0].max()), 2)
         (100.0, 0.85)
     """
     fig, ax = plt.subplots(figsize=(7.6, 3.6))
     ax.axvspan(*UNDECIDED, color="0.5", alpha=0.12)
-    for k, (name, way) in enumerate(ways.items()):
-        thresholds, accuracy = way.curve()
+    for k, (name, result) in enumerate(results.items()):
+        thresholds, accuracy = result.curve()
         shown = (thresholds > 0.045) & (thresholds < 0.955)
         style = {"color": f"C{k}", "linewidth": 2.5, "label": name}
         ax.plot(thresholds[shown], 100 * accuracy[shown], linestyle=_LINES[k % 5], **style)  # type: ignore[arg-type]
-        chosen = way.rule.threshold
-        ax.plot(chosen, 100 * float(way.metric.at(chosen)["gt_known"]), "o", color=f"C{k}", markersize=10)
+        chosen = result.rule.threshold
+        ax.plot(chosen, 100 * float(result.metric.at(chosen)["gt_known"]), "o", color=f"C{k}", markersize=10)
     ax.set(xlabel="threshold", ylabel="CorLoc (%)", xlim=(0, 1), ylim=(0, 100))
-    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    ax.legend(**BESIDE)
     sns.despine(fig)
     return fig
 
 
 def plot_sensitivity(table: pd.DataFrame) -> Figure:
-    """CorLoc for every pair of weights (xie2021 Fig. 11a).
+    """CorLoc for every pair of loss weights (xie2021 Fig. 11a).
 
     Args:
-        table: Columns `alpha`, `beta` and `corloc`, a fraction; rows with the same pair are averaged.
+        table: Columns `alpha`, `beta` and `corloc` in [0, 1]; rows with the same pair are averaged.
 
     Example:
         >>> table = pd.DataFrame({"alpha": [0.5, 0.5, 1.0], "beta": [1.0, 2.0, 1.0], "corloc": [0.4, 0.5, 0.6]})
@@ -153,21 +157,19 @@ def plot_sensitivity(table: pd.DataFrame) -> Figure:
     """
     grid = 100 * table.pivot_table(index="alpha", columns="beta", values="corloc").sort_index(ascending=False)
     fig, ax = plt.subplots(figsize=(1.1 * grid.shape[1] + 2.6, 0.62 * grid.shape[0] + 1.4))
-    sns.heatmap(
-        grid, ax=ax, cmap="cividis", vmin=0, vmax=100, annot=True, fmt=".0f", cbar_kws={"label": "CorLoc (%)"},
-        annot_kws={"fontsize": 12},
-    )  # fmt: skip
+    style = {"cmap": "cividis", "vmin": 0, "vmax": 100, "annot": True, "fmt": ".0f", "annot_kws": {"fontsize": 12}}
+    sns.heatmap(grid, ax=ax, cbar_kws={"label": "CorLoc (%)"}, **style)
     ax.set(xlabel="β, weight of the area", ylabel="α, weight of the entropy")
     ax.tick_params(axis="y", rotation=0)
     return fig
 
 
 def plot_seeds(table: pd.DataFrame, names: Mapping[str, str]) -> Figure:
-    """One number of several runs: a row per way, a small dot per seed, the mean with its interval.
+    """One metric of several runs: a row per method with the mean and its interval, and a tick per seed.
 
     Args:
-        table: One row per way and seed: `method`, `seed`, and `value`, `low` and `high` as fractions.
-        names: Ways to show, with their labels.
+        table: One row per method and seed: `method`, `seed`, and `value`, `low` and `high` in [0, 1].
+        names: Methods to show, with their labels.
 
     Example:
         >>> table = pd.DataFrame({"value": [0.4, 0.6], "low": [0.3, 0.5], "high": [0.5, 0.7]})
@@ -178,24 +180,20 @@ def plot_seeds(table: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     pooled = pool_seeds(table)
     rows = [name for name in names if name in pooled.index]
     fig, ax = plt.subplots(figsize=(9.5, 0.4 * len(rows) + 1.3))
-    for place, name in enumerate(rows):
-        mean, low, high = (100 * float(pooled.loc[name, column]) for column in ("value", "low", "high"))  # type: ignore[arg-type]
-        ax.plot([low, high], [place, place], color="C0", linewidth=4, solid_capstyle="butt")
-        ax.plot(mean, place, "o", color="C0", markersize=8)
-        each = 100 * table[table.method == name].value
-        ax.plot(each, [place] * len(each), "|", color="black", markersize=14, markeredgewidth=2)
-        ax.text(1.02, place, f"{mean:.1f}", transform=ax.get_yaxis_transform(), va="center", fontsize=11.5)
-    ax.set_yticks(range(len(rows)), [names[name] for name in rows])
+    scores = [Interval(*row) for row in pooled.loc[rows, ["value", "low", "high"]].to_numpy(dtype=float).tolist()]
+    draw_intervals(ax, scores, [names[name] for name in rows], ["C0"] * len(rows), markersize=8)
+    for y, (name, score) in enumerate(zip(rows, scores, strict=True)):
+        seeds = 100 * table[table.method == name].value
+        ax.plot(seeds, [y] * len(seeds), "|", color="black", markersize=14, markeredgewidth=2)
+        text = f"{100 * score.value:.1f}"
+        ax.text(1.02, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=11.5)
     ax.invert_yaxis()
     ax.set(xlabel="CorLoc (%): each seed, their mean, its 95 % interval over images", xlim=(0, 100))
-    ax.grid(axis="x", color="0.9")
-    ax.set_axisbelow(True)
-    sns.despine(fig, left=True)
     return fig
 
 
 def pool_seeds(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean over seeds with the 95 % interval that follows from the intervals of the seeds, which are independent.
+    """Mean over seeds with the 95 % interval that follows from theirs, taken as independent.
 
     Args:
         table: Columns `method`, `value`, `low` and `high`.

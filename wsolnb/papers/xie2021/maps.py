@@ -16,7 +16,7 @@ from torch import Tensor
 from wsolnb.localization.locate import LocalizationResult
 from wsolnb.localization.maps import as_probabilities
 from wsolnb.localization.read import FeatureReader, Labels
-from wsolnb.metrics._state import mean_statistic
+from wsolnb.metrics import mean_statistic
 from wsolnb.metrics.bootstrap import Statistic
 
 UNDECIDED = (0.2, 0.8)

@@ -1,4 +1,4 @@
-"""Executed notebooks as web pages that fetch nothing: one file each, formulas as MathML, widgets that stay alive."""
+"""Executed notebooks as self-contained web pages: formulas as MathML, anywidget widgets that stay interactive."""
 
 from __future__ import annotations
 
@@ -23,19 +23,16 @@ STATE = "application/vnd.jupyter.widget-state+json"
 
 
 def page(notebook: NotebookNode, *, title: str = "", folder: str | Path = ".", theme: str = "light") -> str:
-    """Turn an executed notebook into a page that can be opened from the file system, without a network or a kernel.
+    """The HTML of an executed notebook, to be opened from the file system without a network or a kernel.
 
-    Widgets made with anywidget stay alive if the notebook holds their state; any other is replaced by its picture, or
-    by a note where it has none.
+    Widgets made with anywidget stay interactive if the notebook holds their state; any other is replaced by its
+    picture, or by a note if it has none.
 
     Args:
         notebook: The executed notebook; it is not changed.
         title: Title of the page.
-        folder: Where the notebook's own pictures are looked up.
+        folder: Folder of the pictures that the notebook links to.
         theme: `light` or `dark`.
-
-    Returns:
-        HTML.
 
     Example:
         >>> notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("Let $x^2$ be")])
@@ -64,13 +61,17 @@ def page(notebook: NotebookNode, *, title: str = "", folder: str | Path = ".", t
 
 
 def take_states(notebook: NotebookNode) -> dict[str, dict[str, Any]]:
-    """Take the widgets out of a notebook: a place in the page instead of each, and their states.
-
-    Args:
-        notebook: Changed: its outputs that show a widget become HTML, and its stored states go.
+    """Remove the states of widgets from a notebook, and replace outputs that show a widget by HTML, in place.
 
     Returns:
         States of the widgets that are shown and can run without a kernel, by their keys in the page.
+
+    Example:
+        >>> output = nbformat.v4.new_output("display_data", data={VIEW: {"model_id": "m1"}})
+        >>> notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(outputs=[output])])
+        >>> notebook.metadata.widgets = {STATE: {"state": {"m1": {"model_module": "anywidget"}}}}
+        >>> take_states(notebook), notebook.cells[0].outputs[0].data
+        ({'m1': {'model_module': 'anywidget'}}, {'text/html': '<div data-afm="m1"></div>'})
     """
     stored = notebook.metadata.pop("widgets", {}).get(STATE, {}).get("state", {})
     taken = {}
@@ -80,16 +81,16 @@ def take_states(notebook: NotebookNode) -> dict[str, dict[str, Any]]:
             if VIEW not in data:
                 continue
             key = data.pop(VIEW)["model_id"]
-            still = _picture(data)
+            picture = _picture(data)
             state = stored.get(key, {})
             if state.get("model_module") == "anywidget":
                 taken[key] = state
-                data["text/html"] = f'<div data-afm="{html.escape(key)}">{still}</div>'
-            elif still:
-                data["text/html"] = still
+                data["text/html"] = f'<div data-afm="{html.escape(key)}">{picture}</div>'
+            elif picture:
+                data["text/html"] = picture
             else:
-                said = "A control stood here that needs a running kernel: open the notebook to use it."
-                data["text/html"] = f'<p class="wsolnb-note">{said}</p>'
+                note = "A control stood here that needs a running kernel: open the notebook to use it."
+                data["text/html"] = f'<p class="wsolnb-note">{note}</p>'
     return taken
 
 
@@ -107,16 +108,16 @@ def _state_script(key: str, state: Mapping[str, Any]) -> str:
 
 
 class _Renderer(IPythonRenderer):
-    """Markdown with formulas as MathML, and without links to files that are not beside the page."""
+    """Markdown with formulas as MathML, and without links to local files, which a page does not come with."""
 
     def block_math(self, body: str) -> str:
-        return formula(body, "block")
+        return _formula(body, "block")
 
     def inline_math(self, body: str) -> str:
-        return formula(body, "inline")
+        return _formula(body, "inline")
 
     def latex_environment(self, name: str, body: str) -> str:
-        return formula(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
+        return _formula(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
 
     def link(self, text: str, url: str, title: str | None = None) -> str:
         if re.match(r"(?:[a-z]+:|#)", url):
@@ -137,19 +138,10 @@ def _markdown(context: Any, source: str) -> str:
     return str(MarkdownWithMath(renderer=renderer).render(source))
 
 
-def formula(latex: str, display: str = "inline") -> str:
-    """A formula as MathML, or as its own text if it cannot be read.
-
-    Args:
-        latex: Without delimiters.
-        display: `inline` or `block`.
-
-    Example:
-        >>> formula("x^2").endswith("<msup><mi>x</mi><mn>2</mn></msup></mrow></math>")
-        True
-    """
+def _formula(latex: str, display: str = "inline") -> str:
+    """A LaTeX formula without delimiters as MathML, `inline` or `block`; as it is if it cannot be parsed."""
     try:
-        braced = re.sub(r"(\\math(?:cal|bb|bf|frak|scr|sf|rm))\s+(\w)", r"\1{\2}", latex)  # or they stay plain letters
+        braced = re.sub(r"(\\math(?:cal|bb|bf|frak|scr|sf|rm))\s+(\w)", r"\1{\2}", latex)  # else plain letters
         return str(convert(braced, display=display))
-    except Exception:  # a formula that a library cannot read is still worth reading
+    except Exception:  # whatever the library cannot parse, a person may
         return f"<code>{html.escape(latex)}</code>"

@@ -1,4 +1,4 @@
-"""Runs as a report: a page that stays interactive for each, an index, one table of numbers, one board of verdicts."""
+"""A report of runs: an interactive page of every notebook, an index, one table of numbers, the verdict board."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,31 +21,22 @@ from PIL import Image
 
 from wsolnb.runs.report.pages import TEMPLATES, page, take_states
 from wsolnb.runs.run import NOTEBOOK
-from wsolnb.runs.verdicts import board
+from wsolnb.runs.verdicts import verdict_board
 
-_THUMBNAIL = (420, 300)
+_THUMBNAIL, _SHEET = (420, 300), (1400, 4000)  # pixels at most
 _COLUMNS = ["run", "kind", "method", "metric", "value", "low", "high", "verdict", "claim"]
 
 
 @dataclass
 class Run:
-    """One executed notebook and what its run left behind.
+    """One executed notebook and the results of its run."""
 
-    Attributes:
-        name: Of the run in the report, and of its page.
-        notebook: The file.
-        record: What stands in its `metrics.json`; empty if the run did not reach its end.
-        figures: Name and thumbnail (a data URI) of every figure.
-        sheet: A contact sheet of detections (a data URI), or empty.
-        note: What is wrong with it.
-    """
-
-    name: str
+    name: str  # in the report, and of the page
     notebook: Path
-    record: Mapping[str, Any] = field(default_factory=dict)
-    figures: list[tuple[str, str]] = field(default_factory=list)
-    sheet: str = ""
-    note: str = ""
+    record: Mapping[str, Any] = field(default_factory=dict)  # metrics.json; empty if the run did not reach its end
+    figures: list[tuple[str, str]] = field(default_factory=list)  # names and thumbnails (data URIs)
+    sheet: str = ""  # a contact sheet of detections (a data URI), or empty
+    note: str = ""  # why something is missing
 
     @property
     def metrics(self) -> list[str]:
@@ -57,11 +49,8 @@ def report(runs: Sequence[str | Path], out: str | Path, *, theme: str = "light")
 
     Args:
         runs: Folders of runs, folders above them, or executed notebooks.
-        out: Folder to write to; files of an earlier report there are replaced.
+        out: Folder of the report; files of an earlier report are replaced.
         theme: `light` or `dark`, for the pages.
-
-    Returns:
-        The index page.
 
     Raises:
         FileNotFoundError: If there is no such folder or file, or no executed notebook below it.
@@ -72,101 +61,73 @@ def report(runs: Sequence[str | Path], out: str | Path, *, theme: str = "light")
     """
     if theme not in ("light", "dark"):
         raise ValueError(f"theme {theme!r} is neither light nor dark")
-    found = find_runs(runs)
+    executed = _find_runs(runs)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    for run in found:
+    for run in executed:
         _write_page(run, folder, theme)
-    rows = [row for run in found for row in _rows(run)]
-    columns = [*_COLUMNS, *dict.fromkeys(name for row in rows for name in row if name not in _COLUMNS)]
+    rows = [row for run in executed for row in _rows(run)]
     with (folder / "results.csv").open("w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, columns)
+        table = csv.DictWriter(file, list(dict.fromkeys([*_COLUMNS, *(name for row in rows for name in row)])))
         table.writeheader()
         table.writerows(rows)
-    judged = {run.name: run.record.get("verdicts", []) for run in found}
-    (folder / "verdicts.md").write_text(board(judged), encoding="utf-8")
+    board = verdict_board({run.name: run.record.get("verdicts", []) for run in executed})
+    (folder / "verdicts.md").write_text(board, encoding="utf-8")
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     index = folder / "index.html"
-    index.write_text(environment.get_template("index.html.j2").render(runs=found), encoding="utf-8")
+    index.write_text(environment.get_template("index.html.j2").render(runs=executed), encoding="utf-8")
     return index
 
 
-def find_runs(given: Sequence[str | Path]) -> list[Run]:
-    """The executed notebooks in the given folders, each with its record.
-
-    Raises:
-        FileNotFoundError: If one does not exist or has no executed notebook below it.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     run = Path(folder, "barz2022", "default")
-        ...     run.mkdir(parents=True)
-        ...     _ = (run / NOTEBOOK).write_text("{}")
-        ...     _ = (run / "metrics.json").write_text('{"metrics": {"cam": {"ap50": {"value": 0.5}}}}')
-        ...     [(found.name, found.metrics) for found in find_runs([folder])]
-        [('barz2022-default', ['ap50'])]
-    """
-    runs: dict[Path, Run] = {}
-    for root in map(Path, given):
+def _find_runs(paths: Sequence[str | Path]) -> list[Run]:
+    """The executed notebooks at or below the given paths, with their records."""
+    notebooks: dict[Path, Path] = {}
+    for root in map(Path, paths):
         if not root.exists():
             raise FileNotFoundError(f"no run {root}")
-        notebooks = [root] if root.is_file() else sorted(root.rglob(NOTEBOOK))
-        if not notebooks:
+        below = [root] if root.is_file() else sorted(root.rglob(NOTEBOOK))
+        if not below:
             raise FileNotFoundError(f"no {NOTEBOOK} below {root}: make a run first, such as `wsolnb run barz2022`")
-        for notebook in notebooks:
-            runs.setdefault(notebook.resolve(), Run("", notebook))
-    names: set[str] = set()
-    for path, run in runs.items():
-        parts = path.parts[-3:-1] if path.name == NOTEBOOK else (path.stem,)
-        base = re.sub(r"[^\w.+-]", "_", "-".join(parts))
-        run.name = next(name for name in _numbered(base) if name not in names)
-        names.add(run.name)
-        _read_record(run)
+        for notebook in below:
+            notebooks.setdefault(notebook.resolve(), notebook)
+    runs: dict[str, Run] = {}
+    for path, notebook in notebooks.items():
+        base = "-".join(path.parts[-3:-1]) if path.name == NOTEBOOK else path.stem
+        base = re.sub(r"[^\w.+-]", "_", base)
+        name = next(name for name in chain([base], (f"{base}-{k}" for k in count(2))) if name not in runs)
+        runs[name] = Run(name, notebook)
+        if notebook.name == NOTEBOOK:
+            _read_record(runs[name])
     return list(runs.values())
 
 
-def _numbered(base: str) -> Iterator[str]:
-    yield base
-    number = 2
-    while True:
-        yield f"{base}-{number}"
-        number += 1
-
-
 def _read_record(run: Run) -> None:
-    path = run.notebook.parent / "metrics.json"
-    if run.notebook.name != NOTEBOOK:
-        return
-    if not path.exists():
-        run.note = "This run did not reach its end."
-        return
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads((run.notebook.parent / "metrics.json").read_text(encoding="utf-8"))
         run.record = record if isinstance(record, dict) else {}
+    except FileNotFoundError:
+        run.note = "This run did not reach its end."
     except ValueError as error:
-        run.note = f"Its {path.name} cannot be read: {error}"
+        run.note = f"Its metrics.json cannot be read: {error}"
 
 
 def _write_page(run: Run, folder: Path, theme: str) -> None:
+    target = folder / f"{run.name}.html"
     try:
         notebook = nbformat.read(run.notebook, as_version=4)
     except Exception as error:  # whatever is wrong with one file, the others are worth a report
         run.note = f"{run.notebook.name} cannot be read: {error}"
         head = f"<!doctype html><meta charset='utf-8'><title>{run.name}</title>"
-        text = f"{head}<p role='alert'>{html.escape(run.note)}</p>"
-        (folder / f"{run.name}.html").write_text(text, encoding="utf-8")
+        target.write_text(f"{head}<p role='alert'>{html.escape(run.note)}</p>", encoding="utf-8")
         return
-    text = page(notebook, title=run.name, folder=run.notebook.parent, theme=theme)
-    (folder / f"{run.name}.html").write_text(text, encoding="utf-8")
+    target.write_text(page(notebook, title=run.name, folder=run.notebook.parent, theme=theme), encoding="utf-8")
     figures = sorted((run.notebook.parent / "figures").glob("*.png"), key=lambda path: path.stat().st_mtime)
-    run.figures = [(path.stem, _thumbnail(path)) for path in figures]
-    run.sheet = _sheet(take_states(notebook)) or next(
-        (_thumbnail(path, (1400, 4000)) for path in figures if path.stem.startswith("detections")), ""
-    )
+    run.figures = [(path.stem, _thumbnail(path, _THUMBNAIL)) for path in figures]
+    detections = [path for path in figures if path.stem.startswith("detections")]
+    run.sheet = _sheet(take_states(notebook)) or (_thumbnail(detections[0], _SHEET) if detections else "")
 
 
-def _thumbnail(path: Path, size: tuple[int, int] = _THUMBNAIL) -> str:
+def _thumbnail(path: Path, size: tuple[int, int]) -> str:
     with Image.open(path) as picture:
         small = picture.convert("RGB")
     small.thumbnail(size)
@@ -174,13 +135,12 @@ def _thumbnail(path: Path, size: tuple[int, int] = _THUMBNAIL) -> str:
 
 
 def _data_uri(picture: Image.Image) -> str:
-    stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=80, optimize=True)
+    picture.save(stream := io.BytesIO(), "JPEG", quality=80, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def _sheet(states: Mapping[str, Mapping[str, Any]]) -> str:
-    """The first explorer of a notebook as a contact sheet of what it shows on every image."""
+    """A contact sheet of what the first explorer of a notebook shows on all its images, or empty text."""
     for stored in states.values():
         state = json.loads(json.dumps(stored["state"]))
         if state.get("_wsolnb") != "explorer":
@@ -189,9 +149,9 @@ def _sheet(states: Mapping[str, Mapping[str, Any]]) -> str:
         from wsolnb.explorer.picture import sheet
 
         for buffer in stored.get("buffers", []):
-            *way, last = buffer["path"]
+            *path, last = buffer["path"]
             part = state
-            for key in way:
+            for key in path:
                 part = part[key]
             part[last] = base64.b64decode(buffer["data"])
         return _data_uri(sheet(Explorer.restored(state)))
@@ -199,7 +159,7 @@ def _sheet(states: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _rows(run: Run) -> Iterator[dict[str, Any]]:
-    """A run as rows of the table: a row per measured number, one per verdict, each with all parameters."""
+    """The rows of a run in the table: one per number and one per verdict, with all parameters."""
     record = run.record
     about = {name: record.get(name) for name in ("wall_time", "device", "revision", "finished")}
     about |= {f"parameter.{name}": value for name, value in record.get("parameters", {}).items()}
@@ -209,8 +169,8 @@ def _rows(run: Run) -> Iterator[dict[str, Any]]:
     for verdict in record.get("verdicts", []):
         compared = {"method": f"{verdict['first']} - {verdict['second']}", "metric": verdict["metric"]}
         gap = {"value": verdict["difference"], "low": verdict["low"], "high": verdict["high"]}
-        said = {"verdict": verdict["verdict"], "claim": verdict["claim"]}
-        yield {"run": run.name, "kind": "verdict", **compared, **gap, **said, **about}
+        result = {"verdict": verdict["verdict"], "claim": verdict["claim"]}
+        yield {"run": run.name, "kind": "verdict", **compared, **gap, **result, **about}
 
 
 def report_command(
