@@ -15,7 +15,7 @@ from wsolnb.data.readers.images import UnreadableImage
 from wsolnb.data.readers.open import ProtocolImages
 from wsolnb.data.readers.protocol import ProtocolSplit, write_split
 from wsolnb.data.tasks import single_object
-from wsolnb.localization.read import read_objects
+from wsolnb.localization.read import read_objects, true_class_reader
 from wsolnb.models.cam import classifier
 from wsolnb.runs.paper import Paper, paper_keys
 from wsolnb.runs.parameters import read_recipe
@@ -92,7 +92,7 @@ def test_masks_give_boxes_and_ignore_regions(tmp_path: Path) -> None:
     assert int(target["ignore"].sum()) == 4 * 8 - 3
     net = classifier("tiny", 1).eval()
     images = ProtocolImages(tmp_path / "meta", tmp_path)
-    found = read_objects(net, images, {"cam": net.head.weight}, image_size=24)["cam"]
+    found = read_objects(images, {"cam": true_class_reader(net, net.head.weight)}, image_size=24)["cam"]
     assert {name: tuple(each.shape) for name, each in found.masks.items()} == {
         "masks": (1, 24, 24),
         "ignore": (1, 24, 24),
