@@ -45,7 +45,7 @@ _MIN_LOG = -100.0  # lower bound of a logarithm, as in PyTorch's binary cross-en
 
 
 class MultiLabelCrossEntropy(nn.Module):
-    r"""Binary cross-entropy over the classes (bency2016 Eq. 1).
+    r"""Binary cross-entropy over the classes of an image.
 
     `J = -1/K Σ_k [p_k log p̂_k + (1 - p_k) log(1 - p̂_k)]`, with `p̂` the softmax of the outputs, as in the paper, or
     their sigmoid. A softmax sums to 1 over the classes, so there the target `p` is divided by the number of classes in

@@ -16,9 +16,9 @@ from torch.utils.data import Dataset, Subset
 from wsolnb._utils.cache import fingerprint
 from wsolnb.data.readers.images import Readable, UnreadableImage, decode
 from wsolnb.data.tasks import crops_to_scenes, multi_label, single_object
-from wsolnb.data.tasks.image_labels import MultiLabelImages
 from wsolnb.data.tasks.single_object import SingleObject
 from wsolnb.losses import CrossEntropy
+from wsolnb.papers.bency2016.sampler import MultiLabelImages
 from wsolnb.papers.kou2021.sampler import labels_of
 from wsolnb.train import Plan, train
 

@@ -18,7 +18,7 @@ from wsolnb.data import disk_cache as pixels
 from wsolnb.data.disk_cache import PixelCache
 from wsolnb.data.readers.images import decode
 from wsolnb.data.tasks import multi_label, single_object
-from wsolnb.data.tasks.image_labels import MultiLabelImages
+from wsolnb.papers.bency2016.sampler import MultiLabelImages
 
 SIDE, RECORD = 5, 4 + 3 * 5 * 5
 
@@ -157,7 +157,7 @@ def test_workers_fill_one_cache_together(tmp_path: Path, decoded: list[Path]) ->
 def test_images_of_several_classes(
     tmp_path: Path, decoded: list[Path], monkeypatch: pytest.MonkeyPatch, memory: int
 ) -> None:
-    monkeypatch.setattr("wsolnb.data.tasks.image_labels._MEMORY", memory)
+    monkeypatch.setattr("wsolnb.papers.bency2016.sampler._MEMORY", memory)
     trees.coco(tmp_path, images=10)
     scenes = multi_label.from_photos("coco", tmp_path, splits=("train2017", "", "val2017"))
     how: Any = {"most": 2, "flip": True}

@@ -12,7 +12,8 @@ from torch.utils.data import Subset
 from wsolnb.data.critters import World
 from wsolnb.data.readers.voc import VocScenes
 from wsolnb.data.tasks import multi_label
-from wsolnb.data.tasks.image_labels import MultiLabelImages, all_labels, copies, multi_hot, unseen
+from wsolnb.data.tasks.multi_label import all_labels, multi_hot, unseen
+from wsolnb.papers.bency2016.sampler import MultiLabelImages, copies
 
 WORLD = World(families=2, species=2, size=32, objects=(1, 2))
 

@@ -17,12 +17,11 @@ Rank = Literal["heat", "class"]
 
 
 def judge_points(found: SceneMaps, *, rank: Rank = "class", tolerance: float = 0.0) -> PointAP:
-    """Point-localization average precision (bency2016 Sec. 4.2): is the peak of a class's map in an object of it?
+    """Point-localization average precision (oquab2015): is the peak of a class's map in an object of it?
 
     Args:
         found: Maps, scores and truth.
-        rank: Sorts the images of a class: by `class`, its score in the whole image (Table 1), or by `heat`, the map's
-            maximum (Sec. 4.2; the paper says both).
+        rank: Sorts the images of a class: by `class`, its score in the whole image, or by `heat`, the map's maximum.
         tolerance: Pixels by which boxes are enlarged.
 
     Example:
@@ -41,7 +40,7 @@ def judge_points(found: SceneMaps, *, rank: Rank = "class", tolerance: float = 0
 
 
 def peaks(maps: Tensor) -> Tensor:
-    """The centre of the region of the strongest response (bency2016 Sec. 4.2): maps `(B, K, h, w)`, 1 there, else 0.
+    """The centre of the region of the strongest response of a map: maps `(B, K, h, w)`, 1 there, else 0.
 
     A heat map is constant on its highest region, the intersection of the last windows. Of several regions the first in
     raster order counts; a map that is 0 everywhere, of a class that was not searched, gives the image's centre.

@@ -14,7 +14,7 @@ from wsolnb.metrics.ranking import Interpolation, Ranking
 
 
 class PointAP(RankedMetric):
-    """Average precision of points (bency2016 Tables 1, 2): one scored point per image and class.
+    """Average precision of points (oquab2015): one scored point per image and class.
 
     A point, the centre of the map's strongest cell, is right if it lies in a box of its class or within ``tolerance``
     pixels of one, else it is a false positive. Every image that shows the class is one positive; images that show it

@@ -264,7 +264,7 @@ def _googlenet_gap(weights: str | None) -> Stages:
 
 
 def _inception_v3(weights: str | None) -> Stages:
-    """Inception v3 up to `Mixed_6e`, split at kou2021's heads (Sec. 4.1): maps of 12x12 cells for 224 pixels."""
+    """Inception v3 up to `Mixed_6e`, split behind `Mixed_6b`: maps of 12x12 cells for 224 pixels."""
     options = {"aux_logits": False, "init_weights": weights is None}
     net = _torchvision("inception_v3", weights, ("fc.", "AuxLogits."), **options)
     stem = [name for name, _ in net.named_children()][:7]  # up to the second pooling
@@ -339,7 +339,7 @@ _BUILDERS: dict[str, tuple[int, Callable[[str | None], Stages]]] = {
     "vgg16": (32, partial(_features, "vgg16", (5, 10, 17, 24, 31))),
     "googlenet": (32, _googlenet),
     "squeezenet1_0": (16, partial(_features, "squeezenet1_0", (2, 6, 11, 13))),
-    "alexnet": (32, partial(_features, "alexnet", (3, 6, 8, 10, 13))),  # as in bency2016 Sec. 3.3
+    "alexnet": (32, partial(_features, "alexnet", (3, 6, 8, 10, 13))),  # with its poolings
     "vgg16_gap": (16, _vgg16_gap),
     "googlenet_gap": (16, _googlenet_gap),
     "inception_v3": (16, _inception_v3),

@@ -72,7 +72,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class StepPlan(Plan):
-    """Stochastic gradient descent with a learning rate that falls in steps (bency2016 Sec. 4.1).
+    """Stochastic gradient descent with a learning rate that falls in steps.
 
     The learning rate is multiplied by `factor` after `every` epochs. There are no cycles: `cycle` must be 0.
 
@@ -100,7 +100,7 @@ class StepPlan(Plan):
 
 @dataclass(frozen=True)
 class AdamPlan(Plan):
-    """Adam (xie2021 Sec. 4.1: learning rate 0.001, then 0.0001, half a cosine, no weight decay).
+    """Adam, with a learning rate that falls along half a cosine.
 
     `momentum` is Adam's beta1, `second` its beta2: at least 0 and below 1.
 

@@ -6,18 +6,20 @@ not seen; results are reported on `test`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from wsolnb._utils.cache import cached
+from wsolnb._utils.progress import track
 from wsolnb.data.critters import World
 from wsolnb.data.in_memory import Kept
 from wsolnb.data.readers.open import open_scenes
-from wsolnb.data.tasks.image_labels import all_labels, unseen
 from wsolnb.data.tasks.split import SPLITS, Parts, check_request, first, shuffled
 
 DATASETS = ("critters", "voc", "coco")
@@ -142,3 +144,51 @@ def from_photos(
         raise ValueError(f"{len(train)} training images are too few to hold some out: give more, or a held-out split")
     never = unseen(all_labels(chosen, len(classes)), classes)
     return MultiLabel(classes, chosen, held, first(test, test_images), never)
+
+
+def multi_hot(target: dict[str, Any], classes: int) -> Tensor:
+    """Which classes an image shows, from its boxes: float32 `(classes,)`.
+
+    1: present; 0: absent; NaN: present as crowd only (VOC: difficult), which VOC's image lists leave undecided.
+
+    Example:
+        >>> multi_hot({"labels": torch.tensor([2, 0, 2]), "crowd": torch.tensor([False, True, False])}, 4)
+        tensor([nan, 0., 1., 0.])
+    """
+    labels = target["labels"]
+    crowd = target.get("crowd", torch.zeros(len(labels), dtype=torch.bool))
+    present = torch.zeros(classes)
+    present[labels[crowd]] = torch.nan
+    present[labels[~crowd]] = 1
+    return present
+
+
+def all_labels(scenes: Dataset[Any], classes: int) -> Tensor:
+    """`multi_hot` of every image of a data set, `(N, classes)`; without decoding if the data set has `target(index)`.
+
+    Example:
+        >>> from wsolnb.data.critters import World
+        >>> all_labels(World(families=2, species=2, size=32).singles(3), 4)
+        tensor([[1., 0., 0., 0.],
+                [0., 1., 0., 0.],
+                [0., 0., 1., 0.]])
+    """
+    count: int = len(scenes)  # type: ignore[arg-type]
+    rows = [multi_hot(_target(scenes, index), classes) for index in track(range(count), "labels")]
+    return torch.stack(rows) if rows else torch.zeros(0, classes)
+
+
+def _target(scenes: Any, index: int) -> dict[str, Any]:
+    if isinstance(scenes, Subset):
+        return _target(scenes.dataset, scenes.indices[index])
+    return scenes.target(index) if hasattr(scenes, "target") else scenes[index][1]
+
+
+def unseen(present: Tensor, classes: Sequence[str]) -> list[str]:
+    """Names of the classes that no training image shows.
+
+    Example:
+        >>> unseen(torch.tensor([[1.0, 0.0], [1.0, torch.nan]]), ["cat", "dog"])
+        ['dog']
+    """
+    return [name for name, column in zip(classes, present.T, strict=True) if not bool((column == 1).any())]

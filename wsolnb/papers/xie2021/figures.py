@@ -30,7 +30,8 @@ def plot_histograms(stages: Mapping[str, LocalizationMaps]) -> Figure:
 
     Example:
         >>> truth = (torch.zeros(1, 2), torch.tensor([0]), [torch.tensor([[0.0, 0.0, 4.0, 4.0]])], (8, 8))
-        >>> stages = {"one": LocalizationMaps(torch.full((1, 8, 8), 0.5), *truth), "two": LocalizationMaps(torch.ones(1, 8, 8), *truth)}
+        >>> maps = {"one": torch.full((1, 8, 8), 0.5), "two": torch.ones(1, 8, 8)}
+        >>> stages = {name: LocalizationMaps(values, *truth) for name, values in maps.items()}
         >>> [ax.get_title() for ax in plot_histograms(stages).axes]
         ['one: 100 % undecided', 'two: 0 % undecided']
     """
@@ -124,7 +125,8 @@ def plot_plateau(results: Mapping[str, LocalizationResult]) -> Figure:
         >>> truth = (torch.zeros(1, 2), torch.tensor([0]), [torch.tensor([[3.0, 2.0, 9.0, 6.0]])], (8, 12))
         >>> from wsolnb.localization.maps import as_probabilities
         >>> maps = LocalizationMaps(heat, *truth, upsample=as_probabilities)
-        >>> fig = plot_plateau({"stage two": tune_and_evaluate(maps, maps, BoxRule(reference="absolute"), thresholds=20)})
+        >>> result = tune_and_evaluate(maps, maps, BoxRule(reference="absolute"), thresholds=20)
+        >>> fig = plot_plateau({"stage two": result})
         >>> curve = fig.axes[0].lines[0]
         >>> float(curve.get_ydata().max()), round(float(curve.get_xdata()[curve.get_ydata() > 0].max()), 2)
         (100.0, 0.85)

@@ -1,59 +1,23 @@
-"""Image-level labels of scenes with several classes, and a training set in which rare classes are over-sampled."""
+"""What bency2016 trains on (Sec. 4.1): image-level labels, rare classes over-sampled with noise and rotations.
+
+Paper: https://doi.org/10.48550/arXiv.1603.00489
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Subset, get_worker_info
+from torch.utils.data import Dataset, get_worker_info
 from torchvision.transforms import InterpolationMode, v2
 
-from wsolnb._utils.progress import track
 from wsolnb.data.disk_cache import pixel_cache
 from wsolnb.data.readers.images import file_of
+from wsolnb.data.tasks.multi_label import all_labels
 
 _MEMORY = 2**30  # bytes of images in memory
-
-
-def multi_hot(target: dict[str, Any], classes: int) -> Tensor:
-    """Which classes an image shows, from its boxes: float32 `(classes,)`.
-
-    1: present; 0: absent; NaN: present as crowd only (VOC: difficult), which VOC's image lists leave undecided.
-
-    Example:
-        >>> multi_hot({"labels": torch.tensor([2, 0, 2]), "crowd": torch.tensor([False, True, False])}, 4)
-        tensor([nan, 0., 1., 0.])
-    """
-    labels = target["labels"]
-    crowd = target.get("crowd", torch.zeros(len(labels), dtype=torch.bool))
-    present = torch.zeros(classes)
-    present[labels[crowd]] = torch.nan
-    present[labels[~crowd]] = 1
-    return present
-
-
-def all_labels(scenes: Dataset[Any], classes: int) -> Tensor:
-    """`multi_hot` of every image of a data set, `(N, classes)`; without decoding if the data set has `target(index)`.
-
-    Example:
-        >>> from wsolnb.data.critters import World
-        >>> all_labels(World(families=2, species=2, size=32).singles(3), 4)
-        tensor([[1., 0., 0., 0.],
-                [0., 1., 0., 0.],
-                [0., 0., 1., 0.]])
-    """
-    count: int = len(scenes)  # type: ignore[arg-type]
-    rows = [multi_hot(_target(scenes, index), classes) for index in track(range(count), "labels")]
-    return torch.stack(rows) if rows else torch.zeros(0, classes)
-
-
-def _target(scenes: Any, index: int) -> dict[str, Any]:
-    if isinstance(scenes, Subset):
-        return _target(scenes.dataset, scenes.indices[index])
-    return scenes.target(index) if hasattr(scenes, "target") else scenes[index][1]
 
 
 def copies(present: Tensor, most: int) -> list[int]:
@@ -79,16 +43,6 @@ def copies(present: Tensor, most: int) -> list[int]:
     counts = shown.sum(dim=0)
     needed = counts.max() / counts.clamp(min=1) * shown
     return [int(k) for k in needed.amax(dim=1).round().clamp(1, most)]
-
-
-def unseen(present: Tensor, classes: Sequence[str]) -> list[str]:
-    """Names of the classes that no training image shows.
-
-    Example:
-        >>> unseen(torch.tensor([[1.0, 0.0], [1.0, torch.nan]]), ["cat", "dog"])
-        ['dog']
-    """
-    return [name for name, column in zip(classes, present.T, strict=True) if not bool((column == 1).any())]
 
 
 class MultiLabelImages(Dataset[tuple[Tensor, Tensor]]):
