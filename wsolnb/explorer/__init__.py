@@ -47,7 +47,7 @@ class Explorer(anywidget.AnyWidget):
     Args:
         images: Images `(3, H, W)`, or a data set of `(image, target)`, whose targets are the truth.
         maps: By method: maps `(N, C, h, w)` or one `(C, h, w)` per image; `(N, h, w)` for maps that belong to no class
-            or to the true one; or what holds them (`SceneMaps`, `LocalizationMaps`, or `LocalizationResult` with its rule). If these
+            or to the true one; or `SceneMaps`, `LocalizationMaps`, or `LocalizationResult` with its rule. If these
             were made from resized images, images and truth are resized as well.
         classes: Names of the classes.
         targets: Truth of every image (`boxes`, `labels`, optionally `masks` and `mark_masks`), instead of that of

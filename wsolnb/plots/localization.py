@@ -33,7 +33,8 @@ def show_located(
         >>> images = World(size=32).singles(2)
         >>> boxes, labels = [images[k][1]["boxes"].as_subclass(Tensor) for k in range(2)], torch.tensor([0, 1])
         >>> maps = LocalizationMaps(torch.rand(2, 8, 8), torch.zeros(2, 12), labels, boxes, (32, 32))
-        >>> fig = show_located(images, {"cam": tune_and_evaluate(maps, maps, BoxRule(), thresholds=10)}, [0, 1], images.classes)
+        >>> results = {"cam": tune_and_evaluate(maps, maps, BoxRule(), thresholds=10)}
+        >>> fig = show_located(images, results, [0, 1], images.classes)
         >>> len(fig.axes), fig.axes[2].get_ylabel()
         (4, 'cam')
     """
