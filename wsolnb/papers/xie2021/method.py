@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from wsolnb.localization.read import Reader
+from wsolnb.localization.read import Labels, Reader
 from wsolnb.papers.method import CAM, Method, Start, Trained, Untrained
 from wsolnb.papers.xie2021.erasing import Erasing
 from wsolnb.papers.xie2021.losses import RefinementLoss, TwoHeads
-from wsolnb.papers.xie2021.maps import generator_readers
 from wsolnb.papers.xie2021.network import StageOne, StageTwo, frozen
 
 
@@ -53,10 +53,11 @@ class CoarseMap(Method):
     def reader(self, networks: Mapping[str, Trained]) -> Reader:
         """The generator's map, and the class scores of the evaluator."""
         evaluator, generator = networks["gap"], networks[self.network].network
-        readers = generator_readers(
-            {self.key: generator}, lambda images: evaluator.objective.scores(evaluator.network(images))
-        )
-        return readers[self.key]
+
+        def read(images: Tensor, labels: Labels | None) -> tuple[Tensor, Tensor]:
+            return generator.maps(images), evaluator.objective.scores(evaluator.network(images))
+
+        return read
 
 
 @dataclass(frozen=True, kw_only=True)
