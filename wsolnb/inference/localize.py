@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsolnb.boxes import BoxRule
-from wsolnb.inference.linear_head import LinearReading, read_linear
+from wsolnb.inference.linear_head import LinearHead, read_linear
 from wsolnb.models.cam import class_activation_maps
 from wsolnb.papers.barz2022.maps import class_scores, dense_class_embeddings, similarity_maps
 
@@ -61,8 +61,8 @@ def localize(
 
     Args:
         model: Any classifier of torchvision, timm or one's own that averages features over all cells and gives the
-            averages to one linear layer; or a `wsolnb.models.cam.Classifier`. In evaluation mode, on any device. It is
-            used as it is and left as it was. Where it is read is found in its first pass (`wsolnb.inference.linear_head`).
+            averages to one linear layer; or a `wsolnb.models.cam.Classifier`. In evaluation mode, on any device.
+            It is left as it was.
         images: What the model takes, normalised as it was trained: float `(B, 3, H, W)`, or a list of `(3, H, W)` of
             any sizes. Moved to the model's device. Under `torch.autocast` the network runs as the caller wishes.
         method: See above.
@@ -158,7 +158,7 @@ def _localize_batch(
         return _rows(maps, scores, labels, rule, (images.shape[2], images.shape[3]))
 
 
-def _read(reading: LinearReading, method: str, classes: Any, embeddings: Tensor | None) -> tuple[Tensor, ...]:
+def _read(reading: LinearHead, method: str, classes: Any, embeddings: Tensor | None) -> tuple[Tensor, ...]:
     """Maps, scores and labels, `(B, K, h, w)` and `(B, K)` twice, of the classes asked for."""
     dtype = torch.promote_types(reading.features.dtype, torch.float32)
     features, weight = reading.features.to(dtype), reading.weight.to(dtype)
