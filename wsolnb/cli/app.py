@@ -1,8 +1,10 @@
-"""The command line: ``wsolnb run``, ``wsolnb papers``, ``wsolnb lab`` and what else the package registers here."""
+"""The command line.
+
+A command imports what it needs inside its function, so that help pages load neither torch nor pandas.
+"""
 
 from __future__ import annotations
 
-import importlib
 import logging
 import subprocess
 import sys
@@ -15,30 +17,16 @@ from typer.core import TyperCommand, TyperGroup
 
 from wsolnb import __version__
 from wsolnb.cli.data import data_app
+from wsolnb.cli.evaluate import eval_command
+from wsolnb.cli.localize import localize_command
+from wsolnb.cli.report import report_command
 from wsolnb.cli.sweep import sweep_command
 
 _RUN_OPTIONS = ("-p", "--parameter")
-_ELSEWHERE = {
-    "eval": "wsolnb.cli.evaluate:eval_command",
-    "report": "wsolnb.runs.report.report:report_command",
-    "localize": "wsolnb.cli.localize:localize_command",
-}
-"""Subcommands that live beside their subject; imported when asked for, because they bring torch with them."""
 
 
 class _Group(TyperGroup):
-    """Shows what went wrong as one line: errors that name a value or a file are meant for the person who typed it."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        return [*super().list_commands(ctx), *_ELSEWHERE]
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in _ELSEWHERE:
-            return super().get_command(ctx, cmd_name)
-        module, _, function = _ELSEWHERE[cmd_name].partition(":")
-        lone = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
-        lone.command(cmd_name)(getattr(importlib.import_module(module), function))
-        return typer.main.get_command(lone)
+    """Prints errors that name a value or a file in one line, without a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -71,13 +59,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
-
-
 app.add_typer(data_app, name="data")
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(__version__)
         raise typer.Exit
 
@@ -165,3 +151,8 @@ def lab_command() -> None:
 
     notebooks = suite_folder() / "notebooks"
     raise typer.Exit(subprocess.run([sys.executable, "-m", "jupyterlab", str(notebooks)]).returncode)
+
+
+app.command("eval")(eval_command)
+app.command("report")(report_command)
+app.command("localize")(localize_command)

@@ -44,7 +44,7 @@ def localize_command(
     from wsolnb.boxes import BoxRule
     from wsolnb.inference.localize import RULES
     from wsolnb.inference.photos import localize_photos
-    from wsolnb.models.pretrained import ready
+    from wsolnb.models.pretrained import pretrained_classifier
 
     cut = RULES[method] if rule is None else BoxRule.preset(rule)
     cut = cut if threshold is None else replace(cut, threshold=threshold)
@@ -56,7 +56,7 @@ def localize_command(
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"no device {device!r} here: {str(error).splitlines()[0]}") from None
-    net = ready(model, weights)
+    net = pretrained_classifier(model, weights)
     done = localize_photos(
         images,
         out,

@@ -17,7 +17,7 @@ from wsolnb._utils.progress import track
 from wsolnb.boxes import BoxRule
 from wsolnb.inference.linear_head import read_linear
 from wsolnb.inference.localize import box_rule, choose_classes, localize
-from wsolnb.models.pretrained import Ready
+from wsolnb.models.pretrained import PretrainedClassifier
 from wsolnb.plots.overlay import overlay
 
 PANELS = 5
@@ -46,7 +46,7 @@ class Localized:
 def localize_photos(
     paths: Sequence[str | Path],
     out: str | Path,
-    model: Ready,
+    model: PretrainedClassifier,
     *,
     method: str = "cam",
     classes: str | int | Sequence[int] = 1,
@@ -67,7 +67,7 @@ def localize_photos(
     Args:
         paths: Files of photos.
         out: Folder, new or empty.
-        model: See `wsolnb.models.pretrained.ready`.
+        model: See `wsolnb.models.pretrained.pretrained_classifier`.
         method: As for `wsolnb.inference.localize.localize`.
         classes: As for `localize`, the same for all photos.
         rule: As for `localize`.
@@ -87,7 +87,7 @@ def localize_photos(
     Example:
         >>> import tempfile, torchvision
         >>> net = torchvision.models.resnet18(num_classes=3).eval()
-        >>> model = Ready(net, 64, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), ["cat", "dog", "bird"])
+        >>> model = PretrainedClassifier(net, 64, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), ["cat", "dog", "bird"])
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     Image.effect_noise((160, 120), 90).convert("RGB").save(f"{folder}/noise.png")
         ...     done = localize_photos([f"{folder}/noise.png"], f"{folder}/out", model, classes=2)
@@ -168,7 +168,7 @@ def _stems(photos: Sequence[Path]) -> list[str]:
 
 def _found(
     photos: Sequence[Path],
-    model: Ready,
+    model: PretrainedClassifier,
     batch_size: int,
     unread: dict[str, str],
     classes: Any,
@@ -193,7 +193,7 @@ def _found(
             yield path, photo, {name: values.cpu() for name, values in each.items()} | {"boxes": boxes}
 
 
-def _prepared(photo: Image.Image, model: Ready) -> Tensor:
+def _prepared(photo: Image.Image, model: PretrainedClassifier) -> Tensor:
     pixels = transforms.to_dtype(transforms.pil_to_tensor(photo), torch.float32, scale=True)
     size = [model.size, model.size] if model.square else [model.size]
     resized = transforms.resize(pixels, size, antialias=True)

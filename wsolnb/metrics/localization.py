@@ -57,9 +57,9 @@ class MaxBoxAccV2(ThresholdCounts):
         """Add a batch of images.
 
         Args:
-            maps: Float ``(B, H, W)`` in [0, 1], any device: the map of each image's ground-truth class. They are made
-                uint8 where they live before they leave; uint8 from ``wsolnb.boxes.quantise`` is taken as it is, so that
-                ``Background().submit(metric.update, quantise(maps), boxes)`` sweeps behind the next forward pass.
+            maps: Float ``(B, H, W)`` in [0, 1], any device: the map of each image's ground-truth class. They are
+                quantised on their device; uint8 from ``wsolnb.boxes.quantise`` is taken as it is, so that a thread can
+                sweep it during the next forward pass.
             boxes: Ground truth of each image, ``(n_i, 4)`` xyxy in pixels of the map, at least one.
 
         Raises:

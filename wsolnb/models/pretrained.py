@@ -18,7 +18,7 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @dataclass(frozen=True)
-class Ready:
+class PretrainedClassifier:
     """A classifier in evaluation mode, and how its images were prepared.
 
     Args:
@@ -38,7 +38,7 @@ class Ready:
     square: bool = False
 
 
-def ready(name: str, weights: str) -> Ready:
+def pretrained_classifier(name: str, weights: str) -> PretrainedClassifier:
     """Build a classifier and load its weights.
 
     Args:
@@ -52,7 +52,7 @@ def ready(name: str, weights: str) -> Ready:
         FileNotFoundError: `weights` is a path without a file.
 
     Example:
-        >>> ready("resnet81", "DEFAULT")
+        >>> pretrained_classifier("resnet81", "DEFAULT")
         Traceback (most recent call last):
         ValueError: no classifier 'resnet81' in torchvision or timm (did you mean 'resnet18'?)
     """
@@ -68,7 +68,7 @@ def ready(name: str, weights: str) -> Ready:
     raise ValueError(f"no classifier {name!r} in torchvision or timm{hint}")
 
 
-def _torchvision(name: str, weights: str, local: bool) -> Ready:
+def _torchvision(name: str, weights: str, local: bool) -> PretrainedClassifier:
     build = torchvision.models.get_model_builder(name)
     options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}  # slow, and loaded over
     net = build(weights=None, **options)
@@ -79,10 +79,10 @@ def _torchvision(name: str, weights: str, local: bool) -> Ready:
     entry = known["DEFAULT"] if local else known[weights]
     prepared = entry.transforms()
     names = None if local else entry.meta["categories"]
-    return Ready(net.eval(), prepared.crop_size[0], prepared.mean, prepared.std, names)
+    return PretrainedClassifier(net.eval(), prepared.crop_size[0], prepared.mean, prepared.std, names)
 
 
-def _timm(name: str, weights: str, local: bool) -> Ready:
+def _timm(name: str, weights: str, local: bool) -> PretrainedClassifier:
     if local:
         net = timm.create_model(name, pretrained=False)
         if classes := _classes(net, weights):
@@ -99,7 +99,7 @@ def _timm(name: str, weights: str, local: bool) -> Ready:
     subset = None if local else infer_imagenet_subset(net)
     info = ImageNetInfo(subset) if subset else None
     names = [info.index_to_description(index) for index in range(info.num_classes())] if info else None
-    return Ready(net.eval(), size, mean, std, names, square=bool(config.get("fixed_input_size")))
+    return PretrainedClassifier(net.eval(), size, mean, std, names, square=bool(config.get("fixed_input_size")))
 
 
 def _classes(net: nn.Module, weights: str) -> int | None:
