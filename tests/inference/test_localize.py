@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import wsolnb
 from wsolnb.boxes import BoxRule
-from wsolnb.inference.localize import RULES, choose_classes, localize
+from wsolnb.inference.localize import RULES, _choose_classes, localize
 from wsolnb.models.cam import classifier
 from wsolnb.papers.bae2020.pooling import ThresholdedAveragePooling
 from wsolnb.papers.barz2022.maps import class_scores, dense_class_embeddings, similarity_maps
@@ -282,9 +282,9 @@ def test_wrong_classes_are_named(classes: Any, message: str) -> None:
 
 def test_choose_classes_keeps_ties_and_order() -> None:
     scores = torch.tensor([[0.1, 0.9, 0.5], [0.7, 0.2, 0.6]])
-    assert choose_classes(2, scores).tolist() == [[1, 2], [0, 2]]
-    assert choose_classes((2, 0), scores).tolist() == [[2, 0], [2, 0]]
-    assert choose_classes(torch.tensor([[1], [0]], dtype=torch.uint8), scores).tolist() == [[1], [0]]
+    assert _choose_classes(2, scores).tolist() == [[1, 2], [0, 2]]
+    assert _choose_classes((2, 0), scores).tolist() == [[2, 0], [2, 0]]
+    assert _choose_classes(torch.tensor([[1], [0]], dtype=torch.uint8), scores).tolist() == [[1], [0]]
 
 
 def test_other_mistakes_are_named() -> None:

@@ -88,24 +88,25 @@ def run_command(
     name: Annotated[
         str | None, typer.Option(help="Name of the run's folder. Default: the recipe's, or 'default'.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
+    out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what it would train, with memory and time from a measured step.")
+        bool,
+        typer.Option("--dry-run", help="Only print what it would train, with memory and time by one measured step."),
     ] = False,
 ) -> None:
     """Run a paper's notebook; keep notebook, figures and metrics in runs/KEY/NAME/."""
     from wsolnb.runs.run import NOTEBOOK, RunFailed, Stopped, run
 
     started = time.monotonic()
-    given = dict(pair.split("=", 1) for pair in parameters or [])
+    settings = dict(pair.split("=", 1) for pair in parameters or [])
     if dry_run:
         from wsolnb.runs.dry_run import budget, describe
 
-        for line in describe(budget(source, given, recipe=recipe)):
+        for line in describe(budget(source, settings, recipe=recipe)):
             typer.echo(line)
         return
     try:
-        folder = run(source, given, recipe=recipe, name=name, root=out)
+        folder = run(source, settings, recipe=recipe, name=name, root=out)
     except RunFailed as failure:
         typer.secho(f"error: {failure}", fg="red", err=True)
         typer.secho(f"the notebook with the error: {failure.notebook}", err=True)
@@ -115,18 +116,13 @@ def run_command(
         typer.secho(f"the notebook so far: {stop.notebook}", err=True)
         raise typer.Exit(128 + stop.number) from None
     except KeyboardInterrupt:
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it would report the kernel that we just killed
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # or it reports the killed kernel
         typer.secho("killed; run the same again to go on from the last checkpoint", fg="red", err=True)
         raise typer.Exit(130) from None
     typer.secho(f"done in {time.monotonic() - started:.0f} s", fg="green")
-    for label, path in (
-        ("notebook", folder / NOTEBOOK),
-        ("figures", folder / "figures"),
-        ("metrics", folder / "metrics.json"),
-        ("parameters", folder / "parameters.yaml"),
-    ):
-        if path.exists():
-            typer.echo(f"{label:<10}  {path}")
+    for file in (NOTEBOOK, "figures", "metrics.json", "parameters.yaml"):
+        if (folder / file).exists():
+            typer.echo(f"{Path(file).stem:<10}  {folder / file}")
 
 
 app.command("sweep", cls=_PairsCommand)(sweep_command)

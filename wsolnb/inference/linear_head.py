@@ -2,16 +2,15 @@
 
     images -> ... -> features (B, D, h, w) -> global average -> linear head -> outputs (B, C)
 
-Forward hooks on all modules record the last feature map and the linear layers after it. Nothing is assumed from names,
-and the model is the same afterwards. The head's input is compared with the mean of the features, number by number:
-where anything else stands between the two, there is no class activation map. Code that calls functions instead of
-modules is invisible to hooks, so before a network is refused, a second pass is traced function by function; it also
-tells the error what stands between pooling and head.
+Forward hooks on all modules record the last feature map and the linear layers after it, and the head's input is
+compared with the mean of the features, number by number: where anything else stands between the two, there is no class
+activation map. Hooks do not see code that calls functions instead of modules. So before a network is refused, a second
+pass is traced function by function, which also tells the error what stands between pooling and head.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from threading import get_ident
@@ -29,8 +28,6 @@ _RESHAPING = {"flatten", "view", "reshape", "squeeze", "permute", "transpose", "
               "to", "type", "float", "unsqueeze", "clone", "detach", "is_floating_point", "numel", "__get__",
               "__getitem__", "__len__"}  # fmt: skip
 
-_LINEAR = (nn.Linear.forward, nn.Conv2d.forward)
-
 _Parts = tuple[Tensor | None, Tensor, Tensor | None]  # scale, weight, constant
 _Norm = tuple[Sequence[int], Tensor | None, Tensor | None, float]  # shape, weight, bias, eps
 
@@ -39,30 +36,25 @@ _Norm = tuple[Sequence[int], Tensor | None, Tensor | None, float]  # shape, weig
 class LinearHead:
     """A forward pass, taken apart: outputs are `scale · W · mean_ij ψ_ij + constant`.
 
-    Args:
-        features: `ψ`, what the network pools, `(B, D, h, w)`.
-        weight: `W`, `(C, D)`.
-        constant: The rest of the outputs, `(C,)`: the bias.
-        scale: One positive number per image, `(B,)`, or None for one. A layer normalisation between pooling and head
-            divides by the spread of the pooled features: for one image that is a number, and the rest is linear.
-        outputs: Of the head, `(B, C)`.
+    A layer normalisation between pooling and head divides by the spread of the pooled features: for one image that is
+    a number, its `scale`, and the rest is linear.
     """
 
-    features: Tensor
-    weight: Tensor
-    constant: Tensor
-    scale: Tensor | None
-    outputs: Tensor
+    features: Tensor  # ψ, what the network pools, (B, D, h, w)
+    weight: Tensor  # W, (C, D)
+    constant: Tensor  # (C,), without a layer normalisation the bias
+    scale: Tensor | None  # positive, (B,); None for one
+    outputs: Tensor  # of the head, (B, C)
 
 
 def read_linear(model: nn.Module, images: Tensor, head: str | None = None) -> LinearHead:
     """Run a classifier once and take its output apart into features and a linear head.
 
     Args:
-        model: Any network that averages features over all cells and gives the averages to one linear layer (or to a
-            1 x 1 convolution), with at most a layer normalisation between the two; or a `Classifier` with any pooling.
-            In evaluation mode. Runs twice where features or head are not inputs or outputs of modules.
-        images: As the model takes them, `(B, 3, H, W)`.
+        model: In evaluation mode: a network that averages features over all cells and gives the averages to one linear
+            layer or 1 x 1 convolution, with at most a layer normalisation in front of it; or a `Classifier` with any
+            pooling. It runs twice where its features or its head are not those of modules.
+        images: `(B, 3, H, W)`.
         head: Name of the linear layer, as in `model.named_modules()`; None finds the one whose result the model
             returns.
 
@@ -91,8 +83,10 @@ def read_linear(model: nn.Module, images: Tensor, head: str | None = None) -> Li
         if isinstance(record.output, Tensor) and record.output.is_floating_point():
             require_finite(record.output)
         call = _head_call(record, weight)
-        for features in _layouts(record.features):
-            if call is not None and (parts := _parts(features, call, record.norms)) is not None:
+        if call is None or record.features is None:
+            continue
+        for features in (record.features, record.features.permute(0, 3, 1, 2)):  # channels first, or last
+            if (parts := _parts(features, call, record.norms)) is not None:
                 return _checked(features, parts, call.result)
     _refuse(model, record, call, head)
 
@@ -148,8 +142,7 @@ def _hooked_pass(model: nn.Module, images: Tensor) -> _Record:
                 record.features, record.calls, record.norms = given, [], []
         elif isinstance(module, nn.LayerNorm):
             record.norms.append((module.normalized_shape, module.weight, module.bias, module.eps))
-        # not isinstance: a subclass with a forward of its own may compute something else
-        elif getattr(module.forward, "__func__", None) in _LINEAR and _is_vector(given, module.weight):
+        elif isinstance(module, nn.Linear | nn.Conv2d) and _is_plain(module) and _is_vector(given, module.weight):
             record.calls.append(_Call(given, module.weight, module.bias, result))
 
     handle = register_module_forward_hook(hook)
@@ -160,6 +153,11 @@ def _hooked_pass(model: nn.Module, images: Tensor) -> _Record:
     return record
 
 
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a layer has torch's own `forward`: that of a subclass may compute something else."""
+    return getattr(module.forward, "__func__", None) in (nn.Linear.forward, nn.Conv2d.forward)
+
+
 def _is_map(tensor: Tensor) -> bool:
     """Whether it is 4D and neither `(B, D, 1, 1)` nor `(B, 1, 1, D)`."""
     return tensor.ndim == 4 and sum(size > 1 for size in tensor.shape[1:]) > 1
@@ -168,11 +166,6 @@ def _is_map(tensor: Tensor) -> bool:
 def _is_vector(given: Tensor, weight: Tensor) -> bool:
     """Whether a layer is given one vector per image."""
     return given.ndim == 2 or (given.ndim == 4 and weight.shape[1:] == given.shape[1:] == (given.shape[1], 1, 1))
-
-
-def _layouts(features: Tensor | None) -> list[Tensor]:
-    """A feature map as it is, and with its last axis as channels."""
-    return [] if features is None else [features, features.permute(0, 3, 1, 2)]
 
 
 def _traced_pass(model: nn.Module, images: Tensor) -> _Record:
@@ -221,7 +214,7 @@ class _Trace(TorchFunctionMode):
         return result
 
 
-def _arguments(args: Sequence[Any], kwargs: Mapping[str, Any], *names: str) -> list[Any]:
+def _arguments(args: Sequence[Any], kwargs: dict[str, Any], *names: str) -> list[Any]:
     given = dict(zip(names, args, strict=False)) | kwargs
     return [given.get(name) for name in names]
 

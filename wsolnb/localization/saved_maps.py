@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +44,12 @@ def evaluate_maps(
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Score saved maps by the field's protocol.
 
-    Maps are taken as they are, in [0, 1], and the ground truth is scaled to the size of each map, as the protocol does
-    with its 224 x 224 maps: upsample maps of a network's own resolution before they are saved.
+    The ground truth is scaled to the size of each map, as the protocol does with its 224 x 224 maps: upsample maps of a
+    network's own resolution before they are saved.
 
     Args:
         maps: A folder of ``<image id>.npy`` (or with ``.npy`` in place of the image's suffix), or a ``.safetensors``
-            file whose keys are the image ids. One map ``(H, W)`` per image of the split, no more and no fewer.
+            file whose keys are the image ids. One map ``(H, W)`` in [0, 1] per image of the split.
         metadata: Folder of one split, see :mod:`wsolnb.data.readers.protocol`. Its far corners are read as inclusive.
         protocol: ``"maxboxacc"``, ``"maxboxaccv2"`` or ``"pxap"``.
         masks: Folder of the mask files, for ``"pxap"``.
@@ -91,24 +90,24 @@ def evaluate_maps(
     grid = threshold_grid(thresholds)
     if threshold is not None:
         threshold_index(grid, threshold)
-    batches = partial(_in_batches, read, split)
     if protocol == "pxap":
-        numbers, curve = _score_pixels(batches, split, str(masks), thresholds, threshold)
+        rows, curve = _score_pixels(read, split, str(masks), thresholds, threshold)
     else:
-        numbers, curve = _score_boxes(batches, split, protocol, grid, threshold)
+        rows, curve = _score_boxes(read, split, protocol, grid, threshold)
+    numbers = [dict(zip(("name", "value", "threshold", "chosen"), row, strict=True)) for row in rows]
     result = {"protocol": protocol, "maps": str(maps), "metadata": str(metadata), "images": len(split)}
-    return result | numbers, {name: values.numpy() for name, values in curve.items()}
+    return result | {"value": rows[0][1], "numbers": numbers}, {name: values.numpy() for name, values in curve.items()}
 
 
-_Update = Callable[[Tensor, list[int]], None]  # adds a batch of maps and the indices of their images to a metric
-_Scored = tuple[dict[str, Any], dict[str, Tensor]]  # the numbers, and the columns of the curve
+_Read = Callable[[str], Tensor]  # from image id to map
+_Row = tuple[str, float, float | None, str]  # name, value, threshold, how the threshold was chosen
+_Scored = tuple[list[_Row], dict[str, Tensor]]  # the numbers, the protocol's first, and the columns of the curve
 _ORACLE, _FIXED = "oracle: best on these images", "fixed: chosen elsewhere"
 
 
 def _score_boxes(
-    batches: Callable[[_Update], None], split: ProtocolSplit, protocol: str, thresholds: Tensor, threshold: float | None
+    read: _Read, split: ProtocolSplit, protocol: str, thresholds: Tensor, threshold: float | None
 ) -> _Scored:
-    """Numbers of a box metric, oracle first, and its curve."""
     metric, preset, ious = _BOX_METRICS[protocol]
     rule = replace(BoxRule.preset(preset), resize=None, normalise=None)
     correct = torch.zeros(len(ious), len(thresholds), dtype=torch.int64)
@@ -117,56 +116,50 @@ def _score_boxes(
     assert truth is not None
 
     def update(maps: Tensor, indices: list[int]) -> None:
-        boxes = [scaled_boxes(truth[i], tuple(sizes[i].tolist()), tuple(maps.shape[1:])) for i in indices]
+        _, height, width = maps.shape
+        boxes = [scaled_boxes(truth[i], tuple(sizes[i].tolist()), (height, width)) for i in indices]
         best = best_ious(maps, exclusive_truth(boxes, len(maps), "inclusive"), rule, thresholds)
         correct.add_((best[:, None] >= torch.tensor(ious, dtype=torch.float64)[:, None]).sum(dim=0))
 
-    batches(update)
+    _in_batches(read, split, update)
     accuracy = correct.double() / len(split)
     value, best = float(accuracy.amax(dim=1).mean()), thresholds[accuracy.argmax(dim=1)].tolist()
     names, several = [f"accuracy@{iou:g}" for iou in ious], len(ious) > 1
-    numbers = [_number(metric, value, None if several else best[0], _ORACLE + ", one per IoU" * several)]
+    rows: list[_Row] = [(metric, value, None if several else best[0], _ORACLE + ", one per IoU" * several)]
     if several:
-        rows = zip(names, accuracy.amax(dim=1).tolist(), best, strict=True)
-        numbers += [_number(*row, _ORACLE) for row in rows]
+        rows += [(*row, _ORACLE) for row in zip(names, accuracy.amax(dim=1).tolist(), best, strict=True)]
     if threshold is not None:
         fixed = accuracy[:, threshold_index(thresholds, threshold)]
-        numbers.append(_number(metric, float(fixed.mean()), threshold, _FIXED))
+        rows.append((metric, float(fixed.mean()), threshold, _FIXED))
         if several:
-            numbers += [_number(name, at, threshold, _FIXED) for name, at in zip(names, fixed.tolist(), strict=True)]
-    return {"value": value, "numbers": numbers}, {"threshold": thresholds} | dict(zip(names, accuracy, strict=True))
+            rows += [(name, at, threshold, _FIXED) for name, at in zip(names, fixed.tolist(), strict=True)]
+    return rows, {"threshold": thresholds} | dict(zip(names, accuracy, strict=True))
 
 
-def _score_pixels(
-    batches: Callable[[_Update], None], split: ProtocolSplit, masks: str, thresholds: int, threshold: float | None
-) -> _Scored:
-    """Numbers of PxAP, which needs no threshold, and its curves."""
+def _score_pixels(read: _Read, split: ProtocolSplit, masks: str, thresholds: int, threshold: float | None) -> _Scored:
     from wsolnb.metrics.pixels import PxAP
 
     metric = PxAP(thresholds)
 
     def update(maps: Tensor, indices: list[int]) -> None:
-        pairs = [load_masks(split, index, masks, tuple(maps.shape[1:])) for index in indices]
+        _, height, width = maps.shape
+        pairs = [load_masks(split, index, masks, (height, width)) for index in indices]
         metric.update(maps, *map(torch.stack, zip(*pairs, strict=True)))
 
-    batches(update)
-    value, curve = float(metric.compute()), metric.curve()
-    numbers = [
-        _number("PxAP", value, None, "none needed"),
-        _number("IoU of pixels", float(curve["iou"].max()), metric.best_threshold(), _ORACLE),
+    _in_batches(read, split, update)
+    curve = metric.curve()
+    rows: list[_Row] = [
+        ("PxAP", float(metric.compute()), None, "none needed"),
+        ("IoU of pixels", float(curve["iou"].max()), metric.best_threshold(), _ORACLE),
     ]
     if threshold is not None:
         at = metric.at(threshold)
         names = {"iou": "IoU of pixels", "precision": "precision", "recall": "recall"}
-        numbers += [_number(name, float(at[key]), threshold, _FIXED) for key, name in names.items()]
-    return {"value": value, "numbers": numbers}, curve
+        rows += [(name, float(at[key]), threshold, _FIXED) for key, name in names.items()]
+    return rows, curve
 
 
-def _number(name: str, value: float, threshold: float | None, chosen: str) -> dict[str, Any]:
-    return {"name": name, "value": value, "threshold": threshold, "chosen": chosen}
-
-
-def _in_batches(read: Callable[[str], Tensor], split: ProtocolSplit, update: _Update) -> None:
+def _in_batches(read: _Read, split: ProtocolSplit, update: Callable[[Tensor, list[int]], None]) -> None:
     """Score each batch in a thread while the next one is read; at most one is being scored."""
     with ThreadPoolExecutor(1) as worker:
         pending = None
@@ -178,7 +171,7 @@ def _in_batches(read: Callable[[str], Tensor], split: ProtocolSplit, update: _Up
             pending.result()
 
 
-def _batches(read: Callable[[str], Tensor], split: ProtocolSplit) -> Iterator[tuple[Tensor, list[int]]]:
+def _batches(read: _Read, split: ProtocolSplit) -> Iterator[tuple[Tensor, list[int]]]:
     """Checked maps of one size in batches of bounded memory, and the indices of their images."""
     batch: list[Tensor] = []
     indices: list[int] = []
@@ -192,12 +185,12 @@ def _batches(read: Callable[[str], Tensor], split: ProtocolSplit) -> Iterator[tu
     yield torch.stack(batch), indices
 
 
-def _reader(maps: Path, split: ProtocolSplit) -> Callable[[str], Tensor]:
+def _reader(maps: Path, split: ProtocolSplit) -> _Read:
     """A function from image id to its checked map, after maps and images have been matched one to one."""
     if maps.is_dir():
         names = {path.relative_to(maps).as_posix() for path in maps.rglob("*.npy")}
-        files = {image: f"{image}.npy" if f"{image}.npy" in names else f"{Path(image).with_suffix('.npy').as_posix()}"
-                  for image in split.image_ids}  # fmt: skip
+        files = {image: f"{image}.npy" if f"{image}.npy" in names else Path(image).with_suffix(".npy").as_posix()
+                 for image in split.image_ids}  # fmt: skip
         _match(files, names, maps)
 
         def from_folder(image: str) -> Tensor:
@@ -205,9 +198,8 @@ def _reader(maps: Path, split: ProtocolSplit) -> Callable[[str], Tensor]:
             try:
                 return _checked(torch.from_numpy(np.load(path, allow_pickle=False)), f"map {path}")
             except (ValueError, TypeError, EOFError) as error:
-                raise ValueError(
-                    str(error) if str(path) in str(error) else f"map {path} does not load: {error}"
-                ) from None
+                message = str(error) if str(path) in str(error) else f"map {path} does not load: {error}"
+                raise ValueError(message) from None
 
         return from_folder
     if not maps.is_file():
@@ -240,9 +232,7 @@ def _checked(values: Tensor, what: str) -> Tensor:
         raise ValueError(f"{what} must be floating point in [0, 1], not {values.dtype}")
     low, high = torch.aminmax(values)
     if not bool((low >= 0) & (high <= 1)):
-        finite = bool(values.isfinite().all())
-        problem = (
-            f"has values from {low:g} to {high:g}, outside of [0, 1]" if finite else "holds NaN or infinite values"
-        )
-        raise ValueError(f"{what} {problem}")
+        if not bool(values.isfinite().all()):
+            raise ValueError(f"{what} holds NaN or infinite values")
+        raise ValueError(f"{what} has values from {low:g} to {high:g}, outside of [0, 1]")
     return values
