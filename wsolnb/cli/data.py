@@ -74,13 +74,10 @@ def check_command(
 
 def _placed_by_hand(source: Source, root: Path) -> bool:
     """Whether the complete data set is there without having been downloaded by us."""
+    from wsolnb.data.download.check import check
     from wsolnb.data.readers.layouts import layouts_in
 
-    if source.reader not in layouts_in(root):
-        return False
-    from wsolnb.data.download.check import check
-
-    return all(finding.good for finding in check(source, root))
+    return source.reader in layouts_in(root) and all(finding.good for finding in check(source, root))
 
 
 def _describe(source: Source) -> None:

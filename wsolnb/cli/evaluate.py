@@ -47,12 +47,11 @@ def eval_command(
         rows.writerow(curve)
         for row in zip(*(column.tolist() for column in curve.values()), strict=True):
             rows.writerow("" if math.isnan(value) else value for value in row)
-    table = Table(title=f"{result['protocol']} of {result['images']} images", title_justify="left")
-    for column in ("number", "value", "threshold", "how the threshold was chosen"):
-        table.add_column(column)
+    title = f"{result['protocol']} of {result['images']} images"
+    table = Table("number", "value", "threshold", "how the threshold was chosen", title=title, title_justify="left")
     for row in result["numbers"]:
-        cut = "" if row["threshold"] is None else f"{row['threshold']:.4g}"
-        table.add_row(row["name"], f"{100 * row['value']:.2f} %", cut, row["chosen"])
+        at = "" if row["threshold"] is None else f"{row['threshold']:.4g}"
+        table.add_row(row["name"], f"{100 * row['value']:.2f} %", at, row["chosen"])
     console = Console()
     console.print(table)
     console.print(f"written to {folder / 'eval.json'} and eval.csv", soft_wrap=True)

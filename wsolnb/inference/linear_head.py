@@ -187,18 +187,11 @@ class _Trace(TorchFunctionMode):
         result = func(*args, **kwargs)
         name, record = getattr(func, "__name__", ""), self.record
         if name in ("mean", "adaptive_avg_pool2d", "avg_pool2d"):
-            (features,) = _arguments(args, kwargs, "input")
+            (given,) = _arguments(args, kwargs, "input")
             # one number per image and channel, whether channels come second or last
-            if (
-                features.ndim == 4
-                and result.ndim > 1
-                and result.flatten(1).shape
-                in (
-                    features.shape[:2],
-                    features.shape[::3],
-                )
-            ):
-                self.record = _Record(features=features, pooled=result)
+            shapes = (given.shape[:2], given.shape[::3])
+            if given.ndim == 4 and result.ndim > 1 and result.flatten(1).shape in shapes:
+                self.record = _Record(features=given, pooled=result)
                 return result
         if name in ("linear", "conv2d"):
             given, weight, bias = _arguments(args, kwargs, "input", "weight", "bias")
@@ -258,9 +251,9 @@ def _refuse(model: nn.Module, record: _Record, call: _Call | None, head: str | N
         if direct:
             names = ", ".join(_name(model, call.weight) for call in direct)
             layers = "linear layers read" if len(direct) > 1 else "a linear layer reads"
-            result = "changes what they give" if isinstance(record.output, Tensor) else (
-                f"returns a {type(record.output).__name__}")  # fmt: skip
-            raise ValueError(f"{layers} the pooled features ({names}), and the model {result}: name one with head=")
+            output = type(record.output).__name__
+            verb = "changes what they give" if isinstance(record.output, Tensor) else f"returns a {output}"
+            raise ValueError(f"{layers} the pooled features ({names}), and the model {verb}: name one with head=")
         later = ", ".join(dict.fromkeys(record.functions)) or "nothing"
         why = "nothing is averaged over all cells" if pooled is None else f"after the pooling comes {later}"
         raise ValueError(f"no linear layer reads pooled features and gives the output of {kind}: {why}")
@@ -296,8 +289,8 @@ def _parts(features: Tensor, call: _Call, norms: Sequence[_Norm]) -> _Parts | No
     wide = mean.dtype
     if not _near(given, centred * scale[:, None] * gain.to(wide) + shift.to(wide)):
         return None
-    bias = weight.new_zeros(len(weight)) if bias is None else bias
-    constant = bias.to(wide) + weight.to(wide) @ shift.to(wide)
+    constant = weight.to(wide) @ shift.to(wide)
+    constant = constant if bias is None else bias.to(wide) + constant
     weight = weight.to(wide) * gain.to(wide)
     return scale, weight - weight.mean(dim=1, keepdim=True), constant
 

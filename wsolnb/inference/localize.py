@@ -108,7 +108,7 @@ def _check_model(model: nn.Module) -> None:
 
 
 def _localize_list(model: nn.Module, images: Sequence[Tensor], method: str, classes: Any, *rest: Any) -> list[Any]:
-    """Localize images in batches of one size; results in the order of the images."""
+    """Localize images of any sizes, those of one size together; results in the order of the images."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, image in enumerate(images):
         if not isinstance(image, Tensor) or image.ndim != 3:
@@ -127,13 +127,7 @@ def _localize_list(model: nn.Module, images: Sequence[Tensor], method: str, clas
 
 
 def _localize_batch(
-    model: nn.Module,
-    images: Tensor,
-    method: str,
-    classes: Any,
-    rule: BoxRule,
-    head: str | None,
-    embeddings: Tensor | None,
+    model: nn.Module, images: Tensor, method: str, classes: Any, rule: BoxRule, head: str | None, embeddings: Any
 ) -> list[dict[str, Tensor]]:
     if images.ndim != 4:
         raise ValueError(f"images must be a batch (B, 3, H, W) or a list of (3, H, W), not {_shape(images)}")
