@@ -61,7 +61,7 @@ def check_command(
     from wsolnb.data.readers.layouts import recognise
 
     if not name and not (found := recognise(root)):
-        raise FileNotFoundError(f"{root} looks like none of the data sets: give a NAME to be told what is missing")
+        raise FileNotFoundError(f"{root} looks like none of the data sets: give a NAME to see what is missing")
     source = find(name or str(found), read_sources(sources))
     problems = 0
     for finding in check(source, root, deep=deep):

@@ -119,7 +119,7 @@ class _Record:
     features: Tensor | None = None
     calls: list[_Call] = field(default_factory=list)
     norms: list[_Norm] = field(default_factory=list)
-    # the rest is known of a traced pass only, and serves the error message
+    # of a traced pass only, for the error message
     pooled: Tensor | None = None
     functions: list[str] = field(default_factory=list)
     flattened: tuple[int, ...] | None = None

@@ -129,7 +129,7 @@ def localize_photos(
 
 def _require_new(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} is not empty: nothing is overwritten, give a new folder")
+        raise FileExistsError(f"{folder} exists and is no empty folder: nothing is overwritten, give a new folder")
 
 
 def _check_files(photos: Sequence[Path]) -> None:
@@ -151,16 +151,14 @@ def _check_files(photos: Sequence[Path]) -> None:
 
 def _stems(photos: Sequence[Path]) -> list[str]:
     """Stems of the photos, numbered where several are the same."""
-    taken: set[str] = set()
-    names = []
+    names: dict[str, str] = {}
     for path in photos:
         name, number = path.stem, 1
-        while name.lower() in taken:
+        while name.lower() in names:
             number += 1
             name = f"{path.stem}-{number}"
-        taken.add(name.lower())
-        names.append(name)
-    return names
+        names[name.lower()] = name
+    return list(names.values())
 
 
 def _localized(
