@@ -452,7 +452,7 @@ def test_ctrl_c_says_how_to_go_on(cub: Source, server: Server, tmp_path: Path) -
     where = ["cub", "--root", str(tmp_path / "data"), "--sources", str(table(cub, tmp_path / "sources.yaml"))]
     process = subprocess.Popen(
         [sys.executable, "-c", "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-         "from wsolnb.cli import app; app()", "data", "get", *where],
+         "from wsolnb.cli.app import app; app()", "data", "get", *where],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     while not list((tmp_path / "data").glob(".wsolnb/cub/*.part")):
