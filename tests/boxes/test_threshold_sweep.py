@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import hypothesis.extra.numpy as hnp
 import numpy as np
@@ -15,7 +17,6 @@ from wsolnb.boxes.component_tree import component_table
 from wsolnb.boxes.components import doubled_contour_area, pad
 from wsolnb.boxes.quantise import quantise
 from wsolnb.boxes.threshold_sweep import levels, sweep_boxes, sweep_ious
-from wsolnb.localization._background import Background
 
 ONE = torch.tensor([0, 0, 1, 1])
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=11)
@@ -169,7 +170,7 @@ def test_degenerate_maps() -> None:
     assert (empty == 0).all()
 
 
-def test_batches_threads_and_the_background_change_nothing() -> None:
+def test_batches_and_threads_change_nothing() -> None:
     cells = torch.rand(12, 1, 5, 6, generator=torch.Generator().manual_seed(2))
     maps = quantise(torch.nn.functional.interpolate(cells, (40, 56), mode="bicubic")[:, 0])
     truth = [torch.tensor([[3.0, 4.0, 30.0, 30.0], [20.0, 2.0, 50.0, 38.0]])[: 1 + i % 2] for i in range(12)]
@@ -180,23 +181,14 @@ def test_batches_threads_and_the_background_change_nothing() -> None:
     strided = maps.permute(0, 2, 1).contiguous().permute(0, 2, 1)
     assert torch.equal(sweep_ious(strided, truth, rule), expected)
     threads = torch.get_num_threads()
-    background = Background()
     try:
         torch.set_num_threads(3)
         assert torch.equal(sweep_ious(maps, truth, rule), expected)
-        assert background.submit(sweep_ious, maps[:6], truth[:6], rule) is None
-        first = background.submit(sweep_ious, maps[6:], truth[6:], rule)
-        assert torch.equal(torch.cat([first, background.result()]), expected)
-        assert background.result() is None
+        with ThreadPoolExecutor(1) as worker:
+            halves = [worker.submit(sweep_ious, maps[part], truth[part], rule) for part in (slice(6), slice(6, 12))]
+        assert torch.equal(torch.cat([half.result() for half in halves]), expected)
     finally:
         torch.set_num_threads(threads)
-
-
-def test_an_error_in_the_background_reaches_the_caller() -> None:
-    background = Background()
-    background.submit(sweep_boxes, torch.zeros(1, 2, 3), BoxRule())
-    with pytest.raises(TypeError, match="uint8"):
-        background.result()
 
 
 @pytest.mark.parametrize(
@@ -225,3 +217,5 @@ def test_bad_thresholds_and_rules_with_several_boxes_are_named() -> None:
         levels(maps, [0.5, 1.5], BoxRule())
     with pytest.raises(ValueError, match="sweep_ious"):
         sweep_boxes(maps, BoxRule(component="all"))
+    with pytest.raises(TypeError, match="uint8"):
+        sweep_boxes(maps.float(), BoxRule())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import typer
 from nbformat.v4 import new_code_cell, new_notebook
 from typer.testing import CliRunner
 
@@ -51,6 +52,25 @@ def test_eval_is_the_one_of_its_module(wsolnb: CliRunner) -> None:
     result = wsolnb.invoke(app, ["eval", "--help"])
     assert result.exit_code == 0
     assert (eval_command.__doc__ or "").splitlines()[0] in result.output
+
+
+HEAVY = {"torch", "numpy", "pandas", "matplotlib", "papermill", "numba"}
+PAGES = ["", "run", "sweep", "papers", "lab", "eval", "report", "localize", "data", "data get", "data check"]
+
+
+def test_every_command_has_its_help_page_in_the_list() -> None:
+    root = typer.main.get_command(app)
+    data = root.commands["data"].commands  # type: ignore[attr-defined]
+    assert {*root.commands, *(f"data {name}" for name in data)} == {*PAGES} - {""}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_help_loads_nothing_heavy(page: str) -> None:
+    call = f"app({[*page.split(), '--help']!r}, standalone_mode=False)"
+    code = f"import sys; from wsolnb.cli.app import app; {call}; print(*sorted({HEAVY!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Usage: " in done.stdout
+    assert done.stdout.splitlines()[-1] == ""
 
 
 def test_a_kernel_is_started_before_anything_large_is_loaded() -> None:

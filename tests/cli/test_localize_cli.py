@@ -19,7 +19,7 @@ from wsolnb.cli.app import app
 from wsolnb.cli.localize import Method, choice
 from wsolnb.inference.localize import RULES
 from wsolnb.inference.photos import localize_photos
-from wsolnb.models.pretrained import Ready, ready
+from wsolnb.models.pretrained import PretrainedClassifier, pretrained_classifier
 from wsolnb.plots.overlay import overlay
 
 COLUMNS = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
@@ -42,8 +42,8 @@ class Red(torch.nn.Module):
 
 
 @pytest.fixture
-def red() -> Ready:
-    return Ready(Red(), 64, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), ["red", "green", "blue"])
+def red() -> PretrainedClassifier:
+    return PretrainedClassifier(Red(), 64, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), ["red", "green", "blue"])
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def wsolnb() -> CliRunner:
     return CliRunner(env=COLUMNS)
 
 
-def test_boxes_are_in_pixels_of_the_photo(red: Ready, photos: list[Path], tmp_path: Path) -> None:
+def test_boxes_are_in_pixels_of_the_photo(red: PretrainedClassifier, photos: list[Path], tmp_path: Path) -> None:
     done = localize_photos(photos, tmp_path / "out", red, rule=RULES["dcm"], batch_size=2)
     assert (done.photos, done.boxes, done.empty, done.unread) == (3, 3, 0, {})
     results = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -78,7 +78,7 @@ def test_boxes_are_in_pixels_of_the_photo(red: Ready, photos: list[Path], tmp_pa
     assert results[0]["score"] == pytest.approx(float(logits.softmax(0)[0]), abs=1e-4)
 
 
-def test_pycocotools_reads_both_files(red: Ready, photos: list[Path], tmp_path: Path) -> None:
+def test_pycocotools_reads_both_files(red: PretrainedClassifier, photos: list[Path], tmp_path: Path) -> None:
     localize_photos(photos, tmp_path / "out", red, classes="all")
     truth = COCO(tmp_path / "out" / "images.json")
     found = truth.loadRes(str(tmp_path / "out" / "results.json"))
@@ -88,19 +88,23 @@ def test_pycocotools_reads_both_files(red: Ready, photos: list[Path], tmp_path: 
     assert {each["category_id"] for each in found.loadAnns(found.getAnnIds(imgIds=[1]))} == {0}
 
 
-def test_classes_without_a_box_are_counted_and_left_out(red: Ready, photos: list[Path], tmp_path: Path) -> None:
+def test_classes_without_a_box_are_counted_and_left_out(
+    red: PretrainedClassifier, photos: list[Path], tmp_path: Path
+) -> None:
     done = localize_photos(photos[:1], tmp_path / "out", red, classes=[2, 0])
     assert (done.boxes, done.empty) == (1, 1)
     with Image.open(tmp_path / "out" / "overlays" / "a.png") as picture:
         assert picture.size == (2 * 256 + 4, 128 + 26)
 
 
-def test_overlays_of_photos_with_one_name_do_not_meet(red: Ready, photos: list[Path], tmp_path: Path) -> None:
+def test_overlays_of_photos_with_one_name_do_not_meet(
+    red: PretrainedClassifier, photos: list[Path], tmp_path: Path
+) -> None:
     localize_photos(photos, tmp_path / "out", red)
     assert sorted(path.name for path in (tmp_path / "out" / "overlays").iterdir()) == ["a-2.png", "a.png", "b.png"]
 
 
-def test_nothing_is_overwritten(red: Ready, photos: list[Path], tmp_path: Path) -> None:
+def test_nothing_is_overwritten(red: PretrainedClassifier, photos: list[Path], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     localize_photos(photos[:1], tmp_path / "empty", red)
     before = {path: path.read_bytes() for path in (tmp_path / "empty").rglob("*") if path.is_file()}
@@ -127,7 +131,7 @@ def test_nothing_is_overwritten(red: Ready, photos: list[Path], tmp_path: Path) 
     ],
 )
 def test_mistakes_leave_no_folder(
-    red: Ready, photos: list[Path], tmp_path: Path, change: dict, error: type[Exception], message: str
+    red: PretrainedClassifier, photos: list[Path], tmp_path: Path, change: dict, error: type[Exception], message: str
 ) -> None:
     paths = change.pop("paths", photos)
     paths = [*paths, paths[0]] if change.pop("twice", False) else paths
@@ -136,7 +140,9 @@ def test_mistakes_leave_no_folder(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_broken_photo_is_reported_and_the_others_are_done(red: Ready, photos: list[Path], tmp_path: Path) -> None:
+def test_a_broken_photo_is_reported_and_the_others_are_done(
+    red: PretrainedClassifier, photos: list[Path], tmp_path: Path
+) -> None:
     Image.effect_noise((200, 100), 50).convert("RGB").save(tmp_path / "cut.jpg")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:2000])
     done = localize_photos([photos[0], tmp_path / "cut.jpg", photos[2]], tmp_path / "out", red)
@@ -188,25 +194,25 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_file_of_weights_brings_its_number_of_classes(weights: Path) -> None:
-    net = ready("shufflenet_v2_x0_5", str(weights))
+    net = pretrained_classifier("shufflenet_v2_x0_5", str(weights))
     assert net.net.fc.out_features == 7
     assert (net.size, tuple(net.mean), net.names, net.square) == (224, (0.485, 0.456, 0.406), None, False)
     assert not net.net.training
     with pytest.raises(ValueError, match=r"do not fit resnet18: \d+ missing keys: conv1.weight"):
-        ready("resnet18", str(weights))
+        pretrained_classifier("resnet18", str(weights))
     with pytest.raises(FileNotFoundError, match="no weights at"):
-        ready("resnet18", "gone/x.pth")
+        pretrained_classifier("resnet18", "gone/x.pth")
     with pytest.raises(ValueError, match="resnet18 has no weights 'BEST'; known: IMAGENET1K_V1"):
-        ready("resnet18", "BEST")
+        pretrained_classifier("resnet18", "BEST")
     with pytest.raises(ValueError, match="convnext_atto has no weights 'best'; known: "):
-        ready("convnext_atto", "best")
+        pretrained_classifier("convnext_atto", "best")
 
 
 def test_weights_for_a_network_of_timm(tmp_path: Path) -> None:
     import timm
 
     torch.save(timm.create_model("resnet10t", num_classes=4).state_dict(), tmp_path / "four.pth")
-    net = ready("timm/resnet10t", str(tmp_path / "four.pth"))
+    net = pretrained_classifier("timm/resnet10t", str(tmp_path / "four.pth"))
     assert net.net.get_classifier().out_features == 4
     assert net.size == 176
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+
 import pytest
 import timm
 import torch
@@ -9,7 +14,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from wsolnb.inference.linear_head import read_linear
+from wsolnb.inference.linear_head import LinearHead, read_linear
 from wsolnb.models.cam import GlobalMaxPooling, classifier
 from wsolnb.papers.bae2020.pooling import ThresholdedAveragePooling
 
@@ -233,8 +238,10 @@ def test_a_single_cell_is_nothing_to_localize_in() -> None:
 def test_numbers_that_are_none_are_named() -> None:
     images = torch.randn(3, 3, 5, 8)
     images[1, 0, 2, 2] = torch.nan
+    net = Toy(lambda x: x.mean((2, 3)))
     with pytest.raises(ValueError, match="image 1 in this batch holds NaN"):
-        read_linear(Toy(lambda x: x.mean((2, 3))), images)
+        read_linear(net, images)
+    read_linear(net, images[2:])
 
 
 @pytest.mark.parametrize("pool", [ThresholdedAveragePooling(0.1), GlobalMaxPooling()])
@@ -245,3 +252,181 @@ def test_the_packages_own_classifier_may_pool_as_it_likes(pool: nn.Module) -> No
     torch.testing.assert_close(reading.outputs, net(images).detach())
     with pytest.raises(ValueError, match="has one head, 'head', and no 'fc'"):
         read_linear(net, images, "fc")
+
+
+class Counted(Toy):
+    """Counts its passes."""
+
+    passes = 0
+
+    def __init__(self, head: nn.Module | None = None) -> None:
+        super().__init__(lambda x: x.mean((2, 3)), head)
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.passes += 1
+        return super().forward(images)
+
+
+class Rectified(Counted):
+    """Its features are changed in place after the layer that gives them."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.passes += 1
+        output: Tensor = self.head(F.adaptive_avg_pool2d(F.relu(self.conv(images), inplace=True), 1).flatten(1))
+        return output
+
+
+class PoolLayer(Counted):
+    """Its features are made by a function, and pooled by a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.average = nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.passes += 1
+        output: Tensor = self.head(self.average(F.relu(self.conv(images))).flatten(1))
+        return output
+
+
+class FunctionalFeatures(Counted):
+    """Its features are made and pooled by functions, so that no layer sees them."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.passes += 1
+        output: Tensor = self.head(F.relu(self.conv(images)).mean((2, 3)))
+        return output
+
+
+class FunctionalHead(Counted):
+    """Its head's weights are used without calling the layer."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.passes += 1
+        return F.linear(self.conv(images).mean((2, 3)), self.head.weight, self.head.bias)  # type: ignore[arg-type]
+
+
+class MapAfterwards(Counted):
+    """Another map is computed between its pooling and its head."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.passes += 1
+        pooled = self.conv(images).mean((2, 3))
+        self.conv(-images)
+        output: Tensor = self.head(pooled)
+        return output
+
+
+class Cosine(nn.Linear):
+    """Not linear in what it is given, whatever its class says."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(F.normalize(input), F.normalize(self.weight))
+
+
+def photos(seed: int = 0) -> Tensor:
+    return torch.randn(2, 3, 5, 7, generator=torch.Generator().manual_seed(seed))
+
+
+def same(one: LinearHead, other: LinearHead) -> bool:
+    pairs = [(getattr(one, name), getattr(other, name)) for name in ("features", "weight", "constant", "outputs")]
+    scales = one.scale is other.scale if one.scale is None else torch.equal(one.scale, other.scale)  # type: ignore[arg-type]
+    return scales and all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize(
+    ("net", "passes"),
+    [
+        (Counted, 1),
+        (Rectified, 1),
+        (PoolLayer, 1),
+        (lambda: Counted(nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 4))), 1),
+        (lambda: Counted(nn.Sequential(nn.Dropout(), nn.Linear(6, 4, bias=False))), 1),
+        (lambda: Counted(nn.Sequential(nn.Unflatten(1, (6, 1, 1)), nn.Conv2d(6, 4, 1), nn.Flatten())), 1),
+        (FunctionalFeatures, 2),
+        (FunctionalHead, 2),
+        (MapAfterwards, 2),
+    ],
+    ids=[
+        "mean",
+        "in place",
+        "pooling layer",
+        "layer normalisation",
+        "dropout",
+        "convolution",
+        "functional features",
+        "functional head",
+        "a map afterwards",
+    ],
+)
+def test_one_pass_suffices_where_layers_show_features_and_head(net: type[Counted], passes: int) -> None:
+    model = net()
+    first = read_linear(model, photos())
+    assert same(read_linear(model, photos()), first)
+    other = read_linear(model, photos(1))
+    assert model.passes == 3 * passes
+    assert not torch.equal(other.features, first.features)
+    assert torch.equal(other.outputs, model(photos(1)))
+    pooled = other.features.mean((2, 3))
+    if other.scale is not None:
+        pooled = pooled * other.scale[:, None]
+    torch.testing.assert_close(pooled @ other.weight.T + other.constant, other.outputs)
+
+
+def test_a_head_that_was_exchanged_is_read_as_it_is_now() -> None:
+    model = Counted()
+    read_linear(model, photos())
+    with torch.no_grad():
+        model.head.weight.mul_(2)  # type: ignore[operator]
+    assert torch.equal(read_linear(model, photos()).weight, model.head.weight)
+    model.head = nn.Linear(6, 9)
+    reading = read_linear(model, photos())
+    assert torch.equal(reading.weight, model.head.weight)
+    assert torch.equal(reading.outputs, model(photos()))
+    model.head = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
+    with pytest.raises(ValueError, match=r"the head 'head\.2' is not linear in the pooled features; .*: linear, relu"):
+        read_linear(model, photos())
+    model.head = Cosine(6, 4)
+    with pytest.raises(ValueError, match="is not linear in the pooled features; between the two: normalize"):
+        read_linear(model, photos())
+    del model.head
+    model.head = nn.Identity()
+    with pytest.raises(ValueError, match="no linear layer reads pooled features"):
+        read_linear(model, photos())
+
+
+def test_something_new_between_the_same_layers_is_noticed() -> None:
+    model, power = Counted(), 1.0
+    model.pool = lambda x: x.mean((2, 3)) if power == 1 else x.mean((2, 3)).pow(power)
+    read_linear(model, photos())
+    power = 2.0
+    with pytest.raises(ValueError, match="is not linear in the pooled features; between the two: pow"):
+        read_linear(model, photos())
+    power = 1.0
+    assert torch.equal(read_linear(model, photos()).outputs, model(photos()))
+
+
+def test_no_hook_is_left_even_after_an_error() -> None:
+    model = Counted()
+    for images in (photos(), photos(), torch.randn(2, 5, 5, 7)):  # the last has too many channels
+        with pytest.raises(RuntimeError, match="channels") if images.shape[1] == 5 else nullcontext():
+            read_linear(model, images)
+        assert not any(layer._forward_hooks for layer in model.modules())
+        assert not torch.nn.modules.module._global_forward_hooks
+
+
+def test_threads_that_share_a_model_do_not_see_each_others_passes() -> None:
+    model = Counted()
+    expected = [read_linear(model, photos(seed)) for seed in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda seed: read_linear(model, photos(seed % 8)), range(200)))
+    assert all(same(head, expected[seed % 8]) for seed, head in enumerate(found))
+
+
+def test_a_model_is_not_kept_alive() -> None:
+    model = Counted()
+    read_linear(model, photos())
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None

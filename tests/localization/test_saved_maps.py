@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -13,10 +15,10 @@ from safetensors.torch import save_file
 from torch.nn import functional
 from typer.testing import CliRunner
 
-from wsolnb.cli.evaluate import eval_command
+from wsolnb.cli.evaluate import Protocol, eval_command
 from wsolnb.data.readers.protocol import ProtocolSplit, read_split, scaled_boxes, write_split
-from wsolnb.localization.saved_maps import evaluate_maps
-from wsolnb.metrics import PxAP
+from wsolnb.localization.saved_maps import PROTOCOLS, evaluate_maps
+from wsolnb.metrics import MaxBoxAcc, MaxBoxAccV2, PxAP
 
 app = typer.Typer()
 app.command()(eval_command)
@@ -63,8 +65,28 @@ def test_boxes_equal_the_protocol(boxed):
         result, curve = evaluate_maps(folder / "maps", folder / "split", protocol, thresholds=100)
         assert result["value"] == by_protocol(split, maps, every=every, ious=ious, thresholds=100)
         assert result["images"] == 6
-        assert len(curve) == 100
-        assert curve.filter(like="accuracy").max().mean() == pytest.approx(result["value"])
+        table = pd.DataFrame(curve)
+        assert len(table) == 100
+        assert table.filter(like="accuracy").max().mean() == pytest.approx(result["value"])
+
+
+def test_boxes_equal_the_metrics(boxed):
+    folder, split, maps = boxed
+    for metric in (MaxBoxAcc(gt_convention="inclusive", thresholds=100), MaxBoxAccV2("inclusive", thresholds=100)):
+        for map_, boxes in zip(maps, split.boxes, strict=True):
+            metric.update(map_[None], [scaled_boxes(boxes, (80, 120), tuple(map_.shape))])
+        name = type(metric).__name__
+        result, curve = evaluate_maps(folder / "maps", folder / "split", name.lower(), thresholds=100, threshold=0.3)
+        assert result["value"] == metric.compute().item()
+        values = [row["value"] for row in result["numbers"] if row["name"] == name]
+        assert values == [metric.compute().item(), metric.at(0.3).item()]
+        assert np.array_equal([curve[f"accuracy@{iou:g}"] for iou in metric.iou_thresholds], metric.accuracy()[0])
+        ious = [row["threshold"] for row in result["numbers"] if row["name"].startswith("accuracy")][:3]
+        assert ious == list(metric.best_thresholds() if len(metric.iou_thresholds) > 1 else ())
+
+
+def test_the_command_offers_all_protocols():
+    assert tuple(Protocol) == PROTOCOLS
 
 
 def test_fixed_thresholds_are_labelled(boxed):
@@ -221,3 +243,8 @@ def test_pxap_needs_the_mask_folder(masked):
     folder, _ = masked
     with pytest.raises(ValueError, match="give masks"):
         evaluate_maps(folder / "maps", folder / "split", "pxap")
+
+
+def test_box_protocols_do_without_the_slowest_imports():
+    code = "import sys, wsolnb.localization.saved_maps; print(*{'torchmetrics', 'pandas'} & {*sys.modules})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"

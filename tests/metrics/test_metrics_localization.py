@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,6 @@ from torch.nn import functional
 
 from wsolnb.boxes import BoxRule, iou
 from wsolnb.boxes.quantise import quantise
-from wsolnb.localization._background import Background
 from wsolnb.metrics import CorLoc, MaxBoxAcc, MaxBoxAccV2, PxAP, TopLocalization, interval, select_class_maps
 from wsolnb.metrics._best_iou import best_ious
 
@@ -175,14 +175,13 @@ def test_statistic_equals_repeated_images():
         again.statistic()
 
 
-def test_sweeping_in_the_background_gives_the_same():
+def test_updates_in_another_thread_give_the_same():
     maps, boxes = drawn(9, size=(12, 17))
     plain, behind = (MaxBoxAcc(gt_convention="inclusive", thresholds=30) for _ in range(2))
     plain.update(maps, boxes)
-    background = Background()
-    for part in (slice(0, 4), slice(4, 9)):
-        background.submit(behind.update, quantise(maps[part]), boxes[part])
-    background.result()
+    with ThreadPoolExecutor(1) as worker:
+        for part in (slice(0, 4), slice(4, 9)):
+            worker.submit(behind.update, quantise(maps[part]), boxes[part]).result()
     assert torch.equal(plain.curve()[1], behind.curve()[1])
 
 

@@ -1,8 +1,10 @@
-"""The command line: ``wsolnb run``, ``wsolnb papers``, ``wsolnb lab`` and what else the package registers here."""
+"""The command line.
+
+A command imports what it needs inside its function, so that help pages load neither torch nor pandas.
+"""
 
 from __future__ import annotations
 
-import importlib
 import logging
 import subprocess
 import sys
@@ -15,30 +17,16 @@ from typer.core import TyperCommand, TyperGroup
 
 from wsolnb import __version__
 from wsolnb.cli.data import data_app
+from wsolnb.cli.evaluate import eval_command
+from wsolnb.cli.localize import localize_command
+from wsolnb.cli.report import report_command
 from wsolnb.cli.sweep import sweep_command
 
 _RUN_OPTIONS = ("-p", "--parameter")
-_ELSEWHERE = {
-    "eval": "wsolnb.cli.evaluate:eval_command",
-    "report": "wsolnb.runs.report.report:report_command",
-    "localize": "wsolnb.cli.localize:localize_command",
-}
-"""Subcommands that live beside their subject; imported when asked for, because they bring torch with them."""
 
 
 class _Group(TyperGroup):
-    """Shows what went wrong as one line: errors that name a value or a file are meant for the person who typed it."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        return [*super().list_commands(ctx), *_ELSEWHERE]
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in _ELSEWHERE:
-            return super().get_command(ctx, cmd_name)
-        module, _, function = _ELSEWHERE[cmd_name].partition(":")
-        lone = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
-        lone.command(cmd_name)(getattr(importlib.import_module(module), function))
-        return typer.main.get_command(lone)
+    """Prints errors that name a value or a file in one line, without a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -71,13 +59,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
-
-
 app.add_typer(data_app, name="data")
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(__version__)
         raise typer.Exit
 
@@ -102,24 +88,25 @@ def run_command(
     name: Annotated[
         str | None, typer.Option(help="Name of the run's folder. Default: the recipe's, or 'default'.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
+    out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what it would train, with memory and time from a measured step.")
+        bool,
+        typer.Option("--dry-run", help="Only print what it would train, with memory and time by one measured step."),
     ] = False,
 ) -> None:
     """Run a paper's notebook; keep notebook, figures and metrics in runs/KEY/NAME/."""
     from wsolnb.runs.run import NOTEBOOK, RunFailed, Stopped, run
 
     started = time.monotonic()
-    given = dict(pair.split("=", 1) for pair in parameters or [])
+    settings = dict(pair.split("=", 1) for pair in parameters or [])
     if dry_run:
         from wsolnb.runs.dry_run import budget, describe
 
-        for line in describe(budget(source, given, recipe=recipe)):
+        for line in describe(budget(source, settings, recipe=recipe)):
             typer.echo(line)
         return
     try:
-        folder = run(source, given, recipe=recipe, name=name, root=out)
+        folder = run(source, settings, recipe=recipe, name=name, root=out)
     except RunFailed as failure:
         typer.secho(f"error: {failure}", fg="red", err=True)
         typer.secho(f"the notebook with the error: {failure.notebook}", err=True)
@@ -129,18 +116,13 @@ def run_command(
         typer.secho(f"the notebook so far: {stop.notebook}", err=True)
         raise typer.Exit(128 + stop.number) from None
     except KeyboardInterrupt:
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it would report the kernel that we just killed
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # or it reports the killed kernel
         typer.secho("killed; run the same again to go on from the last checkpoint", fg="red", err=True)
         raise typer.Exit(130) from None
     typer.secho(f"done in {time.monotonic() - started:.0f} s", fg="green")
-    for label, path in (
-        ("notebook", folder / NOTEBOOK),
-        ("figures", folder / "figures"),
-        ("metrics", folder / "metrics.json"),
-        ("parameters", folder / "parameters.yaml"),
-    ):
-        if path.exists():
-            typer.echo(f"{label:<10}  {path}")
+    for file in (NOTEBOOK, "figures", "metrics.json", "parameters.yaml"):
+        if (folder / file).exists():
+            typer.echo(f"{Path(file).stem:<10}  {folder / file}")
 
 
 app.command("sweep", cls=_PairsCommand)(sweep_command)
@@ -165,3 +147,8 @@ def lab_command() -> None:
 
     notebooks = suite_folder() / "notebooks"
     raise typer.Exit(subprocess.run([sys.executable, "-m", "jupyterlab", str(notebooks)]).returncode)
+
+
+app.command("eval")(eval_command)
+app.command("report")(report_command)
+app.command("localize")(localize_command)

@@ -28,13 +28,13 @@ def get_command(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before the download.")] = False,
     sources: _Table = TABLE,
 ) -> None:
-    """Download, verify and extract a data set. Give it again after an interruption: it goes on."""
+    """Download, verify and extract a data set. Repeat the command after an interruption to resume."""
     from wsolnb.data.download.fetch import get, interrupted, missing_places, read_record
 
     source = find(name, read_sources(sources))
     _describe(source)
-    here = read_record(source, root) is not None and not missing_places(source, root)
-    if not interrupted(source, root) and (here or _placed_by_hand(source, root)):
+    complete = read_record(source, root) is not None and not missing_places(source, root)
+    if not interrupted(source, root) and (complete or _placed_by_hand(source, root)):
         typer.secho(f"complete in {root}", fg="green")
         return
     if not yes and sys.stdin.isatty() and not typer.confirm(f"Get it into {root}?"):
@@ -50,16 +50,18 @@ def get_command(
 @data_app.command("check")
 def check_command(
     root: _Root,
-    name: Annotated[str, typer.Argument(metavar="[NAME]", help="As for `get`; by default what it looks like.")] = "",
+    name: Annotated[
+        str, typer.Argument(metavar="[NAME]", help="As for `get`; by default recognised by the layout.")
+    ] = "",
     deep: Annotated[bool, typer.Option("--deep", help="Decode every image, and take checksums of archives.")] = False,
     sources: _Table = TABLE,
 ) -> None:
-    """Verify a data set where it lies: layout, numbers of images and classes, annotations, what was got by hand."""
+    """Verify a data set in place: layout, numbers of images and classes, annotations, files obtained by hand."""
     from wsolnb.data.download.check import check
     from wsolnb.data.readers.layouts import recognise
 
     if not name and not (found := recognise(root)):
-        raise FileNotFoundError(f"{root} looks like none of the data sets: give a NAME to be told what is missing")
+        raise FileNotFoundError(f"{root} looks like none of the data sets: give a NAME to see what is missing")
     source = find(name or str(found), read_sources(sources))
     problems = 0
     for finding in check(source, root, deep=deep):
@@ -71,18 +73,15 @@ def check_command(
 
 
 def _placed_by_hand(source: Source, root: Path) -> bool:
-    """Whether somebody else has put the whole data set there."""
+    """Whether the complete data set is there without having been downloaded by us."""
+    from wsolnb.data.download.check import check
     from wsolnb.data.readers.layouts import layouts_in
 
-    if source.reader not in layouts_in(root):
-        return False
-    from wsolnb.data.download.check import check
-
-    return all(finding.good for finding in check(source, root))
+    return source.reader in layouts_in(root) and all(finding.good for finding in check(source, root))
 
 
 def _describe(source: Source) -> None:
-    """What will be downloaded, how much it is, and under which terms."""
+    """Print size, files and licence of a download."""
     typer.secho(source.title, bold=True)
     typer.echo(f"  licence   {source.licence}\n  homepage  {source.homepage}")
     unknown = sum(file.size is None for file in source.files)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from wsolnb.localization.saved_maps import Protocol, evaluate_maps
+
+class Protocol(StrEnum):
+    """What to compute from the maps: `wsolnb.localization.saved_maps.PROTOCOLS`."""
+
+    MAXBOXACC = "maxboxacc"
+    MAXBOXACCV2 = "maxboxaccv2"
+    PXAP = "pxap"
 
 
 def eval_command(
@@ -23,17 +27,31 @@ def eval_command(
     out: Annotated[Path | None, typer.Option(help="Folder for the results; runs/eval/MAPS if not given.")] = None,
 ) -> None:
     """Score maps saved by any framework against the field's metadata; write eval.json and eval.csv."""
-    result, curve = evaluate_maps(maps, metadata, protocol, masks=masks, thresholds=thresholds, threshold=threshold)
+    import csv
+    import json
+    import math
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from wsolnb.localization.saved_maps import evaluate_maps
+
+    result, curve = evaluate_maps(
+        maps, metadata, protocol.value, masks=masks, thresholds=thresholds, threshold=threshold
+    )
     folder = out or Path("runs", "eval", maps.stem)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "eval.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    curve.to_csv(folder / "eval.csv", index=False)
-    table = Table(title=f"{result['protocol']} of {result['images']} images", title_justify="left")
-    for column in ("number", "value", "threshold", "how the threshold was chosen"):
-        table.add_column(column)
+    with (folder / "eval.csv").open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(curve)
+        for row in zip(*(column.tolist() for column in curve.values()), strict=True):
+            rows.writerow("" if math.isnan(value) else value for value in row)
+    title = f"{result['protocol']} of {result['images']} images"
+    table = Table("number", "value", "threshold", "how the threshold was chosen", title=title, title_justify="left")
     for row in result["numbers"]:
-        cut = "" if row["threshold"] is None else f"{row['threshold']:.4g}"
-        table.add_row(row["name"], f"{100 * row['value']:.2f} %", cut, row["chosen"])
+        at = "" if row["threshold"] is None else f"{row['threshold']:.4g}"
+        table.add_row(row["name"], f"{100 * row['value']:.2f} %", at, row["chosen"])
     console = Console()
     console.print(table)
     console.print(f"written to {folder / 'eval.json'} and eval.csv", soft_wrap=True)

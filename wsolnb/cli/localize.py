@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -43,32 +43,22 @@ def localize_command(
 
     from wsolnb.boxes import BoxRule
     from wsolnb.inference.localize import RULES
-    from wsolnb.inference.photos import localize_photos
-    from wsolnb.models.pretrained import ready
+    from wsolnb.inference.photos import _require_new, localize_photos
+    from wsolnb.models.pretrained import pretrained_classifier
 
-    cut = RULES[method] if rule is None else BoxRule.preset(rule)
-    cut = cut if threshold is None else replace(cut, threshold=threshold)
+    box_rule = RULES[method] if rule is None else BoxRule.preset(rule)
+    box_rule = box_rule if threshold is None else replace(box_rule, threshold=threshold)
     lines = None if names is None else names.read_text(encoding="utf-8").splitlines()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):  # before weights are fetched
-        raise FileExistsError(f"{out} is there already and holds something: nothing is overwritten, give a new folder")
+    _require_new(out)  # before weights are fetched
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"no device {device!r} here: {str(error).splitlines()[0]}") from None
-    net = ready(model, weights)
-    done = localize_photos(
-        images,
-        out,
-        net,
-        method=method,
-        classes=choice(classes, net.names if lines is None else lines),
-        rule=cut,
-        head=head,
-        names=lines,
-        device=device,
-        batch_size=batch_size,
-    )
+    net = pretrained_classifier(model, weights)
+    chosen = choice(classes, net.names if lines is None else lines)
+    options: dict[str, Any] = {"head": head, "names": lines, "device": device, "batch_size": batch_size}
+    done = localize_photos(images, out, net, method=method, classes=chosen, rule=box_rule, **options)
     typer.echo(f"{done.boxes} boxes in {done.photos} photos, {done.empty} classes without a box")
     typer.echo(f"overlays   {done.folder / 'overlays'}")
     typer.echo(f"boxes      {done.folder / 'results.json'} (COCO.loadRes), of {done.folder / 'images.json'} (COCO)")
@@ -79,15 +69,10 @@ def localize_command(
 
 
 def choice(text: str, names: Sequence[str] | None) -> str | int | list[int]:
-    """What is meant by the text of `--classes`.
-
-    Args:
-        text: A number; `all`; or classes by name or number, with a comma after each, the last one's may be left out
-            if there are two.
-        names: Of the classes, where they are known.
+    """Parse `--classes`: a number, `all`, or classes by name or index separated by commas (one class: `dog,`).
 
     Raises:
-        ValueError: A name that is not known, or that several classes have.
+        ValueError: An unknown name, or one that several classes share.
 
     Example:
         >>> choice("5", None), choice("all", None), choice("dog, 0", ["cat", "dog"])
@@ -95,20 +80,15 @@ def choice(text: str, names: Sequence[str] | None) -> str | int | list[int]:
     """
     if text == "all":
         return text
-    parts = [part.strip() for part in text.split(",") if part.strip()]
     if "," not in text and text.strip().lstrip("+-").isdigit():
         return int(text)
     chosen = []
-    for part in parts:
-        known = [index for index, name in enumerate(names or ()) if name.casefold() == part.casefold()]
-        if len(known) > 1:
-            raise ValueError(f"classes {', '.join(map(str, known))} are all named {part!r}: give the number")
-        if not known and not part.lstrip("+-").isdigit():
-            hint = (
-                "the weights come without names; give numbers, or names with --names"
-                if names is None
-                else "no such name"
-            )
-            raise ValueError(f"class {part!r}: {hint}")
-        chosen.append(known[0] if known else int(part))
+    for part in filter(None, map(str.strip, text.split(","))):
+        matches = [index for index, name in enumerate(names or ()) if name.casefold() == part.casefold()]
+        if len(matches) > 1:
+            raise ValueError(f"classes {', '.join(map(str, matches))} are all named {part!r}: give the number")
+        if not matches and not part.lstrip("+-").isdigit():
+            unnamed = "the weights come without names; give numbers, or names with --names"
+            raise ValueError(f"class {part!r}: {unnamed if names is None else 'no such name'}")
+        chosen.append(matches[0] if matches else int(part))
     return chosen

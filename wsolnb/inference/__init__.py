@@ -1,1 +1,1 @@
-"""One's own classifier: its head found, its maps and boxes read."""
+"""Maps and boxes from any trained classifier."""

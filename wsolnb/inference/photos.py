@@ -1,9 +1,10 @@
-"""Photos in files, localized with a trained classifier: an overlay for each, and the boxes as COCO reads them."""
+"""Localize classes in photo files: an overlay for each photo, and the boxes in COCO format."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,37 +17,28 @@ from torchvision.transforms.v2 import functional as transforms
 from wsolnb._utils.progress import track
 from wsolnb.boxes import BoxRule
 from wsolnb.inference.linear_head import read_linear
-from wsolnb.inference.localize import box_rule, choose_classes, localize
-from wsolnb.models.pretrained import Ready
+from wsolnb.inference.localize import localize
+from wsolnb.models.pretrained import PretrainedClassifier
 from wsolnb.plots.overlay import overlay
 
-PANELS = 5
-"""Classes that an overlay shows at most."""
+_PANELS = 5  # classes that an overlay shows at most
 
 
 @dataclass(frozen=True)
 class Localized:
-    """What `localize_photos` wrote.
-
-    Args:
-        folder: Where.
-        photos: Number of photos read.
-        boxes: Number of boxes written.
-        empty: Number of classes in whose map the rule found nothing; they have no box.
-        unread: Photos that turned out to be broken, and why.
-    """
+    """What `localize_photos` wrote."""
 
     folder: Path
-    photos: int
-    boxes: int
-    empty: int
-    unread: dict[str, str]
+    photos: int  # read
+    boxes: int  # written
+    empty: int  # classes in whose map the rule found nothing: they have no box
+    unread: dict[str, str]  # broken photos, with the error
 
 
 def localize_photos(
     paths: Sequence[str | Path],
     out: str | Path,
-    model: Ready,
+    model: PretrainedClassifier,
     *,
     method: str = "cam",
     classes: str | int | Sequence[int] = 1,
@@ -58,36 +50,32 @@ def localize_photos(
 ) -> Localized:
     """Localize classes in photos, and write overlays and boxes into a new folder.
 
-    Photos are turned as their EXIF data say, and brought whole to the network: their shorter side gets the size that
-    the network was tested with (both sides, where it takes no other shape). Boxes are in pixels of the photo. The
-    folder gets `overlays/NAME.png`; `results.json`, a list of detections as `COCO.loadRes` takes it (`bbox` is x, y,
-    width, height; `category_id` counts the network's outputs from 0); and `images.json`, the images and categories that
-    they refer to, as `COCO` takes it.
+    Photos are turned as their EXIF data say, and resized so that their shorter side has the size that the network was
+    tested with (both sides, where it takes no other shape). Boxes are in pixels of the photo. The folder gets
+    `overlays/NAME.png`; `results.json`, detections for `COCO.loadRes` (`bbox` is x, y, width, height; `category_id` is
+    the index of the network's output); and `images.json`, their images and categories, for `COCO`.
 
     Args:
-        paths: Files of photos.
+        paths: Photo files.
         out: Folder, new or empty.
-        model: See `wsolnb.models.pretrained.ready`.
+        model: See `wsolnb.models.pretrained.pretrained_classifier`.
         method: As for `wsolnb.inference.localize.localize`.
         classes: As for `localize`, the same for all photos.
         rule: As for `localize`.
         head: As for `localize`.
-        names: Of the classes; by default those of the weights, or their numbers.
-        device: Where to run; the network is moved there.
+        names: Class names; by default those of the weights, or their indices.
+        device: The network is moved there.
         batch_size: Photos in one pass.
 
-    Returns:
-        Counts, and the photos that could not be read.
-
     Raises:
-        FileNotFoundError: A photo is not there.
-        FileExistsError: The folder holds something; nothing is overwritten.
-        ValueError: No photos, one that is none or is given twice, too few names; and what `localize` raises.
+        FileNotFoundError: A photo does not exist.
+        FileExistsError: The folder is not empty; nothing is overwritten.
+        ValueError: No photos, a file that is no photo or is given twice, too few names; and what `localize` raises.
 
     Example:
         >>> import tempfile, torchvision
         >>> net = torchvision.models.resnet18(num_classes=3).eval()
-        >>> model = Ready(net, 64, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), ["cat", "dog", "bird"])
+        >>> model = PretrainedClassifier(net, 64, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), ["cat", "dog", "bird"])
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     Image.effect_noise((160, 120), 90).convert("RGB").save(f"{folder}/noise.png")
         ...     done = localize_photos([f"{folder}/noise.png"], f"{folder}/out", model, classes=2)
@@ -96,47 +84,56 @@ def localize_photos(
     """
     photos, folder = [Path(path) for path in paths], Path(out)
     _check_files(photos)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(
-            f"{folder} is there already and holds something: nothing is overwritten, give a new folder"
-        )
+    _require_new(folder)
+
+    def run(inputs: Tensor | list[Tensor]) -> list[dict[str, Tensor]]:
+        return localize(model.net, inputs, method, classes, rule, head=head)
+
+    # a blank image brings out wrong arguments before anything is written
     blank = torch.zeros(1, 3, model.size, model.size, device=device)
     with torch.no_grad():
-        outputs = read_linear(model.net.to(device), blank, head).outputs
-    choose_classes(classes, outputs)
-    rule = box_rule(method, rule)
+        count = len(read_linear(model.net.to(device), blank, head).weight)
+    run(blank)
     names = model.names if names is None else names
-    names = [str(k) for k in range(outputs.shape[1])] if names is None else names
-    if len(names) != outputs.shape[1]:
-        raise ValueError(f"{len(names)} names for a network with {outputs.shape[1]} classes")
+    names = [str(k) for k in range(count)] if names is None else names
+    if len(names) != count:
+        raise ValueError(f"{len(names)} names for a network with {count} classes")
     (folder / "overlays").mkdir(parents=True)
     stems = dict(zip(photos, _stems(photos), strict=True))
     images: list[dict[str, Any]] = []
-    results: list[dict[str, Any]] = []
+    detections: list[dict[str, Any]] = []
     unread: dict[str, str] = {}
     empty = 0
-    found = _found(photos, model, batch_size, unread, classes, method, rule, head)
-    for path, photo, each in track(found, "photos", total=len(photos)):
+    results = _localized(photos, model, batch_size, unread, run)
+    for path, photo, result in track(results, "photos", total=len(photos)):
         images.append({"id": len(images) + 1, "file_name": str(path), "width": photo.width, "height": photo.height})
-        there = each["boxes"].isfinite().all(dim=1)
-        empty += int((~there).sum())
-        results += _results(len(images), each, there)
-        rows = zip(each["labels"].tolist(), each["scores"].tolist(), strict=True)
-        captions = [f"{names[label]} {score:.2f}" for label, score in rows]
-        shown = _first(each["labels"], PANELS)
-        picture = overlay(photo, each["boxes"][:shown], each["maps"][:shown], captions[:shown])
-        with (folder / "overlays" / f"{stems[path]}.png").open("xb") as file:
-            picture.save(file, format="png")
+        boxes, labels, scores = result["boxes"], result["labels"].tolist(), result["scores"].tolist()
+        for (x0, y0, x1, y1), label, score in zip(boxes.tolist(), labels, scores, strict=True):
+            if math.isnan(x0):  # nothing in the class's map
+                empty += 1
+                continue
+            box = [round(x0, 2), round(y0, 2), round(x1 - x0, 2), round(y1 - y0, 2)]
+            detections.append({"image_id": len(images), "category_id": label, "bbox": box, "score": round(score, 6)})
+        captions = [f"{names[label]} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
+        shown = int(result["labels"].unique_consecutive(return_counts=True)[1][:_PANELS].sum())
+        picture = overlay(photo, boxes[:shown], result["maps"][:shown], captions[:shown])
+        with (folder / "overlays" / f"{stems[path]}.png").open("xb") as png:
+            picture.save(png, format="png")
     categories = [{"id": k, "name": name} for k, name in enumerate(names)]
     described = {"images": images, "categories": categories, "annotations": []}
-    for name, content in (("results.json", results), ("images.json", described)):
+    for name, content in (("results.json", detections), ("images.json", described)):
         with (folder / name).open("x", encoding="utf-8") as file:
             file.write(json.dumps(content, indent=1) + "\n")
-    return Localized(folder, len(images), len(results), empty, unread)
+    return Localized(folder, len(images), len(detections), empty, unread)
+
+
+def _require_new(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} exists and is no empty folder: nothing is overwritten, give a new folder")
 
 
 def _check_files(photos: Sequence[Path]) -> None:
-    """Look at the files' heads before anything is computed."""
+    """Read the files' headers before anything is computed."""
     if not photos:
         raise ValueError("no photos given")
     for index, path in enumerate(photos):
@@ -154,29 +151,24 @@ def _check_files(photos: Sequence[Path]) -> None:
 
 def _stems(photos: Sequence[Path]) -> list[str]:
     """Stems of the photos, numbered where several are the same."""
-    taken: set[str] = set()
-    names = []
+    names: dict[str, str] = {}
     for path in photos:
         name, number = path.stem, 1
-        while name.lower() in taken:
+        while name.lower() in names:
             number += 1
             name = f"{path.stem}-{number}"
-        taken.add(name.lower())
-        names.append(name)
-    return names
+        names[name.lower()] = name
+    return list(names.values())
 
 
-def _found(
+def _localized(
     photos: Sequence[Path],
-    model: Ready,
+    model: PretrainedClassifier,
     batch_size: int,
     unread: dict[str, str],
-    classes: Any,
-    method: str,
-    *rest: Any,
+    run: Callable[[list[Tensor]], list[dict[str, Tensor]]],
 ) -> Iterator[tuple[Path, Image.Image, dict[str, Tensor]]]:
-    """Every photo with what is found in it, on the CPU and in its own pixels."""
-    rule, head = rest
+    """Every photo that can be read, with its results on the CPU and its boxes in its own pixels."""
     for start in range(0, len(photos), batch_size):
         opened: dict[Path, Image.Image] = {}
         for path in photos[start : start + batch_size]:
@@ -186,37 +178,15 @@ def _found(
             except (OSError, SyntaxError) as error:
                 unread[str(path)] = str(error)
         inputs = [_prepared(photo, model) for photo in opened.values()]
-        every = localize(model.net, inputs, method, classes, rule, head=head)
-        for (path, photo), given, each in zip(opened.items(), inputs, every, strict=True):
-            stretch = torch.tensor([photo.width / given.shape[2], photo.height / given.shape[1]] * 2)
-            boxes = each["boxes"].cpu() * stretch
-            yield path, photo, {name: values.cpu() for name, values in each.items()} | {"boxes": boxes}
+        for (path, photo), pixels, result in zip(opened.items(), inputs, run(inputs), strict=True):
+            scale = torch.tensor([photo.width / pixels.shape[2], photo.height / pixels.shape[1]] * 2)
+            result = {name: values.cpu() for name, values in result.items()}
+            yield path, photo, result | {"boxes": result["boxes"] * scale}
 
 
-def _prepared(photo: Image.Image, model: Ready) -> Tensor:
+def _prepared(photo: Image.Image, model: PretrainedClassifier) -> Tensor:
     pixels = transforms.to_dtype(transforms.pil_to_tensor(photo), torch.float32, scale=True)
     size = [model.size, model.size] if model.square else [model.size]
     resized = transforms.resize(pixels, size, antialias=True)
     normalised: Tensor = transforms.normalize(resized, list(model.mean), list(model.std))
     return normalised
-
-
-def _results(image: int, found: dict[str, Tensor], there: Tensor) -> list[dict[str, Any]]:
-    rows = zip(
-        found["boxes"][there].tolist(), found["scores"][there].tolist(), found["labels"][there].tolist(), strict=True
-    )
-    return [
-        {
-            "image_id": image,
-            "category_id": label,
-            "bbox": [round(x0, 2), round(y0, 2), round(x1 - x0, 2), round(y1 - y0, 2)],
-            "score": round(score, 6),
-        }
-        for (x0, y0, x1, y1), score, label in rows
-    ]
-
-
-def _first(labels: Tensor, classes: int) -> int:
-    """Number of rows that belong to the first classes."""
-    changes = torch.cat([labels.new_ones(1), (labels[1:] != labels[:-1]).long()]).cumsum(0)
-    return int((changes <= classes).sum())

@@ -87,16 +87,18 @@ def detection_rows(
     images, count = labels.shape
     scores = scores.gather(1, labels)
     if "all" not in rule.component:
-        columns = (rule(maps, size), scores, labels, maps)
-        return [dict(zip(_KEYS, row, strict=True)) for row in zip(*(each.unbind() for each in columns), strict=True)]
+        rows = zip(*(column.unbind() for column in (rule(maps, size), scores, labels, maps)), strict=True)
+        return [dict(zip(_KEYS, row, strict=True)) for row in rows]
     boxes, image, place = rule.all_boxes(maps, size)
     index = image * count + place
+    # classes without a box get one of NaN; then all boxes are sorted by image and class
     missing = (torch.bincount(index, minlength=images * count) == 0).nonzero()[:, 0]
     boxes = torch.cat([boxes, boxes.new_full((len(missing), 4), torch.nan)])
     index, order = torch.cat([index, missing]).sort(stable=True)
+    columns = (boxes[order], scores.flatten()[index], labels.flatten()[index], maps.flatten(0, 1)[index])
     parts = torch.bincount(index // count, minlength=images).tolist()
-    every = (boxes[order], scores.flatten()[index], labels.flatten()[index], maps.flatten(0, 1)[index])
-    return [dict(zip(_KEYS, row, strict=True)) for row in zip(*(each.split(parts) for each in every), strict=True)]
+    rows = zip(*(column.split(parts) for column in columns), strict=True)
+    return [dict(zip(_KEYS, row, strict=True)) for row in rows]
 
 
 _KEYS = ("boxes", "scores", "labels", "maps")

@@ -1,4 +1,4 @@
-"""Whole classifiers from torchvision or timm, with trained weights and the way their images were prepared."""
+"""Classifiers of torchvision and timm with trained weights and the preprocessing of their images."""
 
 from __future__ import annotations
 
@@ -14,45 +14,35 @@ from torch import nn
 
 from wsolnb.models.weights import SUFFIXES, load_into, read_weights
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 
 
 @dataclass(frozen=True)
-class Ready:
-    """A classifier in evaluation mode, and how its images were prepared.
-
-    Args:
-        net: The network.
-        size: Side in pixels of the images that it was tested with.
-        mean: Subtracted from RGB in [0, 1], per channel.
-        std: What the difference is divided by.
-        names: Of the classes; None where the weights come from a file.
-        square: Whether it takes images of exactly that size only.
-    """
+class PretrainedClassifier:
+    """A classifier in evaluation mode, and the preprocessing of its images."""
 
     net: nn.Module
-    size: int
-    mean: Sequence[float]
+    size: int  # side in pixels of its test images
+    mean: Sequence[float]  # per channel, of RGB in [0, 1]
     std: Sequence[float]
-    names: Sequence[str] | None
-    square: bool = False
+    names: Sequence[str] | None  # of the classes; None where the weights come from a file
+    square: bool = False  # whether it takes only images of exactly that size
 
 
-def ready(name: str, weights: str) -> Ready:
+def pretrained_classifier(name: str, weights: str) -> PretrainedClassifier:
     """Build a classifier and load its weights.
 
     Args:
         name: A classifier of torchvision, else one of timm; `timm/NAME` takes timm's where both have one.
-        weights: A name that torchvision or timm has for them, `DEFAULT` for the best, or a file (`.safetensors`,
-            `.pth`, `.pt`). A file may have any number of classes; its images are taken to be prepared as for the
-            default weights.
+        weights: A name known to torchvision or timm, `DEFAULT` for the best, or a file (`.safetensors`, `.pth`, `.pt`)
+            with any number of classes, for which the preprocessing of the default weights is assumed.
 
     Raises:
-        ValueError: No such network or weights, or keys that do not fit (the first are named).
+        ValueError: Unknown network or weights, or keys that do not fit (the first are named).
         FileNotFoundError: `weights` is a path without a file.
 
     Example:
-        >>> ready("resnet81", "DEFAULT")
+        >>> pretrained_classifier("resnet81", "DEFAULT")
         Traceback (most recent call last):
         ValueError: no classifier 'resnet81' in torchvision or timm (did you mean 'resnet18'?)
     """
@@ -68,44 +58,43 @@ def ready(name: str, weights: str) -> Ready:
     raise ValueError(f"no classifier {name!r} in torchvision or timm{hint}")
 
 
-def _torchvision(name: str, weights: str, local: bool) -> Ready:
+def _torchvision(name: str, weights: str, local: bool) -> PretrainedClassifier:
     build = torchvision.models.get_model_builder(name)
     options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}  # slow, and loaded over
     net = build(weights=None, **options)
     if local and (classes := _classes(net, weights)):
         net = build(weights=None, num_classes=classes, **options)
     load_into(net, name, weights, ())
-    known = torchvision.models.get_model_weights(name)
-    entry = known["DEFAULT"] if local else known[weights]
+    entry = torchvision.models.get_model_weights(name)["DEFAULT" if local else weights]
     prepared = entry.transforms()
     names = None if local else entry.meta["categories"]
-    return Ready(net.eval(), prepared.crop_size[0], prepared.mean, prepared.std, names)
+    return PretrainedClassifier(net.eval(), prepared.crop_size[0], prepared.mean, prepared.std, names)
 
 
-def _timm(name: str, weights: str, local: bool) -> Ready:
+def _timm(name: str, weights: str, local: bool) -> PretrainedClassifier:
     if local:
         net = timm.create_model(name, pretrained=False)
         if classes := _classes(net, weights):
             net = timm.create_model(name, pretrained=False, num_classes=classes)
         load_into(net, name, weights, ())
     else:
-        known = [tagged.partition(".")[2] for tagged in timm.list_pretrained(name)]
-        if weights != "DEFAULT" and weights not in known:
-            raise ValueError(f"{name} has no weights {weights!r}; known: {', '.join(known) or 'none'}, or a file")
+        tags = [tagged.partition(".")[2] for tagged in timm.list_pretrained(name)]
+        if weights != "DEFAULT" and weights not in tags:
+            raise ValueError(f"{name} has no weights {weights!r}; known: {', '.join(tags) or 'none'}, or a file")
         net = timm.create_model(name if weights == "DEFAULT" else f"{name}.{weights}", pretrained=True)
     config: Any = net.pretrained_cfg
     size = config.get("input_size", (3, 224, 224))[1]
-    mean, std = config.get("mean", IMAGENET[0]), config.get("std", IMAGENET[1])
+    mean, std = config.get("mean", _MEAN), config.get("std", _STD)
     subset = None if local else infer_imagenet_subset(net)
     info = ImageNetInfo(subset) if subset else None
     names = [info.index_to_description(index) for index in range(info.num_classes())] if info else None
-    return Ready(net.eval(), size, mean, std, names, square=bool(config.get("fixed_input_size")))
+    return PretrainedClassifier(net.eval(), size, mean, std, names, square=bool(config.get("fixed_input_size")))
 
 
 def _classes(net: nn.Module, weights: str) -> int | None:
     """Number of classes in a file of weights, where it differs from the network's."""
-    own, state = net.state_dict(), read_weights(weights)
-    shared = [key for key in own.keys() & state.keys() if own[key].ndim and state[key].ndim]
-    other = [key for key in shared if own[key].shape != state[key].shape]
-    counts = {len(state[key]) for key in other if own[key].shape[1:] == state[key].shape[1:]}
+    expected, state = net.state_dict(), read_weights(weights)
+    shared = [key for key in expected.keys() & state.keys() if expected[key].ndim and state[key].ndim]
+    other = [key for key in shared if expected[key].shape != state[key].shape]
+    counts = {len(state[key]) for key in other if expected[key].shape[1:] == state[key].shape[1:]}
     return counts.pop() if len(counts) == 1 else None

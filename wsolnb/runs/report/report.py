@@ -12,10 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import nbformat
-import typer
 from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
@@ -171,16 +170,3 @@ def _rows(run: Run) -> Iterator[dict[str, Any]]:
         gap = {"value": verdict["difference"], "low": verdict["low"], "high": verdict["high"]}
         result = {"verdict": verdict["verdict"], "claim": verdict["claim"]}
         yield {"run": run.name, "kind": "verdict", **compared, **gap, **result, **about}
-
-
-def report_command(
-    runs: Annotated[
-        list[Path] | None, typer.Argument(metavar="[RUNS...]", help="Folders of runs, or above them. Default: runs.")
-    ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write to.")] = Path("report"),
-    theme: Annotated[str, typer.Option(help="light or dark.")] = "light",
-) -> None:
-    """Turn runs into pages that stay interactive without a kernel or a network, with an index and one table."""
-    index = report(runs or [Path("runs")], out, theme=theme)
-    for label, name in (("index", index.name), ("results", "results.csv"), ("verdicts", "verdicts.md")):
-        typer.echo(f"{label:<8}  {index.parent / name}")
