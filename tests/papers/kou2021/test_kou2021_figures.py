@@ -1,0 +1,43 @@
+"""The figures of kou2021's notebook draw what they are given."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+from torch import Tensor
+
+from wsolnb.data.critters import World
+from wsolnb.metrics.bootstrap import Interval
+from wsolnb.papers.kou2021 import figures
+from wsolnb.papers.kou2021.maps import RULE, MergedMaps
+
+
+@pytest.fixture
+def _closed() -> object:
+    plt.switch_backend("Agg")
+    yield
+    plt.close("all")
+
+
+@pytest.mark.usefixtures("_closed")
+def test_figures_draw_what_they_are_given() -> None:
+    world = World(families=2, species=2, size=(48, 64))
+    images = world.singles(4)
+    masks = torch.stack([images[i][1]["masks"][0] for i in range(4)]).float()
+    boxes = [images[i][1]["boxes"].as_subclass(Tensor) for i in range(4)]
+    found = MergedMaps(masks, torch.eye(4), torch.arange(4), boxes, (48, 64), inner=torch.zeros_like(masks))
+    fig = figures.show_merge(images, found, [0, 2], RULE, world.classes)
+    texts = [text.get_text() for ax in fig.axes for text in ax.texts]
+    overlaps = [float(t) for t in texts if t.replace(".", "").isdigit()]
+    assert overlaps == pytest.approx([0, 0, 1, 1, 1, 1, 0, 0], abs=0.1)  # inner, last, union, intersection
+    assert len(figures.show_confidence(images, masks, [0, 1, 3]).axes) == 15
+    smaller = MergedMaps(masks, torch.eye(4), torch.arange(4), boxes, (24, 32))  # photos are brought to one frame
+    (panel,) = figures.show_merge(images, smaller, [1], RULE, world.classes).axes
+    assert panel.images[0].get_array().shape == (24, 32, 3)
+    pairs = {"before": (torch.randn(4, 5), torch.randn(4, 5)), "after": (torch.randn(4, 5), torch.randn(4, 5))}
+    names = figures.plot_embeddings(pairs, torch.tensor([0, 0, 1, 3]), world.classes).axes[1].get_legend().get_texts()
+    assert [n.get_text() for n in names] == ["backgrounds", *(world.classes[k] for k in (0, 1, 3))]
+    measured = {k: {"top1_loc_error": Interval(v, v - 0.1, v + 0.1)} for k, v in (("base", 0.5), ("csoa", 0.25))}
+    (ax,) = figures.plot_errors(measured, {"base": "one", "csoa": "both"}, {"top1_loc_error": "Top-1"}).axes
+    assert [text.get_text() for text in ax.texts] == ["50.0", "25.0"]
