@@ -4,7 +4,8 @@ Rounding differs between kinds of processors, and where a training ends hangs on
 every kind that they were measured on, and on another kind only those are compared that no kind changed.
 
 Every run starts with an empty cache, so all its trainings are made anew. Cells tagged `nbval-check-output` are compared
-with the committed ones in the same run.
+with the committed ones in the same run, and once more in what somebody sees who then opens the notebook in Jupyter: a
+plain kernel, progress bars, nothing written, and trained weights in the cache.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 import pytest
+from nbclient import NotebookClient
 from tagged_cells import differences
 
 from wsolnb.runs.paper import Paper, paper_keys
@@ -29,6 +32,14 @@ def kind(machine: dict[str, object], threads: int) -> str:
     return f"{machine['instructions']}{' with bfloat16' if machine['bfloat16'] else ''}"
 
 
+def open_in_jupyter(notebook: Path, target: Path) -> Path:
+    """Execute a notebook as it is, in its folder."""
+    cells = nbformat.read(notebook, as_version=4)
+    NotebookClient(cells, kernel_name="python3", resources={"metadata": {"path": str(notebook.parent)}}).execute()
+    nbformat.write(cells, target)
+    return target
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("key", paper_keys())
 def test_default_run_measures_and_prints_what_is_stated(
@@ -38,8 +49,12 @@ def test_default_run_measures_and_prints_what_is_stated(
     stated = {
         name: pd.read_csv(Paper(key).folder / file).set_index(["method", "metric"]) for name, file in STATED.items()
     }
+    notebook = Paper(key).notebook
     folder = run(key, root=tmp_path / "runs")
-    assert differences(request.session, Paper(key).notebook, folder / NOTEBOOK) == []
+    assert differences(request.session, notebook, folder / NOTEBOOK) == []
+    monkeypatch.delenv("WSOLNB_HEADLESS", raising=False)
+    assert differences(request.session, notebook, open_in_jupyter(notebook, tmp_path / "opened.ipynb")) == []
+
     found = pd.read_csv(folder / "metrics.csv").set_index(["method", "metric"])
     for wanted in stated.values():
         assert set(found.index) == set(wanted.index)
