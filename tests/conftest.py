@@ -1,10 +1,8 @@
-"""Fixtures that every test may use, and what every doctest gets."""
+"""Fixtures and rules of all tests."""
 
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,26 +14,16 @@ collect_ignore_glob = ["conftest.py", "*/conftest.py"]  # modules of one name; n
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the fixture below known outside of this folder: doctests stand in the package."""
-    config.pluginmanager.register(_Doctests())
+    """Load the fixtures that also count outside of this folder: examples stand in the package."""
+    config.pluginmanager.import_plugin("everywhere")
 
 
-class _Doctests:
-    @pytest.fixture(autouse=True)
-    def _tidy_examples(
-        self, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-    ) -> Iterator[None]:
-        """A cache folder of its own, and no figure that another example left open."""
-        if not isinstance(request.node, pytest.DoctestItem):
-            yield
-            return
-        monkeypatch.setenv("WSOLNB_CACHE", str(tmp_path_factory.mktemp("cache")))
-        monkeypatch.setenv("WSOLNB_HEADLESS", "1")
-        if "matplotlib" in sys.modules:
-            sys.modules["matplotlib"].use("agg")
-        yield
-        if "matplotlib.pyplot" in sys.modules:
-            sys.modules["matplotlib.pyplot"].close("all")
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse a bench that is marked slow too: `-m slow` decides whether a change lands, and no ratio of speeds may."""
+    both = [item.nodeid for item in items if {"slow", "bench"} <= {mark.name for mark in item.iter_markers()}]
+    if both:
+        raise pytest.UsageError(f"marked both slow and bench: {', '.join(both)}")
 
 
 @pytest.fixture(autouse=True)

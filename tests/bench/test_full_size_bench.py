@@ -15,7 +15,7 @@ from wsolnb.papers.bae2020.pooling import ThresholdedAveragePooling
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
-@pytest.mark.bench
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_full_size_training_step_runs(device: str, capsys: pytest.CaptureFixture[str]) -> None:
     if device == "cuda" and not torch.cuda.is_available():

@@ -106,7 +106,6 @@ def report(what: str, ratio: float, first: float, rate: float, capsys: pytest.Ca
 
 
 @pytest.mark.bench
-@pytest.mark.slow
 def test_the_drawn_world_feeds_the_tiny_net(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,7 +147,6 @@ def many_photos(root: Path, per_class: int) -> Path:
 
 @pytest.mark.bench
 @pytest.mark.gpu
-@pytest.mark.slow
 @pytest.mark.parametrize("cache_gb", [0.0, 1.0], ids=["decoded every time", "kept on disk"])
 def test_photos_feed_a_resnet50(
     cache_gb: float, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

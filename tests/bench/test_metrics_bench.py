@@ -16,8 +16,6 @@ from wsolnb.boxes.quantise import quantise
 from wsolnb.boxes.threshold_sweep import sweep_ious
 from wsolnb.metrics import DetectionAP, MaxBoxAccV2, PxAP, interval
 
-pytestmark = pytest.mark.bench
-
 
 @pytest.fixture(autouse=True)
 def one_thread():
@@ -44,6 +42,7 @@ def seconds(work: Callable[[], object], repeats: int = 3) -> float:
     return min(times)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_maps():
     maps = smooth(64)
     boxes, masks = [torch.tensor([[20, 30, 150, 160]])] * 64, maps > 0.6
@@ -59,6 +58,7 @@ def test_memory_does_not_grow_with_the_number_of_maps():
     assert peaks[-1] < 1.02 * peaks[3]
 
 
+@pytest.mark.bench
 def test_a_box_metric_costs_little_more_than_its_sweep():
     maps, boxes = smooth(64), [torch.tensor([[20, 30, 150, 160]])] * 64
     truth, rule = [each + torch.tensor([0, 0, 1, 1]) for each in boxes], BoxRule.preset("wsoleval_multi")
@@ -69,6 +69,7 @@ def test_a_box_metric_costs_little_more_than_its_sweep():
     assert whole < 1.5 * sweep
 
 
+@pytest.mark.bench
 def test_pxap_is_five_times_faster_than_two_numpy_histograms():
     maps = smooth(64)
     masks, edges = maps > 0.6, np.append(np.arange(0, 1, 0.001), [1, 2, 3])
@@ -84,6 +85,7 @@ def test_pxap_is_five_times_faster_than_two_numpy_histograms():
     assert 5 * ours < theirs
 
 
+@pytest.mark.bench
 def test_a_thousand_bootstrap_draws_cost_less_than_scoring_ten_times():
     images, classes = 500, 20
     predictions, targets = [], []

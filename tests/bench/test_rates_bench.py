@@ -13,7 +13,6 @@ BATCHES = {"cpu": {"tiny": 32, "mobilenet_v2": 8, "resnet50": 8, "vgg16": 4}}
 
 
 @pytest.mark.bench
-@pytest.mark.slow
 def test_images_per_second(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WSOLNB_HEADLESS", "1")
     where = resolve_device()

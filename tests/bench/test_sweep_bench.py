@@ -15,7 +15,6 @@ from wsolnb.boxes import BoxRule
 from wsolnb.boxes.quantise import minmax_normalise, quantise
 from wsolnb.boxes.threshold_sweep import levels, sweep_ious
 
-pytestmark = pytest.mark.bench
 SIDE = 224
 ONE = torch.tensor([0, 0, 1, 1])
 
@@ -61,6 +60,7 @@ def seconds(work: Callable[[], object], rounds: int) -> float:
     return min(times)
 
 
+@pytest.mark.bench
 @pytest.mark.parametrize("kind", [noise_maps, blobs])
 @pytest.mark.parametrize(
     ("preset", "component", "threads", "at_least"),
@@ -99,6 +99,7 @@ def test_the_sweep_is_faster_than_one_cut_per_threshold(
     assert ratio >= at_least
 
 
+@pytest.mark.slow
 def test_scores_of_500_maps_against_the_protocol() -> None:
     maps, boxes = blobs(500, 14, seed=1)
     grey = quantise(maps)

@@ -15,11 +15,17 @@ QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
          "--disable-component-update", "--disable-sync", "--font-render-hinting=none")  # fmt: skip
 
 
+# The one that runs with the README's command: a run's page shows the boxes that the package computes.
+QUICK = "test_boxes_are_those_of_python_at_every_threshold"
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
     for item in items:
-        if here in item.path.parents:
+        if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.browser)
+            if item.name != QUICK:
+                item.add_marker(pytest.mark.slow)
 
 
 def chromium_path() -> str | None:

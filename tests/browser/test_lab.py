@@ -21,7 +21,6 @@ from actions import ROOT, agrees, follows_the_hand, found, slide
 
 from wsolnb.runs.paper import Paper
 
-pytestmark = pytest.mark.slow
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 CELLS = [
     "from example import example\nexplorer = example()\nexplorer",

@@ -14,7 +14,6 @@ from example import example
 from wsolnb.runs.report.report import report
 from wsolnb.runs.run import NOTEBOOK, run
 
-pytestmark = pytest.mark.slow
 SOURCE = "from example import example\nexplorer = example()\nexplorer"
 FORMULA = r"$$\mathcal{L}_{\cos} = 1 - \frac{\langle x, \varphi(c) \rangle}{\lVert x \rVert}$$ and [a card](../card.md)"
 

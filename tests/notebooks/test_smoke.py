@@ -1,4 +1,4 @@
-"""Every paper's notebook runs from end to end, with few images and steps."""
+"""Every paper's notebook runs from end to end, with few images and steps, and its tagged cells are checked."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
+from tagged_cells import differences
 
 from wsolnb.runs.paper import Paper, paper_keys
 from wsolnb.runs.run import NOTEBOOK, run
 
 BUDGET = 15.0  # seconds on two cores
 BUSY = 4.0  # how much slower a machine may be that does other things too
+TEXTS = yaml.safe_load((Path(__file__).parent / "smoke.yaml").read_text(encoding="utf-8"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("key", paper_keys())
-def test_smoke_run(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_smoke_run(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     paper = Paper(key)
     if not paper.notebook.exists():
         pytest.skip(f"{paper.notebook.name} is not written yet")
@@ -31,4 +33,5 @@ def test_smoke_run(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert [verdict["claim"] for verdict in record["verdicts"]] == [claim.id for claim in paper.claims()]
     assert paper.recipe("smoke").items() <= record["parameters"].items()
     assert list((folder / "figures").glob("*.png"))
+    assert differences(request.session, paper.notebook, folder / NOTEBOOK, TEXTS[key]) == []
     assert nbformat.read(folder / NOTEBOOK, as_version=4).metadata.papermill.duration < BUDGET * BUSY
