@@ -36,16 +36,15 @@ class PixelCache:
     Raises:
         ValueError: If the limit is below 0.
 
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     photo = Path(folder, "a.jpg")
-        ...     _ = photo.write_bytes(b"stands for a photo")
-        ...     cache = PixelCache("one photo", 2, 10**6, Path(folder))
-        ...     first = cache.get(0, photo, lambda: torch.full((3, 2, 2), 7, dtype=torch.uint8))
-        ...     again = cache.get(0, photo, lambda: torch.zeros(3, 2, 2, dtype=torch.uint8))
-        ...     int(again.sum()), cache.room
-        (84, 62500)
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     photo = Path(folder, "a.jpg")
+    ...     _ = photo.write_bytes(b"stands for a photo")
+    ...     cache = PixelCache("one photo", 2, 10**6, Path(folder))
+    ...     first = cache.get(0, photo, lambda: torch.full((3, 2, 2), 7, dtype=torch.uint8))
+    ...     again = cache.get(0, photo, lambda: torch.zeros(3, 2, 2, dtype=torch.uint8))
+    ...     int(again.sum()), cache.room
+    (84, 62500)
     """
 
     def __init__(self, photos: str, side: int, limit: int, folder: Path | None = None) -> None:
@@ -97,9 +96,8 @@ def pixel_cache(photos: Any, side: int, gigabytes: float) -> PixelCache | None:
         side: Height and width of the images.
         gigabytes: The limit, in 1e9 bytes; 0: None instead of a cache.
 
-    Example:
-        >>> pixel_cache([], 224, 0.0) is None
-        True
+    >>> pixel_cache([], 224, 0.0) is None
+    True
     """
     if not gigabytes:
         return None

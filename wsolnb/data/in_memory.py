@@ -14,11 +14,10 @@ class Kept(Dataset[Any]):
         dataset: Its items are `(image, target)`.
         labels_only: Keep image and label, without boxes and masks.
 
-    Example:
-        >>> from wsolnb.data.critters import World
-        >>> kept = Kept(World(size=32).singles(4), labels_only=True)
-        >>> kept[3] is kept[3]
-        True
+    >>> from wsolnb.data.critters import World
+    >>> kept = Kept(World(size=32).singles(4), labels_only=True)
+    >>> kept[3] is kept[3]
+    True
     """
 
     def __init__(self, dataset: Dataset[Any], *, labels_only: bool = False) -> None:

@@ -187,12 +187,11 @@ def read_edges(path: str | Path) -> list[Edge]:
         FileNotFoundError: there is no such file.
         ValueError: a line is not two names.
 
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = (Path(folder) / "edges.txt").write_text("animal dog")
-        ...     read_edges(Path(folder) / "edges.txt")
-        [('animal', 'dog')]
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = (Path(folder) / "edges.txt").write_text("animal dog")
+    ...     read_edges(Path(folder) / "edges.txt")
+    [('animal', 'dog')]
     """
     path = Path(path)
     if not path.is_file():

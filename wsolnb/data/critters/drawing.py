@@ -138,14 +138,7 @@ def draw_mark(mark: int, size: int = _MARK_SIDE) -> Image.Image:
 
 
 def draw_animal(
-    family: str,
-    mark: int,
-    *,
-    length: float,
-    mark_size: float,
-    pose: int,
-    turn: float,
-    flip: bool,
+    family: str, mark: int, *, length: float, mark_size: float, pose: int, turn: float, flip: bool
 ) -> Patch:
     """An animal whose bounding box is at most `length` image pixels long on its longer side.
 

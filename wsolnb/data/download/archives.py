@@ -21,9 +21,8 @@ _DAMAGED = (tarfile.ReadError, zipfile.BadZipFile, EOFError, zlib.error)
 def is_archive(path: str | Path) -> bool:
     """Whether `extract` knows the suffix of a file.
 
-    Example:
-        >>> is_archive("a.tar.gz"), is_archive("a.txt")
-        (True, False)
+    >>> is_archive("a.tar.gz"), is_archive("a.txt")
+    (True, False)
     """
     return str(path).endswith(SUFFIXES)
 
@@ -45,14 +44,13 @@ def extract(archive: str | Path, into: str | Path, *, nested: bool = False) -> i
     Raises:
         ValueError: If a member is refused, or the archive is damaged, truncated or of another kind.
 
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder) / "a.zip"
-        ...     with zipfile.ZipFile(path, "w") as made:
-        ...         made.writestr("photos/1.txt", "one")
-        ...     extract(path, Path(folder) / "out"), (Path(folder) / "out" / "photos" / "1.txt").read_text()
-        (1, 'one')
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "a.zip"
+    ...     with zipfile.ZipFile(path, "w") as made:
+    ...         made.writestr("photos/1.txt", "one")
+    ...     extract(path, Path(folder) / "out"), (Path(folder) / "out" / "photos" / "1.txt").read_text()
+    (1, 'one')
     """
     archive, into = Path(archive), Path(into)
     into.mkdir(parents=True, exist_ok=True)

@@ -34,9 +34,8 @@ def check(source: Source, root: str | Path, *, deep: bool = False) -> Iterator[F
         root: The data set's folder.
         deep: Decode every image, read every annotation and compute checksums of archives.
 
-    Example:
-        >>> [finding.text for finding in check(Source("cub", "CUB-200-2011", "", "", ()), "/no/such/folder")]
-        ['CUB-200-2011: not placed here by `wsolnb data get`']
+    >>> [finding.text for finding in check(Source("cub", "CUB-200-2011", "", "", ()), "/no/such/folder")]
+    ['CUB-200-2011: not placed here by `wsolnb data get`']
     """
     root = Path(root)
     if interrupted(source, root):

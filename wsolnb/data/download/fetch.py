@@ -44,13 +44,12 @@ def get(source: Source, root: str | Path, *, say: Say = print, pause: float = 2.
         FileExistsError: If other files are in the way; nothing is overwritten.
         OSError: If a server cannot be reached, the disk is too small or another run uses the folder.
 
-    Example:
-        >>> import tempfile
-        >>> source = Source("notes", "Notes", "", "", (Remote("", "a.txt", into="notes"),), by_hand="Write them.")
-        >>> with tempfile.TemporaryDirectory() as root:
-        ...     _ = Path(root, "a.txt").write_text("one")
-        ...     get(source, root, say=lambda line: None), get(source, root), Path(root, "notes", "a.txt").read_text()
-        (True, False, 'one')
+    >>> import tempfile
+    >>> source = Source("notes", "Notes", "", "", (Remote("", "a.txt", into="notes"),), by_hand="Write them.")
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     _ = Path(root, "a.txt").write_text("one")
+    ...     get(source, root, say=lambda line: None), get(source, root), Path(root, "notes", "a.txt").read_text()
+    (True, False, 'one')
     """
     root = Path(root)
     work = root / WORK / source.key
@@ -77,9 +76,8 @@ def get(source: Source, root: str | Path, *, say: Say = print, pause: float = 2.
 def read_record(source: Source, root: str | Path) -> dict[str, Any] | None:
     """What `get` recorded: checksums of the files and numbers of files per folder; None if it never completed.
 
-    Example:
-        >>> read_record(Source("cub", "CUB-200-2011", "", "", ()), "/no/such/folder") is None
-        True
+    >>> read_record(Source("cub", "CUB-200-2011", "", "", ()), "/no/such/folder") is None
+    True
     """
     path = Path(root) / WORK / f"{source.key}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
@@ -88,9 +86,8 @@ def read_record(source: Source, root: str | Path) -> dict[str, Any] | None:
 def missing_places(source: Source, root: str | Path) -> list[str]:
     """Folders that have fewer files than when the data set was placed, and files that are gone.
 
-    Example:
-        >>> missing_places(Source("cub", "CUB-200-2011", "", "", ()), "/no/such/folder")
-        []
+    >>> missing_places(Source("cub", "CUB-200-2011", "", "", ()), "/no/such/folder")
+    []
     """
     record = read_record(source, root) or {"places": {}}
     return [place for place, count in record["places"].items() if _count(Path(root) / place) < count]
@@ -99,9 +96,8 @@ def missing_places(source: Source, root: str | Path) -> list[str]:
 def interrupted(source: Source, root: str | Path) -> bool:
     """Whether a run was stopped before the data set was complete.
 
-    Example:
-        >>> interrupted(Source("cub", "CUB-200-2011", "", "", ()), "/no/such/folder")
-        False
+    >>> interrupted(Source("cub", "CUB-200-2011", "", "", ()), "/no/such/folder")
+    False
     """
     work = Path(root) / WORK / source.key
     return work.is_dir() and any(work.iterdir())
@@ -128,11 +124,10 @@ def verify(file: Remote, path: Path, *, deep: bool = True) -> str:
     Raises:
         ValueError: If size or checksum are wrong.
 
-    Example:
-        >>> import tempfile
-        >>> with tempfile.NamedTemporaryFile() as file:
-        ...     verify(Remote("", "a.zip", checksum="md5:d41d8cd98f00b204e9800998ecf8427e"), Path(file.name))
-        'md5:d41d8cd98f00b204e9800998ecf8427e'
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     verify(Remote("", "a.zip", checksum="md5:d41d8cd98f00b204e9800998ecf8427e"), Path(file.name))
+    'md5:d41d8cd98f00b204e9800998ecf8427e'
     """
     length = path.stat().st_size
     if file.size is not None and length != file.size:

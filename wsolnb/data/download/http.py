@@ -56,11 +56,10 @@ def download(
         ValueError: If the server's file has another size or checksum.
         OSError: If the server refuses or cannot be reached, or the disk is full; downloaded bytes are kept.
 
-    Example:
-        >>> import tempfile
-        >>> with tempfile.NamedTemporaryFile() as file:  # a file that exists is not downloaded again
-        ...     download("https://example.org/a.zip", file.name, checksum="md5:d41d8cd98f00b204e9800998ecf8427e")
-        'md5:d41d8cd98f00b204e9800998ecf8427e'
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:  # a file that exists is not downloaded again
+    ...     download("https://example.org/a.zip", file.name, checksum="md5:d41d8cd98f00b204e9800998ecf8427e")
+    'md5:d41d8cd98f00b204e9800998ecf8427e'
     """
     path = Path(path)
     algorithm = checksum.partition(":")[0] or "sha256"
@@ -91,12 +90,11 @@ def download(
 def digest(path: str | Path, algorithm: str = "sha256") -> str:
     """Checksum of a file, as `algorithm:hexadecimal`.
 
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = (Path(folder) / "a").write_bytes(b"abc")
-        ...     digest(Path(folder) / "a", "md5")
-        'md5:900150983cd24fb0d6963f7d28e17f72'
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = (Path(folder) / "a").write_bytes(b"abc")
+    ...     digest(Path(folder) / "a", "md5")
+    'md5:900150983cd24fb0d6963f7d28e17f72'
     """
     with open(path, "rb") as file:
         return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"

@@ -76,10 +76,9 @@ def read_sources(path: str | Path = TABLE) -> dict[str, Source]:
         FileNotFoundError: If there is no such file.
         ValueError: If it does not parse or an entry lacks a part.
 
-    Example:
-        >>> source = read_sources()["voc2012"]
-        >>> source.title, source.size
-        ('PASCAL VOC 2012, trainval', 1999639040)
+    >>> source = read_sources()["voc2012"]
+    >>> source.title, source.size
+    ('PASCAL VOC 2012, trainval', 1999639040)
     """
     path = Path(path)
     if not path.is_file():
@@ -97,9 +96,8 @@ def find(name: str, sources: dict[str, Source]) -> Source:
     Raises:
         ValueError: If there is none of that name.
 
-    Example:
-        >>> find("coco2017", read_sources()).classes
-        80
+    >>> find("coco2017", read_sources()).classes
+    80
     """
     if name not in sources:
         close = difflib.get_close_matches(name.lower(), sources, n=1)
@@ -111,9 +109,8 @@ def find(name: str, sources: dict[str, Source]) -> Source:
 def human(size: int | None) -> str:
     """A number of bytes in readable units.
 
-    Example:
-        >>> human(1150585339), human(None)
-        ('1.2 GB', 'size unknown')
+    >>> human(1150585339), human(None)
+    ('1.2 GB', 'size unknown')
     """
     if size is None:
         return "size unknown"

@@ -147,14 +147,13 @@ def imagenet_boxes(path: str | Path, size: tuple[int, int]) -> tuple[Tensor, lis
     Returns:
         float32 ``(n, 4)`` xyxy, and n names.
 
-    Example:
-        >>> import tempfile
-        >>> box = "<bndbox><xmin>2</xmin><ymin>1</ymin><xmax>5</xmax><ymax>3</ymax></bndbox>"
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder) / "a.xml"
-        ...     _ = path.write_text(f"<annotation><object><name>n01440764</name>{box}</object></annotation>")
-        ...     imagenet_boxes(path, (6, 10))
-        (tensor([[2., 1., 6., 4.]]), ['n01440764'])
+    >>> import tempfile
+    >>> box = "<bndbox><xmin>2</xmin><ymin>1</ymin><xmax>5</xmax><ymax>3</ymax></bndbox>"
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "a.xml"
+    ...     _ = path.write_text(f"<annotation><object><name>n01440764</name>{box}</object></annotation>")
+    ...     imagenet_boxes(path, (6, 10))
+    (tensor([[2., 1., 6., 4.]]), ['n01440764'])
     """
     root = parse_xml(path)
     objects = xml_objects(path, root)

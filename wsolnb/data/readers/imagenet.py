@@ -51,12 +51,7 @@ class ImageNet(Photos):
     """
 
     def __init__(
-        self,
-        root: str | Path,
-        split: str,
-        *,
-        classes: Sequence[str] | None = None,
-        transform: Transform | None = None,
+        self, root: str | Path, split: str, *, classes: Sequence[str] | None = None, transform: Transform | None = None
     ) -> None:
         if split not in ("train", "val"):
             raise ValueError(f"unknown split {split!r} of ImageNet; known: train, val (test has no labels)")

@@ -61,10 +61,9 @@ def from_critters(
 ) -> CropsToScenes:
     """Critters: single animals for training, scenes of several species for the rest.
 
-    Example:
-        >>> sizes = dict(train_images=24, tune_images=4, test_images=6, scene_size=(96, 128))
-        >>> from_critters(World(size=64), **sizes).sizes
-        {'classes': 12, 'train': 24, 'tune': 4, 'test': 6, 'single': 6}
+    >>> sizes = dict(train_images=24, tune_images=4, test_images=6, scene_size=(96, 128))
+    >>> from_critters(World(size=64), **sizes).sizes
+    {'classes': 12, 'train': 24, 'tune': 4, 'test': 6, 'single': 6}
     """
     return CropsToScenes(
         world.classes,
@@ -117,20 +116,19 @@ def from_photos(
         ValueError: If the data set is unknown, a class is not in the tree, or no class or no object is left.
         FileNotFoundError: If a folder or file is missing.
 
-    Example:
-        >>> import tempfile
-        >>> from PIL import Image
-        >>> corners = "<xmin>5</xmin><ymin>5</ymin><xmax>45</xmax><ymax>45</ymax>"
-        >>> xml = f"<annotation><object><name>cat</name><bndbox>{corners}</bndbox></object></annotation>"
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     for split in ("train", "test"):
-        ...         Path(folder, split).mkdir()
-        ...         for k in range(2):
-        ...             Image.new("RGB", (64, 48)).save(Path(folder, split, f"{k}.jpg"))
-        ...             _ = Path(folder, split, f"{k}.xml").write_text(xml)
-        ...     data = from_photos("voc", folder, image_size=32)
-        ...     data.sizes, data.train[0][0].shape
-        ({'classes': 1, 'train': 2, 'tune': 2, 'test': 2, 'single': 2}, torch.Size([3, 32, 32]))
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> corners = "<xmin>5</xmin><ymin>5</ymin><xmax>45</xmax><ymax>45</ymax>"
+    >>> xml = f"<annotation><object><name>cat</name><bndbox>{corners}</bndbox></object></annotation>"
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for split in ("train", "test"):
+    ...         Path(folder, split).mkdir()
+    ...         for k in range(2):
+    ...             Image.new("RGB", (64, 48)).save(Path(folder, split, f"{k}.jpg"))
+    ...             _ = Path(folder, split, f"{k}.xml").write_text(xml)
+    ...     data = from_photos("voc", folder, image_size=32)
+    ...     data.sizes, data.train[0][0].shape
+    ({'classes': 1, 'train': 2, 'tune': 2, 'test': 2, 'single': 2}, torch.Size([3, 32, 32]))
     """
     check_request(dataset, root, DATASETS)
     names = splits or SPLITS[dataset][::2]

@@ -55,10 +55,9 @@ def from_critters(
     The labels of the training scenes are cached on disk (`wsolnb._utils.cache`), so that these scenes are drawn only
     if a network is trained on them.
 
-    Example:
-        >>> sizes = dict(train_images=24, held_images=4, test_images=6, scene_size=(96, 128))
-        >>> from_critters(World(size=64), **sizes).sizes
-        {'classes': 12, 'train': 24, 'held': 4, 'test': 6}
+    >>> sizes = dict(train_images=24, held_images=4, test_images=6, scene_size=(96, 128))
+    >>> from_critters(World(size=64), **sizes).sizes
+    {'classes': 12, 'train': 24, 'held': 4, 'test': 6}
     """
     counts = (train_images, held_images, test_images)
     train, held, test = (
@@ -111,19 +110,18 @@ def from_photos(
         ValueError: If the data set is unknown, no folder is given, no image would be held out, or no class is left.
         FileNotFoundError: If a folder or file is missing.
 
-    Example:
-        >>> import tempfile
-        >>> from PIL import Image
-        >>> corners = "<xmin>5</xmin><ymin>5</ymin><xmax>30</xmax><ymax>20</ymax>"
-        >>> xml = f"<annotation><object><name>cat</name><bndbox>{corners}</bndbox></object></annotation>"
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     for split in ("train", "test"):
-        ...         Path(folder, split).mkdir()
-        ...         for k in range(5):
-        ...             Image.new("RGB", (48, 32)).save(Path(folder, split, f"{k}.jpg"))
-        ...             _ = Path(folder, split, f"{k}.xml").write_text(xml)
-        ...     from_photos("voc", folder).sizes
-        {'classes': 1, 'train': 4, 'held': 1, 'test': 5}
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> corners = "<xmin>5</xmin><ymin>5</ymin><xmax>30</xmax><ymax>20</ymax>"
+    >>> xml = f"<annotation><object><name>cat</name><bndbox>{corners}</bndbox></object></annotation>"
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for split in ("train", "test"):
+    ...         Path(folder, split).mkdir()
+    ...         for k in range(5):
+    ...             Image.new("RGB", (48, 32)).save(Path(folder, split, f"{k}.jpg"))
+    ...             _ = Path(folder, split, f"{k}.xml").write_text(xml)
+    ...     from_photos("voc", folder).sizes
+    {'classes': 1, 'train': 4, 'held': 1, 'test': 5}
     """
     check_request(dataset, root, DATASETS)
     names = splits or SPLITS[dataset]
@@ -151,9 +149,8 @@ def multi_hot(target: dict[str, Any], classes: int) -> Tensor:
 
     1: present; 0: absent; NaN: present as crowd only (VOC: difficult), which VOC's image lists leave undecided.
 
-    Example:
-        >>> multi_hot({"labels": torch.tensor([2, 0, 2]), "crowd": torch.tensor([False, True, False])}, 4)
-        tensor([nan, 0., 1., 0.])
+    >>> multi_hot({"labels": torch.tensor([2, 0, 2]), "crowd": torch.tensor([False, True, False])}, 4)
+    tensor([nan, 0., 1., 0.])
     """
     labels = target["labels"]
     crowd = target.get("crowd", torch.zeros(len(labels), dtype=torch.bool))
@@ -166,12 +163,11 @@ def multi_hot(target: dict[str, Any], classes: int) -> Tensor:
 def all_labels(scenes: Dataset[Any], classes: int) -> Tensor:
     """`multi_hot` of every image of a data set, `(N, classes)`; without decoding if the data set has `target(index)`.
 
-    Example:
-        >>> from wsolnb.data.critters import World
-        >>> all_labels(World(families=2, species=2, size=32).singles(3), 4)
-        tensor([[1., 0., 0., 0.],
-                [0., 1., 0., 0.],
-                [0., 0., 1., 0.]])
+    >>> from wsolnb.data.critters import World
+    >>> all_labels(World(families=2, species=2, size=32).singles(3), 4)
+    tensor([[1., 0., 0., 0.],
+            [0., 1., 0., 0.],
+            [0., 0., 1., 0.]])
     """
     count: int = len(scenes)  # type: ignore[arg-type]
     rows = [multi_hot(_target(scenes, index), classes) for index in track(range(count), "labels")]
@@ -187,8 +183,7 @@ def _target(scenes: Any, index: int) -> dict[str, Any]:
 def unseen(present: Tensor, classes: Sequence[str]) -> list[str]:
     """Names of the classes that no training image shows.
 
-    Example:
-        >>> unseen(torch.tensor([[1.0, 0.0], [1.0, torch.nan]]), ["cat", "dog"])
-        ['dog']
+    >>> unseen(torch.tensor([[1.0, 0.0], [1.0, torch.nan]]), ["cat", "dog"])
+    ['dog']
     """
     return [name for name, column in zip(classes, present.T, strict=True) if not bool((column == 1).any())]

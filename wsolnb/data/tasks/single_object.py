@@ -53,9 +53,8 @@ def from_critters(
 ) -> SingleObject:
     """Critters: single animals, with masks of the animal and of its mark.
 
-    Example:
-        >>> from_critters(World(size=32), train_images=24, held_images=4, test_images=6).sizes
-        {'classes': 12, 'train': 24, 'held': 4, 'test': 6}
+    >>> from_critters(World(size=32), train_images=24, held_images=4, test_images=6).sizes
+    {'classes': 12, 'train': 24, 'held': 4, 'test': 6}
     """
     return SingleObject(
         world.classes,
@@ -102,20 +101,19 @@ def from_photos(
             differ.
         FileNotFoundError: If a folder or file is missing.
 
-    Example:
-        >>> import tempfile
-        >>> from PIL import Image
-        >>> corners = "<xmin>5</xmin><ymin>5</ymin><xmax>30</xmax><ymax>20</ymax>"
-        >>> xml = f"<annotation><object><name>cat</name><bndbox>{corners}</bndbox></object></annotation>"
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     for split in ("train", "test"):
-        ...         Path(folder, split).mkdir()
-        ...         for k in range(5):
-        ...             Image.new("RGB", (48, 32)).save(Path(folder, split, f"{k}.jpg"))
-        ...             _ = Path(folder, split, f"{k}.xml").write_text(xml)
-        ...     data = from_photos("voc", folder, image_size=32)
-        ...     data.classes, data.sizes, data.train[0][0].shape
-        (['cat'], {'classes': 1, 'train': 4, 'held': 1, 'test': 5}, torch.Size([3, 32, 32]))
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> corners = "<xmin>5</xmin><ymin>5</ymin><xmax>30</xmax><ymax>20</ymax>"
+    >>> xml = f"<annotation><object><name>cat</name><bndbox>{corners}</bndbox></object></annotation>"
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for split in ("train", "test"):
+    ...         Path(folder, split).mkdir()
+    ...         for k in range(5):
+    ...             Image.new("RGB", (48, 32)).save(Path(folder, split, f"{k}.jpg"))
+    ...             _ = Path(folder, split, f"{k}.xml").write_text(xml)
+    ...     data = from_photos("voc", folder, image_size=32)
+    ...     data.classes, data.sizes, data.train[0][0].shape
+    (['cat'], {'classes': 1, 'train': 4, 'held': 1, 'test': 5}, torch.Size([3, 32, 32]))
     """
     check_request(dataset, root, DATASETS)
     if dataset == "protocol" and not str(metadata):
