@@ -28,7 +28,7 @@ def is_archive(path: str | Path) -> bool:
 
 
 def extract(archive: str | Path, into: str | Path, *, nested: bool = False) -> int:
-    """Extract an archive into a folder.
+    """Extract an archive into a folder; returns the number of files written.
 
     Absolute names, names with `..`, links that point out of the folder, links in zip files, devices and encrypted
     members are refused, not renamed. Members of tar files also pass Python's `data` filter.
@@ -37,9 +37,6 @@ def extract(archive: str | Path, into: str | Path, *, nested: bool = False) -> i
         archive: A .zip, .tar, .tar.gz or .tgz file.
         into: Folder; it is created if necessary.
         nested: Also extract the tar files in the archive, each into a folder of its name (ImageNet's training images).
-
-    Returns:
-        Number of files written.
 
     Raises:
         ValueError: If a member is refused, or the archive is damaged, truncated or of another kind.

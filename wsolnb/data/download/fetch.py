@@ -1,8 +1,7 @@
 """Download a data set into its official layout, so that an incomplete one is never taken for complete.
 
-Below the data root, `.wsolnb/<name>/` holds work in progress: downloads and extracted files. Complete, they are moved
-to their final location by renaming folders, and `.wsolnb/<name>.json` is written last. A killed run
-continues where it stopped.
+Below the data root, `.wsolnb/<name>/` holds downloads and extracted files. Complete, they are moved to their final
+location by renaming folders, and `.wsolnb/<name>.json` is written last. A killed run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -27,16 +26,10 @@ Say = Callable[[str], None]
 
 
 def get(source: Source, root: str | Path, *, say: Say = print, pause: float = 2.0) -> bool:
-    """Download, verify, extract and place all files of a data set.
+    """Download, verify, extract and place all files of a data set; returns whether anything had to be done.
 
-    Args:
-        source: The data set.
-        root: Its folder, the `data_root` of notebooks.
-        say: Called with every line of the log.
-        pause: Seconds between attempts, as in `wsolnb.data.download.http.download`.
-
-    Returns:
-        Whether anything had to be done.
+    `root` is the `data_root` of notebooks, `pause` as in `wsolnb.data.download.http.download`; `say` is called with
+    every line of the log.
 
     Raises:
         ValueError: If a file has the wrong size or checksum, or an archive is damaged or would write elsewhere.
@@ -105,24 +98,20 @@ def interrupted(source: Source, root: str | Path) -> bool:
 
 def _by_hand(source: Source, root: Path, files: list[Remote]) -> str:
     """How to get files that a program cannot download."""
-    rows = (
+    rows = [
         f"  {file.name}  {human(file.size)}  {file.checksum or 'no checksum published'}  {file.url}" for file in files
-    )
-    return "\n".join(
-        [
-            f"{source.title} cannot be downloaded by a program. {source.by_hand}",
-            f"Put these files into {root} and run the same command again: they are verified and extracted.",
-            *rows,
-            f"If they are extracted already, `wsolnb data check {source.key} --root {root}` verifies them in place.",
-        ]
-    )
+    ]
+    lines = [
+        f"{source.title} cannot be downloaded by a program. {source.by_hand}",
+        f"Put these files into {root} and run the same command again: they are verified and extracted.",
+        *rows,
+        f"If they are extracted already, `wsolnb data check {source.key} --root {root}` verifies them in place.",
+    ]
+    return "\n".join(lines)
 
 
 def verify(file: Remote, path: Path, *, deep: bool = True) -> str:
-    """Checksum of a file that was downloaded by hand, after comparing its size; "" if not `deep`.
-
-    Raises:
-        ValueError: If size or checksum are wrong.
+    """Checksum of a file that was downloaded by hand, "" if not `deep`; ValueError if it or the size is wrong.
 
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile() as file:

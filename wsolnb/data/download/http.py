@@ -35,7 +35,7 @@ def download(
     pause: float = 2.0,
     say: Callable[[str], None] = lambda _: None,
 ) -> str:
-    """Download a file; resumes an interrupted download.
+    """Download a file, resuming an interrupted download; returns its checksum (SHA-256 if none is given).
 
     Bytes are appended to `<path>.part`, which is renamed when it is complete and its checksum is right. If the server
     ignores range requests or has another version by now, the download starts from the beginning.
@@ -48,9 +48,6 @@ def download(
         attempts: Give up after so many attempts in a row without progress.
         pause: Seconds to wait after the first of them, doubled after each further one, half a minute at most.
         say: Called with a line for every failed attempt.
-
-    Returns:
-        Its checksum as `algorithm:...`, SHA-256 if none is given.
 
     Raises:
         ValueError: If the server's file has another size or checksum.
@@ -105,12 +102,8 @@ def _fill(
 ) -> bool:
     """Complete `part`; returns whether some of it came with an earlier request."""
     failures, resumed = 0, False
-    with (
-        requests.Session() as session,
-        tqdm(
-            desc=part.stem, total=size, unit="B", unit_scale=True, unit_divisor=1000, disable=headless(), leave=False
-        ) as bar,
-    ):
+    shown = tqdm(desc=part.stem, total=size, unit="B", unit_scale=True, disable=headless(), leave=False)
+    with requests.Session() as session, shown as bar:
         while True:
             before = _length(part)
             try:

@@ -38,11 +38,7 @@ def decode(path: str | Path) -> tv_tensors.Image:
 
 
 def stored_size(path: str | Path) -> tuple[int, int]:
-    """Height and width from a file's header, without decoding it.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        UnreadableImage: If it is no image.
+    """Height and width from a file's header, without decoding it; raises as `decode`.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -70,9 +66,6 @@ class Readable(Dataset[Any]):
 
     The count is shared with the workers of a loader, and `wsolnb.train.train` merges the counts of its processes. For
     training only: an evaluation would silently use other images. Labels, classes and transform are those of the source.
-
-    Args:
-        source: Data set that raises `UnreadableImage`.
 
     >>> class Broken(Dataset):
     ...     def __len__(self): return 3

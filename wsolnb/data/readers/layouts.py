@@ -62,12 +62,7 @@ def layouts_in(root: str | Path) -> list[str]:
 
 
 def not_here(root: str | Path, name: str, expected: str) -> FileNotFoundError:
-    """The error for a data root without a data set's layout; it states what the folder has instead.
-
-    Args:
-        root: The folder.
-        name: The expected data set, a key of `TITLES`.
-        expected: What its layout has.
+    """The error for a data root that lacks what is `expected` of data set `name`; it says what is there instead.
 
     >>> print(not_here("/no/where", "cub", "CUB_200_2011/images.txt"))
     /no/where is not CUB-200-2011: expected CUB_200_2011/images.txt; there is no such folder
@@ -84,11 +79,7 @@ def not_here(root: str | Path, name: str, expected: str) -> FileNotFoundError:
 
 
 def voc_folder(root: str | Path, year: str = "") -> Path:
-    """The folder with Annotations/ and JPEGImages/: `root` itself, or the one in `root/VOCdevkit`.
-
-    Args:
-        root: The data root.
-        year: Of VOC; "" takes the only one there is.
+    """The folder with Annotations/ and JPEGImages/: `root` itself, or that in `root/VOCdevkit` (of a year, if given).
 
     Raises:
         FileNotFoundError: If there is none.

@@ -33,7 +33,6 @@ class Photos(Dataset[tuple[Tensor, Target]]):
         root: Folder of the images.
         names: Path of every image below it.
         labels: Index into `classes` of every image.
-        classes: Names; label k is classes[k].
         boxes: (n, 4) xyxy of every image, far corners exclusive; None where a subclass finds them itself.
         transform: Called as `transform(image, target)`.
 
@@ -79,12 +78,7 @@ class Photos(Dataset[tuple[Tensor, Target]]):
         return self.root / self.name(index)
 
     def image(self, index: int) -> tv_tensors.Image:
-        """Decode an image.
-
-        Raises:
-            FileNotFoundError: If the file is missing.
-            UnreadableImage: If it does not decode.
-        """
+        """Decode an image; raises FileNotFoundError or UnreadableImage."""
         return decode(self.file(index))
 
     def target(self, index: int) -> Target:

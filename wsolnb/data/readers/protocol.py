@@ -66,14 +66,7 @@ def read_split(folder: str | Path) -> ProtocolSplit:
     sizes = _whole_numbers(folder / "image_sizes.txt", ids, ("width", "height"), lowest=1)
     assert labels is not None
     boxes, masks, ignore = _localization(folder / "localization.txt", ids)
-    return ProtocolSplit(
-        image_ids=tuple(ids),
-        labels=labels[:, 0],
-        sizes=None if sizes is None else sizes.flip(1),
-        boxes=boxes,
-        masks=masks,
-        ignore=ignore,
-    )
+    return ProtocolSplit(tuple(ids), labels[:, 0], None if sizes is None else sizes.flip(1), boxes, masks, ignore)
 
 
 def write_split(split: ProtocolSplit, folder: str | Path) -> None:
@@ -116,12 +109,9 @@ def scaled_boxes(boxes: Tensor, size: tuple[int, int], image_size: tuple[int, in
     """Boxes scaled to the size at which maps are evaluated and truncated to whole pixels, as in the protocol.
 
     Args:
-        boxes: ``(n, 4)`` xyxy, pixels of the image.
+        boxes: ``(n, 4)`` xyxy, pixels of the image; the result is int64.
         size: Height and width of the image.
         image_size: Height and width of the map (224 and 224 in the protocol).
-
-    Returns:
-        int64 ``(n, 4)``.
 
     >>> scaled_boxes(torch.tensor([[60, 27, 385, 331]]), (335, 500), (224, 224))
     tensor([[ 26,  18, 172, 221]])
@@ -135,14 +125,8 @@ def load_masks(
 ) -> tuple[Tensor, Tensor]:
     """Foreground and ignore region of one image, resized to its map by nearest neighbours.
 
-    Args:
-        split: A split with masks.
-        index: Number of the image.
-        root: Folder of the mask files.
-        image_size: Height and width of the map.
-
     Returns:
-        The union of all instances, and the ignore region without them; bool ``(H, W)`` each.
+        The union of all instances, and the ignore region without them; bool ``(H, W)`` each, as `image_size` says.
 
     Raises:
         FileNotFoundError: If a mask file is missing.

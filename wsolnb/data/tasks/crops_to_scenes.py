@@ -1,8 +1,4 @@
-"""Train on single objects, evaluate on whole scenes: the setting of Dense Class Maps, on any data set.
-
-Training images show one object each. Box thresholds are tuned on scenes of the training split, results are reported on
-scenes of the test split, and images with one object serve as the sanity check of barz2022 Sec. 4.3.
-"""
+"""Train on single objects, evaluate on whole scenes: the setting of Dense Class Maps, on any data set."""
 
 from __future__ import annotations
 
@@ -42,11 +38,10 @@ class CropsToScenes(Parts):
     """A data set in four parts.
 
     Args:
-        classes: Names; label k is `classes[k]`.
         train: Images of one object, `(image, label)` or `(image, {"labels": one label, ...})`.
-        tune: Scenes of the training split.
+        tune: Scenes of the training split, to choose box thresholds on.
         test: Scenes of the test split.
-        single: Test images that show one object.
+        single: Test images that show one object, the sanity check of barz2022 Sec. 4.3.
         taxonomy: The class tree, for semantic embeddings.
     """
 
@@ -98,12 +93,10 @@ def from_photos(
             `openimages`, `dogs`, `aircraft` in their official layouts: these are trained on whole photos, and tuned on
             training photos that have boxes, drawn by `seed`.
         root: The data set's folder.
-        splits: Names of the training and the test split; None: train2017 and val2017, train and val (ImageNet), or
-            train and test.
+        splits: Names of the training and the test split; None: those of `SPLITS`.
         min_boxes: Leave out classes with fewer boxes in the training split.
         image_size: Side of the training images.
-        short_side: Range of an object's short side before its square is cropped, for squares of 224 pixels; in
-            proportion for other sizes.
+        short_side: Range of an object's short side before its square is cropped, in proportion to squares of 224 px.
         erase: Probability of random erasing.
         tree: Parent of every node of the class tree; None: the tree of COCO or VOC, or a flat tree if neither fits.
         train_images: Number of training images, drawn by `seed`; 0: all.
@@ -186,7 +179,5 @@ class _AsScenes(Dataset[tuple[Tensor, Target]]):
 
     def _per_box(self, target: Target) -> Target:
         count = len(target["boxes"])
-        return target | {
-            "labels": target["labels"].expand(count).clone(),
-            "crowd": torch.zeros(count, dtype=torch.bool),
-        }
+        crowd = torch.zeros(count, dtype=torch.bool)
+        return target | {"labels": target["labels"].expand(count).clone(), "crowd": crowd}

@@ -1,8 +1,4 @@
-"""Several classes per image, boxes for evaluation only: the setting of localization by beam search, on any data set.
-
-A network learns from `train` which classes an image shows; thresholds and weights are chosen on `held`, which it has
-not seen; results are reported on `test`.
-"""
+"""Several classes per image, boxes for evaluation only: the setting of localization by beam search, on any data set."""
 
 from __future__ import annotations
 
@@ -30,9 +26,8 @@ class MultiLabel(Parts):
     """A data set in three parts.
 
     Args:
-        classes: Names; label k is `classes[k]`.
         train: Scenes of which only the image-level labels are used.
-        held: Scenes with boxes, to choose thresholds on.
+        held: Scenes with boxes, which the network has not seen, to choose thresholds and weights on.
         test: Scenes with boxes.
         unseen: Names of the classes that no image of `train` shows: their average precision is undefined.
     """
@@ -97,10 +92,9 @@ def from_photos(
     Args:
         dataset: `voc` or `coco`, in the layouts of `wsolnb.data.readers.open.open_scenes`.
         root: The data set's folder.
-        splits: Names of the training, the held-out and the test split; None: train and test, or train2017 and val2017.
-            Without a held-out split, the fraction `held_share` of the training images is held out.
+        splits: Names of the training, the held-out and the test split; None: those of `SPLITS`.
         min_images: Leave out classes that fewer training images show; 0 keeps classes that none shows.
-        held_share: See `splits`.
+        held_share: Fraction of the training images that is held out if there is no held-out split.
         train_images: Number of training images, drawn by the seed; 0: all.
         held_images: Number of held-out images; 0: all.
         test_images: Number of test images, the first ones; 0: all.

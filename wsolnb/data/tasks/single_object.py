@@ -1,8 +1,4 @@
-"""One object class per image, boxes for evaluation only: the setting of the localization papers, on any data set.
-
-A network learns the class from `train`; every threshold is chosen on `held`, which it has not seen; results are
-reported on `test`.
-"""
+"""One object class per image, boxes for evaluation only: the setting of the localization papers, on any data set."""
 
 from __future__ import annotations
 
@@ -38,9 +34,8 @@ class SingleObject(Parts):
     """A data set in three parts.
 
     Args:
-        classes: Names; label k is `classes[k]`.
         train: Images with a label.
-        held: Images with boxes, to choose thresholds on.
+        held: Images with boxes, which the network has not seen, to choose thresholds on.
         test: Images with boxes.
     """
 
@@ -97,8 +92,7 @@ def from_photos(
         seed: Of the draws.
 
     Raises:
-        ValueError: If the data set is unknown, a folder is not given, no image is left, or the classes of the splits
-            differ.
+        ValueError: If the data set is unknown, a folder is not given, no image is left, or the splits' classes differ.
         FileNotFoundError: If a folder or file is missing.
 
     >>> import tempfile
@@ -171,9 +165,8 @@ def _read(
 ) -> tuple[Any, list[int]]:
     """A split, and the indices of its images with one object class."""
     if dataset == "protocol" or dataset in PHOTOS:
-        photos: Any = (
-            ProtocolImages(metadata / split, root) if dataset == "protocol" else open_split(dataset, root, split)
-        )
+        official = dataset in PHOTOS
+        photos: Any = open_split(dataset, root, split) if official else ProtocolImages(metadata / split, root)
         return photos, list(range(len(photos)))
     scenes = open_scenes(dataset, root, split, classes=classes)
     one = with_one_object(scenes)

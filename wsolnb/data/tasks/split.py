@@ -78,14 +78,8 @@ def without_metadata(root: str | Path, splits: Sequence[str]) -> tuple[str, tupl
     """The official layout that stands in for the field's metadata files, and its names of their splits.
 
     The `val` images of CUB and ImageNet (CUBV2, ImageNetV2) come with the metadata only: "" asks for held-out training
-    images instead.
-
-    Args:
-        root: The data set's folder.
-        splits: Training, held-out and test split as the metadata call them (`train`, `val`, `test`).
-
-    Raises:
-        ValueError: If the folder has none of these data sets.
+    images instead. `splits` are those that the metadata call `train`, `val` and `test`. ValueError if the folder has
+    none of these data sets.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -138,10 +132,7 @@ def with_one_object(scenes: Any) -> list[int]:
 class LabelledSquares(Dataset[tuple[Tensor, int]]):
     """Some images of a data set, augmented, with their labels; boxes and masks are not read.
 
-    Args:
-        source: `Photos`, or scenes with one object each.
-        indices: Which images.
-        transform: Of the image.
+    The source is a `Photos` data set, or scenes with one object each.
 
     >>> from types import SimpleNamespace
     >>> scenes = SimpleNamespace(image=lambda _: torch.ones(3, 4, 4), target=lambda _: {"labels": [2]})
