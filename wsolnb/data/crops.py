@@ -60,10 +60,9 @@ class InstanceCrops(Dataset[tuple[Tensor, Target]]):
             raise ValueError("crops are cut from the original images: give the scenes no transform, but the crops")
         if cache_side is not None and cache_side < 1:
             raise ValueError(f"cache_side must be a positive number of pixels, got {cache_side}")
-        self.scenes = scenes
+        self.scenes, self.transform = scenes, transform
         self.classes: list[str] = scenes.classes
         self.taxonomy = getattr(scenes, "taxonomy", None)
-        self.transform = transform
         targets = [scenes.target(i) if hasattr(scenes, "target") else scenes[i][1] for i in range(len(scenes))]
         boxes = torch.cat([t["boxes"].as_subclass(Tensor) for t in targets]) if targets else torch.zeros(0, 4)
         counts = torch.tensor([len(t["boxes"]) for t in targets], dtype=torch.int64)
@@ -130,13 +129,7 @@ class SquareCrop(v2.Transform):
     random. But the square is drawn first, and only its pixels are resized: a crop of 600 x 6 px never becomes an image
     of 25600 x 256.
 
-    Args:
-        size: side of the result, pixels.
-        short_side: least and greatest s, pixels, at least `size`.
-        random: False takes the central square.
-
-    Raises:
-        ValueError: the square does not fit into the short side.
+    `random=False` takes the central square. A square that does not fit into the short side raises ValueError.
 
     >>> tuple(SquareCrop(32, (36, 64))(torch.zeros(3, 10, 500)).shape)
     (3, 32, 32)
@@ -168,10 +161,8 @@ class SquareCrop(v2.Transform):
 class RandomErase(v2.RandomErasing):
     """Random erasing with uniform noise in [0, 1] (zhong2017), for float images; boxes and masks stay.
 
-    torchvision's normal noise is meant for images that are normalised already.
-
-    Args:
-        p: probability of erasing a rectangle of 2 to 40 % of the area, with sides 3:10 to 10:3.
+    Erases a rectangle of 2 to 40 % of the area, with sides 3:10 to 10:3, with probability `p`. torchvision's normal
+    noise is meant for images that are normalised already.
 
     >>> erased = RandomErase(1.0)(torch.full((3, 40, 60), 2.0)) < 1
     >>> 0.01 < erased.float().mean() < 0.45
@@ -204,14 +195,8 @@ def crop_transform(size: int = 224, short_side: tuple[int, int] = (256, 480), *,
     >>> tuple(image.shape), image.dtype
     ((3, 32, 32), torch.float32)
     """
-    return v2.Compose(
-        [
-            SquareCrop(size, short_side),
-            v2.RandomHorizontalFlip(0.5),
-            v2.ToDtype(torch.float32, scale=True),
-            RandomErase(erase),
-        ]
-    )
+    to_float = v2.ToDtype(torch.float32, scale=True)
+    return v2.Compose([SquareCrop(size, short_side), v2.RandomHorizontalFlip(0.5), to_float, RandomErase(erase)])
 
 
 def eval_crop_transform(size: int = 224, short_side: int = 256) -> v2.Transform:
@@ -231,6 +216,4 @@ def _crop(image: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
     right, bottom = (int(x) for x in box[2:].ceil().maximum(torch.tensor([left + 1, top + 1])))
     inside = (box - torch.tensor([left, top, left, top]))[None]
     crop = tv_tensors.Image(image[..., top:bottom, left:right])
-    return crop, tv_tensors.BoundingBoxes(
-        inside, format=tv_tensors.BoundingBoxFormat.XYXY, canvas_size=(bottom - top, right - left)
-    )
+    return crop, tv_tensors.BoundingBoxes(inside, format="XYXY", canvas_size=(bottom - top, right - left))

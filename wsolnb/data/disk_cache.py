@@ -30,22 +30,18 @@ class PixelCache:
     Args:
         photos: Identifies the data set, such as its folder and the names of its photos.
         side: Height and width of the images.
-        limit: Maximal number of bytes of this file and those of other data sets beside it.
+        limit: Maximal number of bytes of this file and those of other data sets beside it; ValueError below 0.
         folder: Of the files; None: `images` in the cache folder (`WSOLNB_CACHE`).
 
-    Raises:
-        ValueError: If the limit is below 0.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     photo = Path(folder, "a.jpg")
-        ...     _ = photo.write_bytes(b"stands for a photo")
-        ...     cache = PixelCache("one photo", 2, 10**6, Path(folder))
-        ...     first = cache.get(0, photo, lambda: torch.full((3, 2, 2), 7, dtype=torch.uint8))
-        ...     again = cache.get(0, photo, lambda: torch.zeros(3, 2, 2, dtype=torch.uint8))
-        ...     int(again.sum()), cache.room
-        (84, 62500)
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     photo = Path(folder, "a.jpg")
+    ...     _ = photo.write_bytes(b"stands for a photo")
+    ...     cache = PixelCache("one photo", 2, 10**6, Path(folder))
+    ...     first = cache.get(0, photo, lambda: torch.full((3, 2, 2), 7, dtype=torch.uint8))
+    ...     again = cache.get(0, photo, lambda: torch.zeros(3, 2, 2, dtype=torch.uint8))
+    ...     int(again.sum()), cache.room
+    (84, 62500)
     """
 
     def __init__(self, photos: str, side: int, limit: int, folder: Path | None = None) -> None:
@@ -62,13 +58,7 @@ class PixelCache:
         """Number of images that fit: the first ones of the data set."""
 
     def get(self, index: int, photo: Path, make: Callable[[], Tensor]) -> Tensor:
-        """An image from the cache, or from `make` (uint8 `(3, side, side)`), whose result is then cached.
-
-        Args:
-            index: Number of the photo in its data set.
-            photo: Its file.
-            make: Decodes and resizes it.
-        """
+        """An image from the cache, or from `make` (uint8 `(3, side, side)`), whose result is then cached."""
         if index >= self.room or (stamp := _stamp(photo)) is None:
             return make()
         record = bytearray(self._record)
@@ -90,16 +80,10 @@ class PixelCache:
 
 
 def pixel_cache(photos: Any, side: int, gigabytes: float) -> PixelCache | None:
-    """The cache of a data set of photos, identified by their paths.
+    """The cache of a data set for `wsolnb.data.readers.images.file_of`; None for a limit of 0 (in 1e9 bytes).
 
-    Args:
-        photos: A data set for `wsolnb.data.readers.images.file_of`, or a subset of one.
-        side: Height and width of the images.
-        gigabytes: The limit, in 1e9 bytes; 0: None instead of a cache.
-
-    Example:
-        >>> pixel_cache([], 224, 0.0) is None
-        True
+    >>> pixel_cache([], 224, 0.0) is None
+    True
     """
     if not gigabytes:
         return None

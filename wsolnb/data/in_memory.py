@@ -10,15 +10,12 @@ from torch.utils.data import Dataset
 class Kept(Dataset[Any]):
     """An in-memory data set: every sample is computed on first access, for all networks that use it.
 
-    Args:
-        dataset: Its items are `(image, target)`.
-        labels_only: Keep image and label, without boxes and masks.
+    Its items are `(image, target)`, or `(image, label)` with `labels_only`.
 
-    Example:
-        >>> from wsolnb.data.critters import World
-        >>> kept = Kept(World(size=32).singles(4), labels_only=True)
-        >>> kept[3] is kept[3]
-        True
+    >>> from wsolnb.data.critters import World
+    >>> kept = Kept(World(size=32).singles(4), labels_only=True)
+    >>> kept[3] is kept[3]
+    True
     """
 
     def __init__(self, dataset: Dataset[Any], *, labels_only: bool = False) -> None:

@@ -28,22 +28,17 @@ VOC_NAMES = {
 class Taxonomy:
     """A tree of classes, and the similarity of any two of its nodes.
 
-    The height of a node is 0 for a leaf and 1 + the largest height of its children otherwise. The dissimilarity of two
-    nodes is the height of their lowest common subsumer, relative to the height of the tree (barz2019 Eq. 1; barz2022
-    Sec. 4.1):
+    The similarity of two nodes, by the height of their lowest common subsumer (barz2019 Eq. 1; barz2022 Sec. 4.1), is
 
         s(a, b) = 1 - height(lcs(a, b)) / max_height
 
-    and every node, also an inner one, has similarity 1 to itself.
+    where the height of a leaf is 0, and every node, also an inner one, has similarity 1 to itself.
 
     Attributes:
         parents: child -> parent, for every node but the root.
         root: the one node without a parent.
         heights: node -> height.
         max_height: height of the root, over the whole hierarchy, not only over the classes used.
-
-    Args:
-        parents: child -> parent.
 
     Raises:
         ValueError: no edge, a cycle, or several roots.
@@ -121,10 +116,7 @@ class Taxonomy:
         return [node for node, height in self.heights.items() if height == 0]
 
     def path(self, node: str) -> list[str]:
-        """The nodes from the root down to `node`, both included.
-
-        Raises:
-            ValueError: the tree has no such node.
+        """The nodes from the root down to `node`, both included; ValueError if there is no such node.
 
         >>> Taxonomy({"cat": "animal", "animal": "thing"}).path("cat")
         ['thing', 'animal', 'cat']
@@ -143,10 +135,7 @@ class Taxonomy:
         return [x for x, y in zip(self.path(a), self.path(b), strict=False) if x == y][-1]
 
     def similarity(self, classes: Sequence[str]) -> np.ndarray:
-        """Similarity of every pair of classes, 1 - height(lcs) / max_height.
-
-        Args:
-            classes: C different nodes, leaves or inner ones.
+        """Similarity of every pair of C different nodes, leaves or inner ones.
 
         Returns:
             (C, C) float64, symmetric, within [0, 1], 1 on the diagonal; positive definite, with all eigenvalues at
@@ -187,12 +176,11 @@ def read_edges(path: str | Path) -> list[Edge]:
         FileNotFoundError: there is no such file.
         ValueError: a line is not two names.
 
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = (Path(folder) / "edges.txt").write_text("animal dog")
-        ...     read_edges(Path(folder) / "edges.txt")
-        [('animal', 'dog')]
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = (Path(folder) / "edges.txt").write_text("animal dog")
+    ...     read_edges(Path(folder) / "edges.txt")
+    [('animal', 'dog')]
     """
     path = Path(path)
     if not path.is_file():
@@ -216,10 +204,6 @@ def prune_to_tree(edges: Iterable[Edge], leaves: Sequence[str]) -> Taxonomy:
     they go to the path that joins the tree farthest from the root (a dog becomes a canine, not a domestic animal),
     then to the first in alphabetical order of the nodes, read from the class upwards. Where a path meets the tree, it
     follows the tree, so that no node gets a second parent.
-
-    Args:
-        edges: (parent, child) pairs, any number of parents per child.
-        leaves: the classes.
 
     Raises:
         ValueError: no class, a class without a node, a cycle, or several roots above the classes.

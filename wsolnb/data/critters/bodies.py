@@ -86,11 +86,8 @@ def _smooth(points: Sequence[Point], closed: bool, steps: int = 12) -> list[Poin
 
 def _shade(colour: Colour, factor: float) -> Colour:
     """The colour darkened by a factor below 1, or mixed with white by a factor above 1 (2 is white)."""
-    if factor <= 1:
-        mixed = [round(c * factor) for c in colour]
-    else:
-        mixed = [round(c + (255 - c) * (factor - 1)) for c in colour]
-    return (mixed[0], mixed[1], mixed[2])
+    red, green, blue = (round(c * factor if factor <= 1 else c + (255 - c) * (factor - 1)) for c in colour)
+    return red, green, blue
 
 
 def _beetle(pen: _Pen, sway: float, colour: Colour) -> Point:
@@ -102,10 +99,8 @@ def _beetle(pen: _Pen, sway: float, colour: Colour) -> Point:
     pen.oval(0.77, 0.5, 0.185, 0.185, _shade(colour, 1.62))
     pen.eye(0.84, 0.365)
     pen.eye(0.84, 0.635)
-    pen.blob(
-        [(0.06, 0.5), (0.14, 0.3), (0.36, 0.21), (0.57, 0.27), (0.65, 0.5), (0.57, 0.73), (0.36, 0.79), (0.14, 0.7)],
-        colour,
-    )
+    loop = [(0.06, 0.5), (0.14, 0.3), (0.36, 0.21), (0.57, 0.27), (0.65, 0.5), (0.57, 0.73), (0.36, 0.79), (0.14, 0.7)]
+    pen.blob(loop, colour)
     pen.stroke([(0.07, 0.5), (0.64, 0.5)], 0.014, INK, outline=False)
     pen.stroke([(0.2, 0.33), (0.36, 0.28), (0.5, 0.31)], 0.03, _shade(colour, 1.4), outline=False)
     for x, y in ((0.24, 0.41), (0.45, 0.38), (0.24, 0.62), (0.45, 0.66)):
@@ -116,28 +111,15 @@ def _beetle(pen: _Pen, sway: float, colour: Colour) -> Point:
 def _fish(pen: _Pen, sway: float, colour: Colour) -> Point:
     fin = _shade(colour, 0.72)
     swing = 0.07 * sway
-    pen.blob(
-        [
-            (0.27, 0.5),
-            (0.12, 0.27 + swing),
-            (0.03, 0.25 + swing),
-            (0.08, 0.5 + swing / 2),
-            (0.03, 0.75 + swing),
-            (0.12, 0.73 + swing),
-        ],
-        fin,
-    )
+    upper = [(0.12, 0.27 + swing), (0.03, 0.25 + swing)]
+    lower = [(0.03, 0.75 + swing), (0.12, 0.73 + swing)]
+    pen.blob([(0.27, 0.5), *upper, (0.08, 0.5 + swing / 2), *lower], fin)
     pen.blob([(0.3, 0.36), (0.34, 0.16), (0.48, 0.11), (0.66, 0.27)], fin)
     pen.blob([(0.4, 0.68), (0.36, 0.86), (0.46, 0.87), (0.56, 0.72)], fin)
-    pen.blob(
-        [(0.18, 0.5), (0.32, 0.32), (0.58, 0.22), (0.82, 0.29), (0.97, 0.5), (0.82, 0.7), (0.58, 0.77), (0.32, 0.67)],
-        colour,
-    )
-    pen.blob(
-        [(0.58, 0.5), (0.64, 0.3), (0.8, 0.3), (0.94, 0.48), (0.95, 0.54), (0.8, 0.69), (0.64, 0.7)],
-        _shade(colour, 1.62),
-        outline=False,
-    )
+    loop = [(0.18, 0.5), (0.32, 0.32), (0.58, 0.22), (0.82, 0.29), (0.97, 0.5), (0.82, 0.7), (0.58, 0.77), (0.32, 0.67)]
+    pen.blob(loop, colour)
+    loop = [(0.58, 0.5), (0.64, 0.3), (0.8, 0.3), (0.94, 0.48), (0.95, 0.54), (0.8, 0.69), (0.64, 0.7)]
+    pen.blob(loop, _shade(colour, 1.62), outline=False)
     for x, y in ((0.3, 0.5), (0.39, 0.42), (0.39, 0.58), (0.48, 0.5), (0.48, 0.35), (0.48, 0.65)):
         pen.stroke([(x + 0.03, y - 0.045), (x - 0.01, y), (x + 0.03, y + 0.045)], 0.016, fin, outline=False)
     pen.stroke([(0.89, 0.6), (0.92, 0.585), (0.945, 0.55)], 0.014, INK, outline=False)
@@ -151,30 +133,14 @@ def _bird(pen: _Pen, sway: float, colour: Colour) -> Point:
         foot = x + step * sway
         pen.stroke([(x, 0.74), (foot, 0.95)], 0.024, leg)
         pen.stroke([(foot - 0.03, 0.96), (foot + 0.06, 0.96)], 0.02, leg)
-    pen.blob(
-        [(0.26, 0.58), (0.1, 0.48 - 0.04 * sway), (0.02, 0.5 - 0.05 * sway), (0.06, 0.6 - 0.03 * sway), (0.26, 0.72)],
-        _shade(colour, 0.66),
-    )
+    loop = [(0.26, 0.58), (0.1, 0.48 - 0.04 * sway), (0.02, 0.5 - 0.05 * sway), (0.06, 0.6 - 0.03 * sway), (0.26, 0.72)]
+    pen.blob(loop, _shade(colour, 0.66))
     pen.blob([(0.93, 0.22), (0.99, 0.29), (0.93, 0.34), (0.84, 0.34), (0.84, 0.22)], leg)
-    pen.blob(
-        [
-            (0.18, 0.66),
-            (0.24, 0.5),
-            (0.42, 0.42),
-            (0.62, 0.4),
-            (0.76, 0.5),
-            (0.74, 0.68),
-            (0.6, 0.82),
-            (0.4, 0.84),
-            (0.24, 0.78),
-        ],
-        colour,
-    )
+    back = [(0.18, 0.66), (0.24, 0.5), (0.42, 0.42), (0.62, 0.4), (0.76, 0.5)]
+    pen.blob([*back, (0.74, 0.68), (0.6, 0.82), (0.4, 0.84), (0.24, 0.78)], colour)
     pen.oval(0.7, 0.27, 0.2, 0.2, _shade(colour, 1.62))
-    pen.blob(
-        [(0.22, 0.62), (0.34, 0.52), (0.5, 0.52), (0.58, 0.6), (0.46, 0.74 + 0.03 * sway), (0.3, 0.72 + 0.03 * sway)],
-        _shade(colour, 0.7),
-    )
+    loop = [(0.22, 0.62), (0.34, 0.52), (0.5, 0.52), (0.58, 0.6), (0.46, 0.74 + 0.03 * sway), (0.3, 0.72 + 0.03 * sway)]
+    pen.blob(loop, _shade(colour, 0.7))
     pen.stroke([(0.36, 0.63), (0.48, 0.64)], 0.016, INK, outline=False)
     pen.stroke([(0.62, 0.08), (0.58, 0.03), (0.52, 0.04)], 0.022, INK, outline=False)
     pen.eye(0.815, 0.21)
@@ -186,10 +152,8 @@ def _cat(pen: _Pen, sway: float, colour: Colour) -> Point:
     pen.stroke([(0.17, 0.64), (0.06, 0.52), (0.07, 0.34), (0.16 + 0.06 * sway, 0.22)], 0.065, colour)
     for x, step, fur in ((0.25, -0.04, dark), (0.5, 0.04, dark), (0.19, 0.04, colour), (0.57, -0.04, colour)):
         pen.stroke([(x, 0.72), (x + step * sway, 0.93)], 0.085, fur)
-    pen.blob(
-        [(0.1, 0.66), (0.16, 0.5), (0.36, 0.46), (0.58, 0.48), (0.68, 0.62), (0.6, 0.78), (0.36, 0.8), (0.16, 0.78)],
-        colour,
-    )
+    loop = [(0.1, 0.66), (0.16, 0.5), (0.36, 0.46), (0.58, 0.48), (0.68, 0.62), (0.6, 0.78), (0.36, 0.8), (0.16, 0.78)]
+    pen.blob(loop, colour)
     for x in (0.26, 0.36, 0.46):
         pen.stroke([(x, 0.475), (x - 0.01, 0.59)], 0.032, dark, outline=False)
     head = _shade(colour, 1.62)
@@ -252,20 +216,8 @@ def _snail(pen: _Pen, sway: float, colour: Colour) -> Point:
     for x, lean in ((0.72, -0.02), (0.86, 0.05)):
         pen.stroke([(x, 0.4), (x + lean + 0.03 * sway, 0.2)], 0.03, skin)
         pen.eye(x + lean + 0.03 * sway, 0.17)
-    pen.blob(
-        [
-            (0.03, 0.88),
-            (0.2, 0.76),
-            (0.56, 0.76),
-            (0.62, 0.5),
-            (0.92, 0.46),
-            (0.96, 0.64),
-            (0.88, 0.84),
-            (0.7, 0.91),
-            (0.3, 0.91),
-        ],
-        skin,
-    )
+    back = [(0.03, 0.88), (0.2, 0.76), (0.56, 0.76), (0.62, 0.5), (0.92, 0.46)]
+    pen.blob([*back, (0.96, 0.64), (0.88, 0.84), (0.7, 0.91), (0.3, 0.91)], skin)
     pen.oval(0.775, 0.53, 0.185, 0.185, _shade(skin, 1.5))
     pen.oval(0.36, 0.52, 0.3, 0.3, colour)
     pen.oval(0.38, 0.54, 0.21, 0.21, _shade(colour, 0.68), outline=False)
@@ -280,10 +232,8 @@ def _mouse(pen: _Pen, sway: float, colour: Colour) -> Point:
     pen.stroke([(0.16, 0.74), (0.05, 0.66), (0.08, 0.5 + 0.05 * sway), (0.02, 0.38 + 0.08 * sway)], 0.026, pink)
     for x, step in ((0.26, -0.03), (0.5, 0.03)):
         pen.stroke([(x, 0.84), (x + 0.06 + step * sway, 0.88)], 0.05, pink)
-    pen.blob(
-        [(0.1, 0.76), (0.14, 0.56), (0.3, 0.42), (0.5, 0.42), (0.64, 0.56), (0.64, 0.76), (0.5, 0.85), (0.24, 0.86)],
-        colour,
-    )
+    loop = [(0.1, 0.76), (0.14, 0.56), (0.3, 0.42), (0.5, 0.42), (0.64, 0.56), (0.64, 0.76), (0.5, 0.85), (0.24, 0.86)]
+    pen.blob(loop, colour)
     pen.oval(0.55, 0.31, 0.12, 0.13, colour)
     pen.oval(0.55, 0.31, 0.075, 0.085, pink, outline=False)
     pen.blob(

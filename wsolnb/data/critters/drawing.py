@@ -138,21 +138,14 @@ def draw_mark(mark: int, size: int = _MARK_SIDE) -> Image.Image:
 
 
 def draw_animal(
-    family: str,
-    mark: int,
-    *,
-    length: float,
-    mark_size: float,
-    pose: int,
-    turn: float,
-    flip: bool,
+    family: str, mark: int, *, length: float, mark_size: float, pose: int, turn: float, flip: bool
 ) -> Patch:
     """An animal whose bounding box is at most `length` image pixels long on its longer side.
 
     Args:
-        family: name of the body, a key of `wsolnb.data.critters.bodies.BODIES`.
+        family: key of `wsolnb.data.critters.bodies.BODIES`.
         mark: which mark the head carries, below `MARKS`.
-        length: longer side of the box around the rotated body, image pixels.
+        length: of the box around the rotated body, image pixels.
         mark_size: side of the mark's square as a fraction of the body's longer side.
         pose: below `wsolnb.data.critters.bodies.POSES`.
         turn: clockwise rotation in radians.
@@ -246,7 +239,7 @@ def draw_cover(
         canvas: is drawn upon.
         box: left, top, right, bottom, canvas pixels.
         rolls: (3,) numbers in [0, 1): position of the leaf, its tilt, its shade.
-        fraction: width of the leaf relative to the box's width; it is as long as the box is high.
+        fraction: width of the leaf relative to the box's width.
 
     >>> draw_cover(Image.new("RGB", (64, 48)), (8, 8, 56, 40), np.array([0.5, 0.5, 0.5]), fraction=0.3).getextrema()
     (0, 255)

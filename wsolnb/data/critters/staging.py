@@ -16,7 +16,6 @@ from wsolnb.data.critters.drawing import ZOOM, Patch, covered, draw_animal, draw
 if TYPE_CHECKING:
     from wsolnb.data.critters.world import World
 
-
 _TRIES = 30
 _OVERLAP = 0.1, 0.4  # as a fraction of the smaller box: accepted at once; above which the animal is left out
 
@@ -54,9 +53,8 @@ def draw_stage(world: World, rng: np.random.Generator, size: tuple[int, int], un
 
     Args:
         world: the knobs.
-        rng: gives looks and positions first, then the ground, then the noise: a knob of a later step changes no earlier
-            one.
-        size: (height, width) in pixels.
+        rng: gives looks and positions, then ground, then noise: a knob of a later step changes no earlier one.
+        size: (height, width).
         unit: shorter side of the world's singles, in pixels; lengths are fractions of it.
         labels: species in the order of drawing; an animal without a free position is left out.
 
@@ -140,11 +138,8 @@ def _animal(world: World, label: int, unit: int, rolls: NDArray[np.float64]) -> 
 def _light(rng: np.random.Generator) -> tuple[int, int, int]:
     """The colour of the light, by which all pixels are multiplied: dim or bright, warm or cold."""
     bright, warmth = 190 + 65 * rng.random(), 0.3 * (rng.random() - 0.5)
-    return (
-        round(bright * (1 + min(0, warmth))),
-        round(bright * (1 - abs(warmth) / 2)),
-        round(bright * (1 - max(0, warmth))),
-    )
+    red, green, blue = 1 + min(0, warmth), 1 - abs(warmth) / 2, 1 - max(0, warmth)
+    return round(bright * red), round(bright * green), round(bright * blue)
 
 
 def _free_position(

@@ -1,12 +1,9 @@
 """The drawn world: animals on cluttered ground, with the truth about every pixel and a knob for every difficulty.
 
-An animal is a body, shared by its family, with a mark on its head that identifies the species. Three regimes of the
-question "which part carries the class?":
+An animal is a body, shared by its family, with a mark on its head that identifies the species. What carries the class?
 
-- `World(shared_marks=True, body_tells=1.0)`: body and mark are both needed. All families have the same few marks, so a
-  species is a combination of both; a class activation map covers most of the animal.
-- `World()`: in between. No two species share a mark, so the mark suffices, and the body is informative most of the
-  time; the map is strong on the head and weak on the body.
+- `World(shared_marks=True, body_tells=1.0)`: body and mark together; a class activation map covers most of the animal.
+- `World()`: the mark, and most of the time the body; the map is strong on the head and weak on the body.
 - `World(body_tells=0.0)`: the mark alone. Bodies are random, and the map has no reason to leave the head.
 """
 
@@ -48,9 +45,8 @@ class World:
         families: number of families, each with a body of its own (1 to 8).
         species: number of species in each family, each with a mark of its own (from 1).
         shared_marks: all families have the same marks, so that body AND mark identify a species; otherwise no two
-            species of the world share a mark, and the mark alone identifies the species.
-        body_tells: probability that an animal has its family's body; otherwise it has the body of a random family.
-            0: the body is uninformative, 1: it always identifies the family. Shared marks need 1.
+            species share a mark, which identifies the species alone.
+        body_tells: probability that an animal has its family's body, not that of a random family; shared marks need 1.
         mark_size: side of the mark as a fraction of the body's longer side, in (0, 0.4].
         clutter: leaves, pebbles and patches of the ground, from 0 (a plain colour) to 1.
         noise: standard deviation of the pixel noise, in units of the grey range 0 to 1.
@@ -59,14 +55,13 @@ class World:
         scale: least and greatest length of an animal (the longer side of its box), as fractions of the shorter side of
             `size`, in scenes too: there, animals are as large as in singles, with more room around them.
         objects: least and greatest number of animals in a scene; an animal without a free position is left out.
-        cooccurrence: probability that the next animal of a scene is the partner (see `partners`) of the one before;
-            otherwise it is of any species.
+        cooccurrence: probability that the next animal of a scene is the partner (see `partners`) of the one before.
         repeats: probability that the next animal of a scene repeats a species of the scene; otherwise species differ.
         size: side of the images in pixels, or (height, width).
-        seed: another world with the same knobs: other partners, other images.
+        seed: determines partners and images.
 
     Raises:
-        ValueError: a knob is out of its range; the message names the knob, the value and the range.
+        ValueError: a knob is out of its range.
     """
 
     families: int = 4
@@ -144,11 +139,7 @@ class World:
     def scenes(
         self, n: int, *, seed: int = 0, size: int | tuple[int, int] | None = None, transform: Any = None
     ) -> Critters:
-        """`n` images with several animals each, of `size` or as large as the world's singles.
-
-        Raises:
-            ValueError: the largest animals do not fit into `size`.
-        """
+        """`n` images with several animals each, of `size` (ValueError if animals do not fit) or as large as singles."""
         return Critters(self, n, seed=seed, scene_size=size or self.size, transform=transform)
 
 
@@ -163,11 +154,6 @@ class Critters(Dataset[tuple[tv_tensors.Image, Target]]):
     access or the number of images or workers. (Releases of Pillow differ in a few pixels at the corners of leaves.)
     Worlds that differ in appearance only (`noise`, `mark_size`, `clutter`, ...) draw the same animals at the same
     positions, so that comparisons are paired.
-
-    Attributes:
-        classes: names of the labels.
-        taxonomy: the class tree.
-        size: (height, width) of the images.
     """
 
     def __init__(
@@ -188,8 +174,7 @@ class Critters(Dataset[tuple[tv_tensors.Image, Target]]):
         longest = math.ceil(world.scale[1] * self._unit)
         if min(self.size) < longest:
             raise ValueError(f"scenes of {self.size} cannot hold animals of {longest} pixels: make them larger")
-        self.classes = world.classes
-        self.taxonomy = world.taxonomy
+        self.classes, self.taxonomy = world.classes, world.taxonomy
 
     def __len__(self) -> int:
         return self.n
@@ -200,9 +185,7 @@ class Critters(Dataset[tuple[tv_tensors.Image, Target]]):
         stage = self.stage(index % self.n)
         image = tv_tensors.Image(torch.from_numpy(np.ascontiguousarray(stage.pixels.transpose(2, 0, 1))))
         target: Target = {
-            "boxes": tv_tensors.BoundingBoxes(
-                torch.from_numpy(stage.boxes), format=tv_tensors.BoundingBoxFormat.XYXY, canvas_size=self.size
-            ),
+            "boxes": tv_tensors.BoundingBoxes(torch.from_numpy(stage.boxes), format="XYXY", canvas_size=self.size),
             "labels": torch.from_numpy(stage.labels),
             "image_id": index % self.n,
             "masks": tv_tensors.Mask(torch.from_numpy(stage.masks)),
@@ -224,7 +207,7 @@ class Critters(Dataset[tuple[tv_tensors.Image, Target]]):
         return draw_stage(self.world, rng, self.size, self._unit, labels)
 
     def tensors(self) -> tuple[Tensor, list[Target]]:
-        """All images at once: uint8 (n, 3, height, width), and the list of their targets.
+        """All images at once: uint8 (n, 3, height, width), and their targets.
 
         >>> images, targets = World(size=32).singles(4).tensors()
         >>> images.shape, [t["labels"].item() for t in targets]

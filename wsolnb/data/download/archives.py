@@ -21,15 +21,14 @@ _DAMAGED = (tarfile.ReadError, zipfile.BadZipFile, EOFError, zlib.error)
 def is_archive(path: str | Path) -> bool:
     """Whether `extract` knows the suffix of a file.
 
-    Example:
-        >>> is_archive("a.tar.gz"), is_archive("a.txt")
-        (True, False)
+    >>> is_archive("a.tar.gz"), is_archive("a.txt")
+    (True, False)
     """
     return str(path).endswith(SUFFIXES)
 
 
 def extract(archive: str | Path, into: str | Path, *, nested: bool = False) -> int:
-    """Extract an archive into a folder.
+    """Extract an archive into a folder; returns the number of files written.
 
     Absolute names, names with `..`, links that point out of the folder, links in zip files, devices and encrypted
     members are refused, not renamed. Members of tar files also pass Python's `data` filter.
@@ -39,20 +38,16 @@ def extract(archive: str | Path, into: str | Path, *, nested: bool = False) -> i
         into: Folder; it is created if necessary.
         nested: Also extract the tar files in the archive, each into a folder of its name (ImageNet's training images).
 
-    Returns:
-        Number of files written.
-
     Raises:
         ValueError: If a member is refused, or the archive is damaged, truncated or of another kind.
 
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder) / "a.zip"
-        ...     with zipfile.ZipFile(path, "w") as made:
-        ...         made.writestr("photos/1.txt", "one")
-        ...     extract(path, Path(folder) / "out"), (Path(folder) / "out" / "photos" / "1.txt").read_text()
-        (1, 'one')
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "a.zip"
+    ...     with zipfile.ZipFile(path, "w") as made:
+    ...         made.writestr("photos/1.txt", "one")
+    ...     extract(path, Path(folder) / "out"), (Path(folder) / "out" / "photos" / "1.txt").read_text()
+    (1, 'one')
     """
     archive, into = Path(archive), Path(into)
     into.mkdir(parents=True, exist_ok=True)

@@ -29,14 +29,10 @@ class Finding:
 def check(source: Source, root: str | Path, *, deep: bool = False) -> Iterator[Finding]:
     """Check a data set in place, without changing anything.
 
-    Args:
-        source: The expected data set.
-        root: The data set's folder.
-        deep: Decode every image, read every annotation and compute checksums of archives.
+    `deep` decodes every image, reads every annotation and computes checksums of archives.
 
-    Example:
-        >>> [finding.text for finding in check(Source("cub", "CUB-200-2011", "", "", ()), "/no/such/folder")]
-        ['CUB-200-2011: not placed here by `wsolnb data get`']
+    >>> [finding.text for finding in check(Source("cub", "CUB-200-2011", "", "", ()), "/no/such/folder")]
+    ['CUB-200-2011: not placed here by `wsolnb data get`']
     """
     root = Path(root)
     if interrupted(source, root):

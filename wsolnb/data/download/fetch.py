@@ -1,8 +1,7 @@
 """Download a data set into its official layout, so that an incomplete one is never taken for complete.
 
-Below the data root, `.wsolnb/<name>/` holds work in progress: downloads and extracted files. Complete, they are moved
-to their final location by renaming folders, and `.wsolnb/<name>.json` is written last. A killed run
-continues where it stopped.
+Below the data root, `.wsolnb/<name>/` holds downloads and extracted files. Complete, they are moved to their final
+location by renaming folders, and `.wsolnb/<name>.json` is written last. A killed run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -27,16 +26,10 @@ Say = Callable[[str], None]
 
 
 def get(source: Source, root: str | Path, *, say: Say = print, pause: float = 2.0) -> bool:
-    """Download, verify, extract and place all files of a data set.
+    """Download, verify, extract and place all files of a data set; returns whether anything had to be done.
 
-    Args:
-        source: The data set.
-        root: Its folder, the `data_root` of notebooks.
-        say: Called with every line of the log.
-        pause: Seconds between attempts, as in `wsolnb.data.download.http.download`.
-
-    Returns:
-        Whether anything had to be done.
+    `root` is the `data_root` of notebooks, `pause` as in `wsolnb.data.download.http.download`; `say` is called with
+    every line of the log.
 
     Raises:
         ValueError: If a file has the wrong size or checksum, or an archive is damaged or would write elsewhere.
@@ -44,13 +37,12 @@ def get(source: Source, root: str | Path, *, say: Say = print, pause: float = 2.
         FileExistsError: If other files are in the way; nothing is overwritten.
         OSError: If a server cannot be reached, the disk is too small or another run uses the folder.
 
-    Example:
-        >>> import tempfile
-        >>> source = Source("notes", "Notes", "", "", (Remote("", "a.txt", into="notes"),), by_hand="Write them.")
-        >>> with tempfile.TemporaryDirectory() as root:
-        ...     _ = Path(root, "a.txt").write_text("one")
-        ...     get(source, root, say=lambda line: None), get(source, root), Path(root, "notes", "a.txt").read_text()
-        (True, False, 'one')
+    >>> import tempfile
+    >>> source = Source("notes", "Notes", "", "", (Remote("", "a.txt", into="notes"),), by_hand="Write them.")
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     _ = Path(root, "a.txt").write_text("one")
+    ...     get(source, root, say=lambda line: None), get(source, root), Path(root, "notes", "a.txt").read_text()
+    (True, False, 'one')
     """
     root = Path(root)
     work = root / WORK / source.key
@@ -77,9 +69,8 @@ def get(source: Source, root: str | Path, *, say: Say = print, pause: float = 2.
 def read_record(source: Source, root: str | Path) -> dict[str, Any] | None:
     """What `get` recorded: checksums of the files and numbers of files per folder; None if it never completed.
 
-    Example:
-        >>> read_record(Source("cub", "CUB-200-2011", "", "", ()), "/no/such/folder") is None
-        True
+    >>> read_record(Source("cub", "CUB-200-2011", "", "", ()), "/no/such/folder") is None
+    True
     """
     path = Path(root) / WORK / f"{source.key}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
@@ -88,9 +79,8 @@ def read_record(source: Source, root: str | Path) -> dict[str, Any] | None:
 def missing_places(source: Source, root: str | Path) -> list[str]:
     """Folders that have fewer files than when the data set was placed, and files that are gone.
 
-    Example:
-        >>> missing_places(Source("cub", "CUB-200-2011", "", "", ()), "/no/such/folder")
-        []
+    >>> missing_places(Source("cub", "CUB-200-2011", "", "", ()), "/no/such/folder")
+    []
     """
     record = read_record(source, root) or {"places": {}}
     return [place for place, count in record["places"].items() if _count(Path(root) / place) < count]
@@ -99,9 +89,8 @@ def missing_places(source: Source, root: str | Path) -> list[str]:
 def interrupted(source: Source, root: str | Path) -> bool:
     """Whether a run was stopped before the data set was complete.
 
-    Example:
-        >>> interrupted(Source("cub", "CUB-200-2011", "", "", ()), "/no/such/folder")
-        False
+    >>> interrupted(Source("cub", "CUB-200-2011", "", "", ()), "/no/such/folder")
+    False
     """
     work = Path(root) / WORK / source.key
     return work.is_dir() and any(work.iterdir())
@@ -109,30 +98,25 @@ def interrupted(source: Source, root: str | Path) -> bool:
 
 def _by_hand(source: Source, root: Path, files: list[Remote]) -> str:
     """How to get files that a program cannot download."""
-    rows = (
+    rows = [
         f"  {file.name}  {human(file.size)}  {file.checksum or 'no checksum published'}  {file.url}" for file in files
-    )
-    return "\n".join(
-        [
-            f"{source.title} cannot be downloaded by a program. {source.by_hand}",
-            f"Put these files into {root} and run the same command again: they are verified and extracted.",
-            *rows,
-            f"If they are extracted already, `wsolnb data check {source.key} --root {root}` verifies them in place.",
-        ]
-    )
+    ]
+    lines = [
+        f"{source.title} cannot be downloaded by a program. {source.by_hand}",
+        f"Put these files into {root} and run the same command again: they are verified and extracted.",
+        *rows,
+        f"If they are extracted already, `wsolnb data check {source.key} --root {root}` verifies them in place.",
+    ]
+    return "\n".join(lines)
 
 
 def verify(file: Remote, path: Path, *, deep: bool = True) -> str:
-    """Checksum of a file that was downloaded by hand, after comparing its size; "" if not `deep`.
+    """Checksum of a file that was downloaded by hand, "" if not `deep`; ValueError if it or the size is wrong.
 
-    Raises:
-        ValueError: If size or checksum are wrong.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.NamedTemporaryFile() as file:
-        ...     verify(Remote("", "a.zip", checksum="md5:d41d8cd98f00b204e9800998ecf8427e"), Path(file.name))
-        'md5:d41d8cd98f00b204e9800998ecf8427e'
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     verify(Remote("", "a.zip", checksum="md5:d41d8cd98f00b204e9800998ecf8427e"), Path(file.name))
+    'md5:d41d8cd98f00b204e9800998ecf8427e'
     """
     length = path.stat().st_size
     if file.size is not None and length != file.size:

@@ -35,7 +35,7 @@ def download(
     pause: float = 2.0,
     say: Callable[[str], None] = lambda _: None,
 ) -> str:
-    """Download a file; resumes an interrupted download.
+    """Download a file, resuming an interrupted download; returns its checksum (SHA-256 if none is given).
 
     Bytes are appended to `<path>.part`, which is renamed when it is complete and its checksum is right. If the server
     ignores range requests or has another version by now, the download starts from the beginning.
@@ -49,18 +49,14 @@ def download(
         pause: Seconds to wait after the first of them, doubled after each further one, half a minute at most.
         say: Called with a line for every failed attempt.
 
-    Returns:
-        Its checksum as `algorithm:...`, SHA-256 if none is given.
-
     Raises:
         ValueError: If the server's file has another size or checksum.
         OSError: If the server refuses or cannot be reached, or the disk is full; downloaded bytes are kept.
 
-    Example:
-        >>> import tempfile
-        >>> with tempfile.NamedTemporaryFile() as file:  # a file that exists is not downloaded again
-        ...     download("https://example.org/a.zip", file.name, checksum="md5:d41d8cd98f00b204e9800998ecf8427e")
-        'md5:d41d8cd98f00b204e9800998ecf8427e'
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:  # a file that exists is not downloaded again
+    ...     download("https://example.org/a.zip", file.name, checksum="md5:d41d8cd98f00b204e9800998ecf8427e")
+    'md5:d41d8cd98f00b204e9800998ecf8427e'
     """
     path = Path(path)
     algorithm = checksum.partition(":")[0] or "sha256"
@@ -91,12 +87,11 @@ def download(
 def digest(path: str | Path, algorithm: str = "sha256") -> str:
     """Checksum of a file, as `algorithm:hexadecimal`.
 
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = (Path(folder) / "a").write_bytes(b"abc")
-        ...     digest(Path(folder) / "a", "md5")
-        'md5:900150983cd24fb0d6963f7d28e17f72'
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = (Path(folder) / "a").write_bytes(b"abc")
+    ...     digest(Path(folder) / "a", "md5")
+    'md5:900150983cd24fb0d6963f7d28e17f72'
     """
     with open(path, "rb") as file:
         return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
@@ -107,12 +102,8 @@ def _fill(
 ) -> bool:
     """Complete `part`; returns whether some of it came with an earlier request."""
     failures, resumed = 0, False
-    with (
-        requests.Session() as session,
-        tqdm(
-            desc=part.stem, total=size, unit="B", unit_scale=True, unit_divisor=1000, disable=headless(), leave=False
-        ) as bar,
-    ):
+    shown = tqdm(desc=part.stem, total=size, unit="B", unit_scale=True, disable=headless(), leave=False)
+    with requests.Session() as session, shown as bar:
         while True:
             before = _length(part)
             try:

@@ -18,7 +18,6 @@ class Remote:
     """A file at its source.
 
     Args:
-        url: Address.
         name: Name on disk.
         size: Bytes, or None if unknown.
         checksum: `sha256:...` or `md5:...`, or "" if none is published.
@@ -39,11 +38,7 @@ class Source:
     """A data set at its source.
 
     Args:
-        key: Short name.
-        title: Full name.
-        homepage: Its web page.
         licence: Terms of use, in one line.
-        files: Its files.
         by_hand: How to download the files if a program cannot; else "".
         reader: Name for `wsolnb.data.readers.open.open_split`, or "".
         classes: Number of classes, or 0.
@@ -67,19 +62,15 @@ class Source:
 
 
 def read_sources(path: str | Path = TABLE) -> dict[str, Source]:
-    """Read a table of sources.
-
-    Args:
-        path: YAML file; the package's own, or one of mirrors.
+    """Read a table of sources, a YAML file: the package's own, or one of mirrors.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it does not parse or an entry lacks a part.
 
-    Example:
-        >>> source = read_sources()["voc2012"]
-        >>> source.title, source.size
-        ('PASCAL VOC 2012, trainval', 1999639040)
+    >>> source = read_sources()["voc2012"]
+    >>> source.title, source.size
+    ('PASCAL VOC 2012, trainval', 1999639040)
     """
     path = Path(path)
     if not path.is_file():
@@ -92,14 +83,10 @@ def read_sources(path: str | Path = TABLE) -> dict[str, Source]:
 
 
 def find(name: str, sources: dict[str, Source]) -> Source:
-    """A source by its name.
+    """A source by its name; ValueError if there is none.
 
-    Raises:
-        ValueError: If there is none of that name.
-
-    Example:
-        >>> find("coco2017", read_sources()).classes
-        80
+    >>> find("coco2017", read_sources()).classes
+    80
     """
     if name not in sources:
         close = difflib.get_close_matches(name.lower(), sources, n=1)
@@ -111,18 +98,13 @@ def find(name: str, sources: dict[str, Source]) -> Source:
 def human(size: int | None) -> str:
     """A number of bytes in readable units.
 
-    Example:
-        >>> human(1150585339), human(None)
-        ('1.2 GB', 'size unknown')
+    >>> human(1150585339), human(None)
+    ('1.2 GB', 'size unknown')
     """
     if size is None:
         return "size unknown"
-    value, unit = float(size), "B"
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000 or unit == "GB":
-            break
-        value /= 1000
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+    power = min(3, (len(str(size)) - 1) // 3)
+    return f"{size / 1000**power:.1f} {('kB', 'MB', 'GB')[power - 1]}" if power else f"{size} B"
 
 
 def _source(key: str, entry: dict[str, Any]) -> Source:

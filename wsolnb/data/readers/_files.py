@@ -41,15 +41,10 @@ def check_names(names: Sequence[str], known: Sequence[str], source: str) -> None
 
 
 def checked_boxes(boxes: np.ndarray, sizes: np.ndarray, name: Callable[[int], str]) -> np.ndarray:
-    """Refuse impossible boxes, and clip boxes that leave their image by rounding only (2 px at most).
+    """Boxes, (N, 4) xyxy, as float32; refuses impossible ones and clips those that leave their image by 2 px at most.
 
-    Args:
-        boxes: (N, 4) xyxy.
-        sizes: (N, 2) height and width of the image of every box.
-        name: File and annotation that box number k comes from.
-
-    Returns:
-        (N, 4) float32 within the images. Boxes without extent in one direction (COCO has a few) are kept.
+    Row k of `sizes` is the height and width of box k's image, `name(k)` its file and annotation. Boxes without extent
+    in one direction (COCO has a few) are kept.
     """
     far = sizes[:, [1, 0, 1, 0]].astype(np.float64)
     wrong = {
@@ -134,27 +129,11 @@ def xml_objects(path: str | Path, root: ElementTree.Element) -> list[Object]:
 
 
 def imagenet_boxes(path: str | Path, size: tuple[int, int]) -> tuple[Tensor, list[str]]:
-    """Boxes of an image of ImageNet or Stanford Dogs, in pixels of the image as it is stored, and the objects' names.
+    """Boxes of an image of ImageNet or Stanford Dogs, float32 (n, 4) xyxy in pixels as stored, and n names of objects.
 
     ImageNet's XML counts pixels from 0 and names the last pixel of a box: 1 is added to the far corner. Some files were
     made for a copy of the image in another size, which they state; their boxes are scaled. Some corners lie beyond the
     border or on the wrong side of each other; boxes are clipped, and those without extent left out.
-
-    Args:
-        path: The XML file.
-        size: Height and width of the image.
-
-    Returns:
-        float32 ``(n, 4)`` xyxy, and n names.
-
-    Example:
-        >>> import tempfile
-        >>> box = "<bndbox><xmin>2</xmin><ymin>1</ymin><xmax>5</xmax><ymax>3</ymax></bndbox>"
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder) / "a.xml"
-        ...     _ = path.write_text(f"<annotation><object><name>n01440764</name>{box}</object></annotation>")
-        ...     imagenet_boxes(path, (6, 10))
-        (tensor([[2., 1., 6., 4.]]), ['n01440764'])
     """
     root = parse_xml(path)
     objects = xml_objects(path, root)

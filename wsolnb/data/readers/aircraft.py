@@ -17,10 +17,6 @@ from wsolnb.data.readers.scenes import Transform
 BANNER = 20  # rows at the bottom of every image that name its photographer
 
 
-def _near_corner(left: float, top: float, right: float, bottom: float) -> Tensor:
-    return torch.tensor([[left - 1, top - 1, right, bottom]])
-
-
 class Aircraft(Photos):
     """FGVC-Aircraft 2013b: 100 variants of airplanes, one box each.
 
@@ -32,7 +28,6 @@ class Aircraft(Photos):
         root: Folder with `fgvc-aircraft-2013b/`.
         split: `train`, `val`, `trainval` or `test` (3,334, 3,333, 6,667 and 3,333 images).
         level: `variant`, `family` or `manufacturer`.
-        transform: See `Photos`.
 
     >>> Aircraft("data/aircraft", "test")  # doctest: +SKIP
     Aircraft(3333 images, 100 classes)
@@ -50,11 +45,10 @@ class Aircraft(Photos):
         except KeyError as error:
             raise ValueError(f"{listing} has the class {error}, which the list of classes lacks") from None
         labels = read_column(listing)
-        boxes = read_box_column(data / "images_box.txt")
+        box_file = data / "images_box.txt"
+        boxes = read_box_column(box_file)
         if missing := [number for number in labels if number not in boxes]:
-            raise ValueError(
-                f"{data / 'images_box.txt'} has no box of {len(missing)} images, the first is {missing[0]}"
-            )
+            raise ValueError(f"{box_file} has no box of {len(missing)} images, the first is {missing[0]}")
         names = [f"{number}.jpg" for number in labels]
         all_there(data / "images", names, listing)
         super().__init__(
@@ -62,7 +56,7 @@ class Aircraft(Photos):
             names,
             [reader.class_to_idx[name] for name in labels.values()],
             classes=reader.classes,
-            boxes=[_near_corner(*boxes[number]) for number in labels],
+            boxes=[torch.tensor([boxes[number]]) - torch.tensor([1.0, 1.0, 0.0, 0.0]) for number in labels],
             transform=transform,
         )
 

@@ -34,17 +34,14 @@ class CocoScenes(Scenes):
     Args:
         images_dir: folder of the images.
         annotation_file: JSON with the lists "images", "annotations" and "categories".
-        classes: names to keep, in the order of the labels; boxes of other classes are left out, images are not. By
-            default all categories in the order of their ids.
+        classes: names to keep, in the order of the labels (default: all, in the order of their ids); images stay.
         min_boxes: leave out classes with fewer boxes (crowds do not count). Decide that on the training images and
             pass `train.classes` as `classes` for the test images.
         masks: also give masks, from polygons and run lengths; crowd regions without an object are to be ignored.
-        transform: torchvision v2 transform, called as `transform(image, target)`.
 
     Raises:
         FileNotFoundError: the folder, the JSON file or an image that it lists is missing.
-        ValueError: the file is no JSON or lacks a part; an annotation has an unknown category or image; a box
-            lies outside its image; a class name is unknown; no class is left.
+        ValueError: the file is no JSON or lacks a part; a category, image or class is unknown; a box is impossible.
 
     >>> CocoScenes("coco/val2017", "coco/annotations/instances_val2017.json")  # doctest: +SKIP
     CocoScenes(5000 images, 36781 boxes, 80 classes)

@@ -29,7 +29,6 @@ class CubBirds(Photos):
     Args:
         root: Folder with `CUB_200_2011/`, or that folder itself.
         split: `train` (5,994 images), `test` (5,794) or `all`.
-        transform: See `Photos`.
 
     >>> CubBirds("data/cub", "test")  # doctest: +SKIP
     CubBirds(5794 images, 200 classes)

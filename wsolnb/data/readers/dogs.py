@@ -21,7 +21,6 @@ class StanfordDogs(Photos):
     Args:
         root: Folder with `Images/`, `Annotation/` and the lists (beside them or in `lists/`).
         split: `train` (12,000 images) or `test` (8,580).
-        transform: See `Photos`.
 
     >>> StanfordDogs("data/dogs", "test")  # doctest: +SKIP
     StanfordDogs(8580 images, 120 classes)

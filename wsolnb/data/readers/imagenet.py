@@ -41,22 +41,15 @@ class ImageNet(Photos):
         names: Readable names from the devkit (some synsets share one), or the synsets.
 
     Args:
-        root: The data set's folder.
         split: `train` or `val`.
         classes: Expected synsets, such as the training split's; by default those that occur.
-        transform: See `Photos`.
 
     >>> ImageNet("data/imagenet", "val")  # doctest: +SKIP
     ImageNet(50000 images, 1000 classes)
     """
 
     def __init__(
-        self,
-        root: str | Path,
-        split: str,
-        *,
-        classes: Sequence[str] | None = None,
-        transform: Transform | None = None,
+        self, root: str | Path, split: str, *, classes: Sequence[str] | None = None, transform: Transform | None = None
     ) -> None:
         if split not in ("train", "val"):
             raise ValueError(f"unknown split {split!r} of ImageNet; known: train, val (test has no labels)")
@@ -79,13 +72,8 @@ class ImageNet(Photos):
         expected = list(classes) if classes is not None else present
         if expected != present:
             extra, missing = sorted(set(present) - set(expected)), sorted(set(expected) - set(present))
-            odd = (
-                f"has {extra[0]}, which is not expected"
-                if extra
-                else f"lacks {missing[0]}"
-                if missing
-                else "sorts them"
-            )
+            odd = f"lacks {missing[0]}" if missing else "sorts them"
+            odd = f"has {extra[0]}, which is not expected" if extra else odd
             raise ValueError(f"{folder} has {len(present)} classes, {len(expected)} were expected; it {odd}")
         label = {synset: k for k, synset in enumerate(present)}
         super().__init__(folder, names, [label[synset] for synset in synsets], classes=present, transform=transform)

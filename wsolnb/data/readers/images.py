@@ -27,30 +27,24 @@ def decode(path: str | Path) -> tv_tensors.Image:
         FileNotFoundError: If there is no such file.
         UnreadableImage: If it does not decode completely.
 
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     Image.new("L", (5, 3), 7).save(Path(folder) / "a.png")
-        ...     tuple(decode(Path(folder) / "a.png").shape)
-        (3, 3, 5)
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Image.new("L", (5, 3), 7).save(Path(folder) / "a.png")
+    ...     tuple(decode(Path(folder) / "a.png").shape)
+    (3, 3, 5)
     """
     with _opened(path, f"; {_REMEDY}") as file:
         return tv_tensors.Image(v2.functional.pil_to_tensor(file.convert("RGB")))
 
 
 def stored_size(path: str | Path) -> tuple[int, int]:
-    """Height and width from a file's header, without decoding it.
+    """Height and width from a file's header, without decoding it; raises as `decode`.
 
-    Raises:
-        FileNotFoundError: If there is no such file.
-        UnreadableImage: If it is no image.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     Image.new("L", (5, 3), 7).save(Path(folder) / "a.png")
-        ...     stored_size(Path(folder) / "a.png")
-        (3, 5)
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Image.new("L", (5, 3), 7).save(Path(folder) / "a.png")
+    ...     stored_size(Path(folder) / "a.png")
+    (3, 5)
     """
     with _opened(path) as file:
         return file.height, file.width
@@ -73,18 +67,14 @@ class Readable(Dataset[Any]):
     The count is shared with the workers of a loader, and `wsolnb.train.train` merges the counts of its processes. For
     training only: an evaluation would silently use other images. Labels, classes and transform are those of the source.
 
-    Args:
-        source: Data set that raises `UnreadableImage`.
-
-    Example:
-        >>> class Broken(Dataset):
-        ...     def __len__(self): return 3
-        ...     def __getitem__(self, index):
-        ...         if index == 1: raise UnreadableImage("1.jpg does not decode")
-        ...         return index
-        >>> readable = Readable(Broken())
-        >>> [readable[i] for i in range(3)], readable.broken
-        ([0, 2, 2], [1])
+    >>> class Broken(Dataset):
+    ...     def __len__(self): return 3
+    ...     def __getitem__(self, index):
+    ...         if index == 1: raise UnreadableImage("1.jpg does not decode")
+    ...         return index
+    >>> readable = Readable(Broken())
+    >>> [readable[i] for i in range(3)], readable.broken
+    ([0, 2, 2], [1])
     """
 
     def __init__(self, source: Dataset[Any]) -> None:
@@ -126,11 +116,10 @@ class Readable(Dataset[Any]):
 def count_broken(dataset: Dataset[Any]) -> dict[str, int]:
     """Number of images found unreadable so far, as `{"unreadable": n}`; empty unless they are skipped.
 
-    Example:
-        >>> from torch.utils.data import TensorDataset
-        >>> images = TensorDataset(torch.zeros(4, 3, 8, 8))
-        >>> count_broken(images), count_broken(Readable(images))
-        ({}, {'unreadable': 0})
+    >>> from torch.utils.data import TensorDataset
+    >>> images = TensorDataset(torch.zeros(4, 3, 8, 8))
+    >>> count_broken(images), count_broken(Readable(images))
+    ({}, {'unreadable': 0})
     """
     return {"unreadable": len(dataset.broken)} if isinstance(dataset, Readable) else {}
 
@@ -138,11 +127,10 @@ def count_broken(dataset: Dataset[Any]) -> dict[str, int]:
 def file_of(dataset: Any, index: int) -> Path:
     """The file of an image in a data set of photos, or in a subset of one.
 
-    Example:
-        >>> from types import SimpleNamespace
-        >>> from torch.utils.data import Subset
-        >>> file_of(Subset(SimpleNamespace(files=[Path("a.jpg"), Path("b.jpg")]), [1]), 0).name
-        'b.jpg'
+    >>> from types import SimpleNamespace
+    >>> from torch.utils.data import Subset
+    >>> file_of(Subset(SimpleNamespace(files=[Path("a.jpg"), Path("b.jpg")]), [1]), 0).name
+    'b.jpg'
     """
     if isinstance(dataset, Subset):
         return file_of(dataset.dataset, dataset.indices[index])

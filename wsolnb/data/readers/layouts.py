@@ -26,13 +26,12 @@ SYNSET = re.compile(r"n\d{8}")
 def recognise(root: str | Path) -> str | None:
     """Name of the (first) data set in a folder, by some files of its official layout; None if none fits.
 
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     for name in ("Annotations", "JPEGImages"):
-        ...         (Path(folder) / "VOCdevkit" / "VOC2012" / name).mkdir(parents=True)
-        ...     print(recognise(folder))
-        voc2012
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("Annotations", "JPEGImages"):
+    ...         (Path(folder) / "VOCdevkit" / "VOC2012" / name).mkdir(parents=True)
+    ...     print(recognise(folder))
+    voc2012
     """
     return next(iter(layouts_in(root)), None)
 
@@ -40,9 +39,8 @@ def recognise(root: str | Path) -> str | None:
 def layouts_in(root: str | Path) -> list[str]:
     """Names of all data sets in a folder.
 
-    Example:
-        >>> layouts_in("/no/such/folder")
-        []
+    >>> layouts_in("/no/such/folder")
+    []
     """
     root = Path(root)
     if not root.is_dir():
@@ -64,16 +62,10 @@ def layouts_in(root: str | Path) -> list[str]:
 
 
 def not_here(root: str | Path, name: str, expected: str) -> FileNotFoundError:
-    """The error for a data root without a data set's layout; it states what the folder has instead.
+    """The error for a data root that lacks what is `expected` of data set `name`; it says what is there instead.
 
-    Args:
-        root: The folder.
-        name: The expected data set, a key of `TITLES`.
-        expected: What its layout has.
-
-    Example:
-        >>> print(not_here("/no/where", "cub", "CUB_200_2011/images.txt"))
-        /no/where is not CUB-200-2011: expected CUB_200_2011/images.txt; there is no such folder
+    >>> print(not_here("/no/where", "cub", "CUB_200_2011/images.txt"))
+    /no/where is not CUB-200-2011: expected CUB_200_2011/images.txt; there is no such folder
     """
     others = [TITLES[other] for other in layouts_in(root) if other != name]
     if not Path(root).is_dir():
@@ -87,22 +79,17 @@ def not_here(root: str | Path, name: str, expected: str) -> FileNotFoundError:
 
 
 def voc_folder(root: str | Path, year: str = "") -> Path:
-    """The folder with Annotations/ and JPEGImages/: `root` itself, or the one in `root/VOCdevkit`.
-
-    Args:
-        root: The data root.
-        year: Of VOC; "" takes the only one there is.
+    """The folder with Annotations/ and JPEGImages/: `root` itself, or that in `root/VOCdevkit` (of a year, if given).
 
     Raises:
         FileNotFoundError: If there is none.
         ValueError: If there are two and no year is given.
 
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     (Path(folder) / "VOCdevkit" / "VOC2012" / "Annotations").mkdir(parents=True)
-        ...     voc_folder(folder).name
-        'VOC2012'
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     (Path(folder) / "VOCdevkit" / "VOC2012" / "Annotations").mkdir(parents=True)
+    ...     voc_folder(folder).name
+    'VOC2012'
     """
     root = Path(root)
     if (root / "Annotations").is_dir() and (not year or _voc_years(root)[:1] == [year]):

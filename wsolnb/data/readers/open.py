@@ -39,10 +39,7 @@ class ProtocolImages(Photos):
     target has "masks" (the union of all instances, bool `(1, H, W)`) and "ignore", and its box is the extent of the
     mask. Splits without annotations have neither.
 
-    Args:
-        metadata: Folder of one split.
-        root: Folder that image and mask paths are relative to.
-        transform: See `Photos`.
+    `metadata` is the folder of one split, `root` the one that image and mask paths are relative to.
 
     >>> ProtocolImages("metadata/CUB/test", "data/cub/CUB_200_2011/images")  # doctest: +SKIP
     ProtocolImages(5794 images, 200 classes)
@@ -60,9 +57,8 @@ class ProtocolImages(Photos):
     def _boxes(self, index: int, size: tuple[int, int]) -> Tensor | None:
         if self.split.boxes is None:
             return None
-        border = torch.tensor([size[1], size[0]] * 2, dtype=torch.float32)
         boxes = self.split.boxes[index].float() + torch.tensor([0.0, 0.0, 1.0, 1.0])
-        return torch.cat([boxes[:, :2], boxes[:, 2:].minimum(border[2:])], dim=1)
+        return boxes.minimum(torch.tensor([torch.inf, torch.inf, size[1], size[0]]))
 
     def _masks(self, index: int, size: tuple[int, int]) -> tuple[Tensor, Tensor] | None:
         return None if self.split.masks is None else load_masks(self.split, index, self.root, size)

@@ -24,7 +24,6 @@ class OpenImages30k(Photos):
     Args:
         root: Folder with `train/`, `val/` and `test/`.
         split: One of them; either all of its photos have masks or none has.
-        transform: See `Photos`.
 
     >>> OpenImages30k("data/openimages", "test")  # doctest: +SKIP
     OpenImages30k(5000 images, 100 classes)

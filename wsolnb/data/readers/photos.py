@@ -33,14 +33,12 @@ class Photos(Dataset[tuple[Tensor, Target]]):
         root: Folder of the images.
         names: Path of every image below it.
         labels: Index into `classes` of every image.
-        classes: Names; label k is classes[k].
         boxes: (n, 4) xyxy of every image, far corners exclusive; None where a subclass finds them itself.
         transform: Called as `transform(image, target)`.
 
-    Example:
-        >>> photos = Photos(Path("photos"), ["a.jpg"], [1], classes=["cat", "dog"], boxes=[torch.zeros(1, 4)])
-        >>> photos, photos.labels, photos.has_boxes(0)
-        (Photos(1 images, 2 classes), tensor([1]), True)
+    >>> photos = Photos(Path("photos"), ["a.jpg"], [1], classes=["cat", "dog"], boxes=[torch.zeros(1, 4)])
+    >>> photos, photos.labels, photos.has_boxes(0)
+    (Photos(1 images, 2 classes), tensor([1]), True)
     """
 
     def __init__(
@@ -80,12 +78,7 @@ class Photos(Dataset[tuple[Tensor, Target]]):
         return self.root / self.name(index)
 
     def image(self, index: int) -> tv_tensors.Image:
-        """Decode an image.
-
-        Raises:
-            FileNotFoundError: If the file is missing.
-            UnreadableImage: If it does not decode.
-        """
+        """Decode an image; raises FileNotFoundError or UnreadableImage."""
         return decode(self.file(index))
 
     def target(self, index: int) -> Target:
@@ -128,11 +121,10 @@ class Photos(Dataset[tuple[Tensor, Target]]):
 def extent(mask: Tensor) -> Tensor:
     """The box around all pixels of a mask, (1, 4) xyxy with far corners exclusive; (0, 4) for an empty mask.
 
-    Example:
-        >>> mask = torch.zeros(4, 6, dtype=torch.bool)
-        >>> mask[1:3, 2:5] = True
-        >>> extent(mask).tolist()
-        [[2.0, 1.0, 5.0, 3.0]]
+    >>> mask = torch.zeros(4, 6, dtype=torch.bool)
+    >>> mask[1:3, 2:5] = True
+    >>> extent(mask).tolist()
+    [[2.0, 1.0, 5.0, 3.0]]
     """
     rows, columns = mask.any(dim=1).nonzero()[:, 0], mask.any(dim=0).nonzero()[:, 0]
     if not len(rows):

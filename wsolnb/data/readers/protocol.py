@@ -53,13 +53,12 @@ def read_split(folder: str | Path) -> ProtocolSplit:
         ValueError: If a row does not parse, names an unknown image, repeats an image or has an impossible value, or if
             a file that is not empty leaves images out.
 
-    Example:
-        >>> import tempfile
-        >>> split = ProtocolSplit(("a/1.jpg",), torch.tensor([3]), boxes=(torch.tensor([[1, 2, 7, 5]]),))
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_split(split, folder)
-        ...     read_split(folder).boxes
-        (tensor([[1, 2, 7, 5]]),)
+    >>> import tempfile
+    >>> split = ProtocolSplit(("a/1.jpg",), torch.tensor([3]), boxes=(torch.tensor([[1, 2, 7, 5]]),))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_split(split, folder)
+    ...     read_split(folder).boxes
+    (tensor([[1, 2, 7, 5]]),)
     """
     folder = Path(folder)
     ids = _ids(folder / "image_ids.txt")
@@ -67,14 +66,7 @@ def read_split(folder: str | Path) -> ProtocolSplit:
     sizes = _whole_numbers(folder / "image_sizes.txt", ids, ("width", "height"), lowest=1)
     assert labels is not None
     boxes, masks, ignore = _localization(folder / "localization.txt", ids)
-    return ProtocolSplit(
-        image_ids=tuple(ids),
-        labels=labels[:, 0],
-        sizes=None if sizes is None else sizes.flip(1),
-        boxes=boxes,
-        masks=masks,
-        ignore=ignore,
-    )
+    return ProtocolSplit(tuple(ids), labels[:, 0], None if sizes is None else sizes.flip(1), boxes, masks, ignore)
 
 
 def write_split(split: ProtocolSplit, folder: str | Path) -> None:
@@ -83,12 +75,11 @@ def write_split(split: ProtocolSplit, folder: str | Path) -> None:
     Raises:
         ValueError: If a part of the split does not have one entry per image, or it has both boxes and masks.
 
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_split(ProtocolSplit(("a/1.jpg",), torch.tensor([3])), folder)
-        ...     (Path(folder) / "class_labels.txt").read_text()
-        'a/1.jpg,3'
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_split(ProtocolSplit(("a/1.jpg",), torch.tensor([3])), folder)
+    ...     (Path(folder) / "class_labels.txt").read_text()
+    'a/1.jpg,3'
     """
     for name in ("labels", "sizes", "boxes", "masks", "ignore"):
         part = getattr(split, name)
@@ -118,16 +109,12 @@ def scaled_boxes(boxes: Tensor, size: tuple[int, int], image_size: tuple[int, in
     """Boxes scaled to the size at which maps are evaluated and truncated to whole pixels, as in the protocol.
 
     Args:
-        boxes: ``(n, 4)`` xyxy, pixels of the image.
+        boxes: ``(n, 4)`` xyxy, pixels of the image; the result is int64.
         size: Height and width of the image.
         image_size: Height and width of the map (224 and 224 in the protocol).
 
-    Returns:
-        int64 ``(n, 4)``.
-
-    Example:
-        >>> scaled_boxes(torch.tensor([[60, 27, 385, 331]]), (335, 500), (224, 224))
-        tensor([[ 26,  18, 172, 221]])
+    >>> scaled_boxes(torch.tensor([[60, 27, 385, 331]]), (335, 500), (224, 224))
+    tensor([[ 26,  18, 172, 221]])
     """
     target = torch.tensor([image_size[1], image_size[0]] * 2, dtype=torch.float64)
     return (boxes.double() * target / torch.tensor([size[1], size[0]] * 2, dtype=torch.float64)).long()
@@ -138,26 +125,19 @@ def load_masks(
 ) -> tuple[Tensor, Tensor]:
     """Foreground and ignore region of one image, resized to its map by nearest neighbours.
 
-    Args:
-        split: A split with masks.
-        index: Number of the image.
-        root: Folder of the mask files.
-        image_size: Height and width of the map.
-
     Returns:
-        The union of all instances, and the ignore region without them; bool ``(H, W)`` each.
+        The union of all instances, and the ignore region without them; bool ``(H, W)`` each, as `image_size` says.
 
     Raises:
         FileNotFoundError: If a mask file is missing.
         ValueError: If the split has no masks or a file is no image.
 
-    Example:
-        >>> import tempfile
-        >>> split = ProtocolSplit(("1.jpg",), torch.tensor([0]), masks=(("1.png",),), ignore=("",))
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     Image.new("L", (2, 1), 255).save(Path(folder) / "1.png")
-        ...     load_masks(split, 0, folder, (1, 4))
-        (tensor([[True, True, True, True]]), tensor([[False, False, False, False]]))
+    >>> import tempfile
+    >>> split = ProtocolSplit(("1.jpg",), torch.tensor([0]), masks=(("1.png",),), ignore=("",))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Image.new("L", (2, 1), 255).save(Path(folder) / "1.png")
+    ...     load_masks(split, 0, folder, (1, 4))
+    (tensor([[True, True, True, True]]), tensor([[False, False, False, False]]))
     """
     if split.masks is None or split.ignore is None:
         raise ValueError("this split has no masks: localization.txt is empty or holds boxes")
@@ -167,9 +147,8 @@ def load_masks(
 def read_union(root: Path, masks: Sequence[str], ignore: str, image_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Union of mask files, and an ignore region (a file or "") without it; as for `load_masks`.
 
-    Example:
-        >>> read_union(Path(), [], "", (1, 2))
-        (tensor([[False, False]]), tensor([[False, False]]))
+    >>> read_union(Path(), [], "", (1, 2))
+    (tensor([[False, False]]), tensor([[False, False]]))
     """
     union = torch.zeros(image_size, dtype=torch.bool)
     for name in masks:

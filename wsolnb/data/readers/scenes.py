@@ -35,15 +35,12 @@ class Scenes(Dataset[tuple[Tensor, Target]]):
         taxonomy: the class tree, if COCO's or VOC's tree has all classes, else None; may be set.
 
     Args:
-        files: path of every image.
-        image_ids: id of every image.
         sizes: (len, 2), height and width of every image.
         images: (N,) for every box, the index of its image; ascending.
         boxes: (N, 4) xyxy.
         labels: (N,) index into `classes`.
         crowd: (N,) bool.
-        classes: names; label k is classes[k].
-        transform: called as `transform(image, target)`.
+        transform: torchvision v2 transform, called as `transform(image, target)`.
 
     >>> where = dict(images=[0, 0], boxes=[[0, 0, 9, 9], [5, 5, 20, 20]], labels=[0, 1], crowd=[False, False])
     >>> scenes = Scenes([Path("a.jpg")], [7], np.array([[30, 40]]), **where, classes=["cat", "dog"])
@@ -64,10 +61,8 @@ class Scenes(Dataset[tuple[Tensor, Target]]):
         classes: Sequence[str],
         transform: Transform | None = None,
     ) -> None:
-        self.files = list(files)
-        self.image_ids = list(image_ids)
+        self.files, self.image_ids, self.classes = list(files), list(image_ids), list(classes)
         self.sizes = torch.as_tensor(sizes, dtype=torch.int64).reshape(-1, 2)
-        self.classes = list(classes)
         self.transform = transform
         self._images = torch.as_tensor(images, dtype=torch.int64)
         self._boxes = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4)
@@ -90,13 +85,7 @@ class Scenes(Dataset[tuple[Tensor, Target]]):
         return f"{type(self).__name__}({len(self)} images, {len(self._boxes)} boxes, {len(self.classes)} classes)"
 
     def image(self, index: int) -> Tensor:
-        """Decode an image.
-
-        Raises:
-            FileNotFoundError: the file is missing.
-            UnreadableImage: the file does not decode (a ValueError).
-            ValueError: its size is not the one in the annotations.
-        """
+        """Decode an image; raises as `decode`, and ValueError if its size is not the one in the annotations."""
         path = self.files[index]
         pixels = decode(path)
         height, width = self.sizes[index].tolist()
@@ -112,15 +101,9 @@ class Scenes(Dataset[tuple[Tensor, Target]]):
         index = range(len(self))[index]
         rows = self._span(index)
         height, width = self.sizes[index].tolist()
-        boxes = tv_tensors.BoundingBoxes(
-            self._boxes[rows].clone(), format=tv_tensors.BoundingBoxFormat.XYXY, canvas_size=(height, width)
-        )
-        return {
-            "boxes": boxes,
-            "labels": self._labels[rows].clone(),
-            "crowd": self._crowd[rows].clone(),
-            "image_id": self.image_ids[index],
-        }
+        boxes = tv_tensors.BoundingBoxes(self._boxes[rows].clone(), format="XYXY", canvas_size=(height, width))
+        labels, crowd = self._labels[rows].clone(), self._crowd[rows].clone()
+        return {"boxes": boxes, "labels": labels, "crowd": crowd, "image_id": self.image_ids[index]}
 
     def only(self, classes: Sequence[str]) -> Self:
         """The same images with the boxes of some classes only; label k is then classes[k].
@@ -133,14 +116,9 @@ class Scenes(Dataset[tuple[Tensor, Target]]):
         return scenes
 
     def frequent_classes(self, min_boxes: int, *, min_size: float = 0) -> list[str]:
-        """Names of the classes with at least `min_boxes` boxes, in order.
+        """Names of the classes with at least `min_boxes` boxes, in order; ValueError if there is none.
 
-        Args:
-            min_boxes: smallest number of boxes.
-            min_size: boxes smaller than this in both dimensions (pixels) do not count, nor do crowds.
-
-        Raises:
-            ValueError: no class is left.
+        Boxes smaller than `min_size` pixels in both dimensions do not count, nor do crowds.
         """
         width, height = (self._boxes[:, 2:] - self._boxes[:, :2]).T
         counted = ~self._crowd & ((width >= min_size) | (height >= min_size))
@@ -214,7 +192,7 @@ def scene_batches(
         scenes: items (image, target), without a transform.
         longer_side: pixels of the longer side; None keeps the size.
         side: makes squares with this many pixels on a side instead.
-        batch_size: largest number of images in a batch, at least 1.
+        batch_size: largest number of images in a batch.
         workers: processes that decode.
 
     >>> from wsolnb.data.critters import World
@@ -260,7 +238,5 @@ def _batch(group: list[tuple[Tensor, Tensor, Target, int]]) -> SceneBatch:
 
 
 def _tree_with(classes: Sequence[str]) -> Taxonomy | None:
-    for tree in (coco_taxonomy(), voc_taxonomy()):
-        if all(name in tree for name in classes):
-            return tree
-    return None
+    trees = (coco_taxonomy(), voc_taxonomy())
+    return next((tree for tree in trees if all(name in tree for name in classes)), None)

@@ -31,16 +31,13 @@ class VocScenes(Scenes):
         classes: all names that may occur, in the order of the labels; any other name in an XML file is an error.
             Pass the training set's `classes` for the test set, and leave some of them out with `only`. By default the
             names that occur, sorted.
-        image_set: text file with one stem per line (further words are ignored), such as ImageSets/Main/train.txt;
-            by default every XML file, sorted by name.
+        image_set: text file with one stem per line (further words are ignored); by default every XML file, by name.
         masks: also give masks, from SegmentationObject/ beside Annotations/: object k of the XML has the value k, the
             borders between objects, which are to be ignored, 255. Only the images of ImageSets/Segmentation have them.
-        transform: torchvision v2 transform, called as `transform(image, target)`.
 
     Raises:
         FileNotFoundError: a folder, the image set, an XML file that it lists or an image is missing.
-        ValueError: an XML file does not parse or lacks a part, names an unknown class, or has a box outside its
-            image; there is no XML file or no object.
+        ValueError: an XML file does not parse, lacks a part or has a wrong box or class; there is no file or object.
 
     >>> VocScenes("VOC2012", image_set="VOC2012/ImageSets/Main/train.txt")  # doctest: +SKIP
     VocScenes(5717 images, 15774 boxes, 20 classes)
@@ -94,7 +91,7 @@ class VocScenes(Scenes):
             size_array,
             images=np.array(rows, dtype=np.int64),
             boxes=checked_boxes(
-                (np.array([box for _, box, _ in objects], dtype=np.float64).reshape(-1, 4) - [1, 1, 0, 0]),
+                np.array([box for _, box, _ in objects], dtype=np.float64).reshape(-1, 4) - [1, 1, 0, 0],
                 size_array[rows],
                 lambda k: f"{xml_files[rows[k]]}: object {k - rows.index(rows[k]) + 1} ({objects[k][0]})",
             ),
@@ -168,6 +165,4 @@ def _size(xml: Path, root: ElementTree.Element, image: Path) -> tuple[int, int]:
         height, width = (int(float(text)) for text in texts)
     except ValueError:
         raise ValueError(f"{xml}: the image's height and width are {texts}, expected 2 numbers") from None
-    if height > 0 and width > 0:
-        return height, width
-    return stored_size(image)
+    return (height, width) if height > 0 and width > 0 else stored_size(image)

@@ -1,8 +1,4 @@
-"""Train on single objects, evaluate on whole scenes: the setting of Dense Class Maps, on any data set.
-
-Training images show one object each. Box thresholds are tuned on scenes of the training split, results are reported on
-scenes of the test split, and images with one object serve as the sanity check of barz2022 Sec. 4.3.
-"""
+"""Train on single objects, evaluate on whole scenes: the setting of Dense Class Maps, on any data set."""
 
 from __future__ import annotations
 
@@ -42,11 +38,10 @@ class CropsToScenes(Parts):
     """A data set in four parts.
 
     Args:
-        classes: Names; label k is `classes[k]`.
         train: Images of one object, `(image, label)` or `(image, {"labels": one label, ...})`.
-        tune: Scenes of the training split.
+        tune: Scenes of the training split, to choose box thresholds on.
         test: Scenes of the test split.
-        single: Test images that show one object.
+        single: Test images that show one object, the sanity check of barz2022 Sec. 4.3.
         taxonomy: The class tree, for semantic embeddings.
     """
 
@@ -61,10 +56,9 @@ def from_critters(
 ) -> CropsToScenes:
     """Critters: single animals for training, scenes of several species for the rest.
 
-    Example:
-        >>> sizes = dict(train_images=24, tune_images=4, test_images=6, scene_size=(96, 128))
-        >>> from_critters(World(size=64), **sizes).sizes
-        {'classes': 12, 'train': 24, 'tune': 4, 'test': 6, 'single': 6}
+    >>> sizes = dict(train_images=24, tune_images=4, test_images=6, scene_size=(96, 128))
+    >>> from_critters(World(size=64), **sizes).sizes
+    {'classes': 12, 'train': 24, 'tune': 4, 'test': 6, 'single': 6}
     """
     return CropsToScenes(
         world.classes,
@@ -99,12 +93,10 @@ def from_photos(
             `openimages`, `dogs`, `aircraft` in their official layouts: these are trained on whole photos, and tuned on
             training photos that have boxes, drawn by `seed`.
         root: The data set's folder.
-        splits: Names of the training and the test split; None: train2017 and val2017, train and val (ImageNet), or
-            train and test.
+        splits: Names of the training and the test split; None: those of `SPLITS`.
         min_boxes: Leave out classes with fewer boxes in the training split.
         image_size: Side of the training images.
-        short_side: Range of an object's short side before its square is cropped, for squares of 224 pixels; in
-            proportion for other sizes.
+        short_side: Range of an object's short side before its square is cropped, in proportion to squares of 224 px.
         erase: Probability of random erasing.
         tree: Parent of every node of the class tree; None: the tree of COCO or VOC, or a flat tree if neither fits.
         train_images: Number of training images, drawn by `seed`; 0: all.
@@ -117,20 +109,19 @@ def from_photos(
         ValueError: If the data set is unknown, a class is not in the tree, or no class or no object is left.
         FileNotFoundError: If a folder or file is missing.
 
-    Example:
-        >>> import tempfile
-        >>> from PIL import Image
-        >>> corners = "<xmin>5</xmin><ymin>5</ymin><xmax>45</xmax><ymax>45</ymax>"
-        >>> xml = f"<annotation><object><name>cat</name><bndbox>{corners}</bndbox></object></annotation>"
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     for split in ("train", "test"):
-        ...         Path(folder, split).mkdir()
-        ...         for k in range(2):
-        ...             Image.new("RGB", (64, 48)).save(Path(folder, split, f"{k}.jpg"))
-        ...             _ = Path(folder, split, f"{k}.xml").write_text(xml)
-        ...     data = from_photos("voc", folder, image_size=32)
-        ...     data.sizes, data.train[0][0].shape
-        ({'classes': 1, 'train': 2, 'tune': 2, 'test': 2, 'single': 2}, torch.Size([3, 32, 32]))
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> corners = "<xmin>5</xmin><ymin>5</ymin><xmax>45</xmax><ymax>45</ymax>"
+    >>> xml = f"<annotation><object><name>cat</name><bndbox>{corners}</bndbox></object></annotation>"
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for split in ("train", "test"):
+    ...         Path(folder, split).mkdir()
+    ...         for k in range(2):
+    ...             Image.new("RGB", (64, 48)).save(Path(folder, split, f"{k}.jpg"))
+    ...             _ = Path(folder, split, f"{k}.xml").write_text(xml)
+    ...     data = from_photos("voc", folder, image_size=32)
+    ...     data.sizes, data.train[0][0].shape
+    ({'classes': 1, 'train': 2, 'tune': 2, 'test': 2, 'single': 2}, torch.Size([3, 32, 32]))
     """
     check_request(dataset, root, DATASETS)
     names = splits or SPLITS[dataset][::2]
@@ -188,7 +179,5 @@ class _AsScenes(Dataset[tuple[Tensor, Target]]):
 
     def _per_box(self, target: Target) -> Target:
         count = len(target["boxes"])
-        return target | {
-            "labels": target["labels"].expand(count).clone(),
-            "crowd": torch.zeros(count, dtype=torch.bool),
-        }
+        crowd = torch.zeros(count, dtype=torch.bool)
+        return target | {"labels": target["labels"].expand(count).clone(), "crowd": crowd}

@@ -1,8 +1,4 @@
-"""Several classes per image, boxes for evaluation only: the setting of localization by beam search, on any data set.
-
-A network learns from `train` which classes an image shows; thresholds and weights are chosen on `held`, which it has
-not seen; results are reported on `test`.
-"""
+"""Several classes per image, boxes for evaluation only: the setting of localization by beam search, on any data set."""
 
 from __future__ import annotations
 
@@ -30,9 +26,8 @@ class MultiLabel(Parts):
     """A data set in three parts.
 
     Args:
-        classes: Names; label k is `classes[k]`.
         train: Scenes of which only the image-level labels are used.
-        held: Scenes with boxes, to choose thresholds on.
+        held: Scenes with boxes, which the network has not seen, to choose thresholds and weights on.
         test: Scenes with boxes.
         unseen: Names of the classes that no image of `train` shows: their average precision is undefined.
     """
@@ -55,10 +50,9 @@ def from_critters(
     The labels of the training scenes are cached on disk (`wsolnb._utils.cache`), so that these scenes are drawn only
     if a network is trained on them.
 
-    Example:
-        >>> sizes = dict(train_images=24, held_images=4, test_images=6, scene_size=(96, 128))
-        >>> from_critters(World(size=64), **sizes).sizes
-        {'classes': 12, 'train': 24, 'held': 4, 'test': 6}
+    >>> sizes = dict(train_images=24, held_images=4, test_images=6, scene_size=(96, 128))
+    >>> from_critters(World(size=64), **sizes).sizes
+    {'classes': 12, 'train': 24, 'held': 4, 'test': 6}
     """
     counts = (train_images, held_images, test_images)
     train, held, test = (
@@ -98,10 +92,9 @@ def from_photos(
     Args:
         dataset: `voc` or `coco`, in the layouts of `wsolnb.data.readers.open.open_scenes`.
         root: The data set's folder.
-        splits: Names of the training, the held-out and the test split; None: train and test, or train2017 and val2017.
-            Without a held-out split, the fraction `held_share` of the training images is held out.
+        splits: Names of the training, the held-out and the test split; None: those of `SPLITS`.
         min_images: Leave out classes that fewer training images show; 0 keeps classes that none shows.
-        held_share: See `splits`.
+        held_share: Fraction of the training images that is held out if there is no held-out split.
         train_images: Number of training images, drawn by the seed; 0: all.
         held_images: Number of held-out images; 0: all.
         test_images: Number of test images, the first ones; 0: all.
@@ -111,19 +104,18 @@ def from_photos(
         ValueError: If the data set is unknown, no folder is given, no image would be held out, or no class is left.
         FileNotFoundError: If a folder or file is missing.
 
-    Example:
-        >>> import tempfile
-        >>> from PIL import Image
-        >>> corners = "<xmin>5</xmin><ymin>5</ymin><xmax>30</xmax><ymax>20</ymax>"
-        >>> xml = f"<annotation><object><name>cat</name><bndbox>{corners}</bndbox></object></annotation>"
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     for split in ("train", "test"):
-        ...         Path(folder, split).mkdir()
-        ...         for k in range(5):
-        ...             Image.new("RGB", (48, 32)).save(Path(folder, split, f"{k}.jpg"))
-        ...             _ = Path(folder, split, f"{k}.xml").write_text(xml)
-        ...     from_photos("voc", folder).sizes
-        {'classes': 1, 'train': 4, 'held': 1, 'test': 5}
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> corners = "<xmin>5</xmin><ymin>5</ymin><xmax>30</xmax><ymax>20</ymax>"
+    >>> xml = f"<annotation><object><name>cat</name><bndbox>{corners}</bndbox></object></annotation>"
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for split in ("train", "test"):
+    ...         Path(folder, split).mkdir()
+    ...         for k in range(5):
+    ...             Image.new("RGB", (48, 32)).save(Path(folder, split, f"{k}.jpg"))
+    ...             _ = Path(folder, split, f"{k}.xml").write_text(xml)
+    ...     from_photos("voc", folder).sizes
+    {'classes': 1, 'train': 4, 'held': 1, 'test': 5}
     """
     check_request(dataset, root, DATASETS)
     names = splits or SPLITS[dataset]
@@ -151,9 +143,8 @@ def multi_hot(target: dict[str, Any], classes: int) -> Tensor:
 
     1: present; 0: absent; NaN: present as crowd only (VOC: difficult), which VOC's image lists leave undecided.
 
-    Example:
-        >>> multi_hot({"labels": torch.tensor([2, 0, 2]), "crowd": torch.tensor([False, True, False])}, 4)
-        tensor([nan, 0., 1., 0.])
+    >>> multi_hot({"labels": torch.tensor([2, 0, 2]), "crowd": torch.tensor([False, True, False])}, 4)
+    tensor([nan, 0., 1., 0.])
     """
     labels = target["labels"]
     crowd = target.get("crowd", torch.zeros(len(labels), dtype=torch.bool))
@@ -166,12 +157,11 @@ def multi_hot(target: dict[str, Any], classes: int) -> Tensor:
 def all_labels(scenes: Dataset[Any], classes: int) -> Tensor:
     """`multi_hot` of every image of a data set, `(N, classes)`; without decoding if the data set has `target(index)`.
 
-    Example:
-        >>> from wsolnb.data.critters import World
-        >>> all_labels(World(families=2, species=2, size=32).singles(3), 4)
-        tensor([[1., 0., 0., 0.],
-                [0., 1., 0., 0.],
-                [0., 0., 1., 0.]])
+    >>> from wsolnb.data.critters import World
+    >>> all_labels(World(families=2, species=2, size=32).singles(3), 4)
+    tensor([[1., 0., 0., 0.],
+            [0., 1., 0., 0.],
+            [0., 0., 1., 0.]])
     """
     count: int = len(scenes)  # type: ignore[arg-type]
     rows = [multi_hot(_target(scenes, index), classes) for index in track(range(count), "labels")]
@@ -187,8 +177,7 @@ def _target(scenes: Any, index: int) -> dict[str, Any]:
 def unseen(present: Tensor, classes: Sequence[str]) -> list[str]:
     """Names of the classes that no training image shows.
 
-    Example:
-        >>> unseen(torch.tensor([[1.0, 0.0], [1.0, torch.nan]]), ["cat", "dog"])
-        ['dog']
+    >>> unseen(torch.tensor([[1.0, 0.0], [1.0, torch.nan]]), ["cat", "dog"])
+    ['dog']
     """
     return [name for name, column in zip(classes, present.T, strict=True) if not bool((column == 1).any())]

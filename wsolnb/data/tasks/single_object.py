@@ -1,8 +1,4 @@
-"""One object class per image, boxes for evaluation only: the setting of the localization papers, on any data set.
-
-A network learns the class from `train`; every threshold is chosen on `held`, which it has not seen; results are
-reported on `test`.
-"""
+"""One object class per image, boxes for evaluation only: the setting of the localization papers, on any data set."""
 
 from __future__ import annotations
 
@@ -38,9 +34,8 @@ class SingleObject(Parts):
     """A data set in three parts.
 
     Args:
-        classes: Names; label k is `classes[k]`.
         train: Images with a label.
-        held: Images with boxes, to choose thresholds on.
+        held: Images with boxes, which the network has not seen, to choose thresholds on.
         test: Images with boxes.
     """
 
@@ -53,9 +48,8 @@ def from_critters(
 ) -> SingleObject:
     """Critters: single animals, with masks of the animal and of its mark.
 
-    Example:
-        >>> from_critters(World(size=32), train_images=24, held_images=4, test_images=6).sizes
-        {'classes': 12, 'train': 24, 'held': 4, 'test': 6}
+    >>> from_critters(World(size=32), train_images=24, held_images=4, test_images=6).sizes
+    {'classes': 12, 'train': 24, 'held': 4, 'test': 6}
     """
     return SingleObject(
         world.classes,
@@ -98,24 +92,22 @@ def from_photos(
         seed: Of the draws.
 
     Raises:
-        ValueError: If the data set is unknown, a folder is not given, no image is left, or the classes of the splits
-            differ.
+        ValueError: If the data set is unknown, a folder is not given, no image is left, or the splits' classes differ.
         FileNotFoundError: If a folder or file is missing.
 
-    Example:
-        >>> import tempfile
-        >>> from PIL import Image
-        >>> corners = "<xmin>5</xmin><ymin>5</ymin><xmax>30</xmax><ymax>20</ymax>"
-        >>> xml = f"<annotation><object><name>cat</name><bndbox>{corners}</bndbox></object></annotation>"
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     for split in ("train", "test"):
-        ...         Path(folder, split).mkdir()
-        ...         for k in range(5):
-        ...             Image.new("RGB", (48, 32)).save(Path(folder, split, f"{k}.jpg"))
-        ...             _ = Path(folder, split, f"{k}.xml").write_text(xml)
-        ...     data = from_photos("voc", folder, image_size=32)
-        ...     data.classes, data.sizes, data.train[0][0].shape
-        (['cat'], {'classes': 1, 'train': 4, 'held': 1, 'test': 5}, torch.Size([3, 32, 32]))
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> corners = "<xmin>5</xmin><ymin>5</ymin><xmax>30</xmax><ymax>20</ymax>"
+    >>> xml = f"<annotation><object><name>cat</name><bndbox>{corners}</bndbox></object></annotation>"
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for split in ("train", "test"):
+    ...         Path(folder, split).mkdir()
+    ...         for k in range(5):
+    ...             Image.new("RGB", (48, 32)).save(Path(folder, split, f"{k}.jpg"))
+    ...             _ = Path(folder, split, f"{k}.xml").write_text(xml)
+    ...     data = from_photos("voc", folder, image_size=32)
+    ...     data.classes, data.sizes, data.train[0][0].shape
+    (['cat'], {'classes': 1, 'train': 4, 'held': 1, 'test': 5}, torch.Size([3, 32, 32]))
     """
     check_request(dataset, root, DATASETS)
     if dataset == "protocol" and not str(metadata):
@@ -173,9 +165,8 @@ def _read(
 ) -> tuple[Any, list[int]]:
     """A split, and the indices of its images with one object class."""
     if dataset == "protocol" or dataset in PHOTOS:
-        photos: Any = (
-            ProtocolImages(metadata / split, root) if dataset == "protocol" else open_split(dataset, root, split)
-        )
+        official = dataset in PHOTOS
+        photos: Any = open_split(dataset, root, split) if official else ProtocolImages(metadata / split, root)
         return photos, list(range(len(photos)))
     scenes = open_scenes(dataset, root, split, classes=classes)
     one = with_one_object(scenes)

@@ -48,10 +48,9 @@ class Parts:
 def check_request(dataset: str, root: str | Path, datasets: Sequence[str]) -> None:
     """Refuse photos of a data set that a setting does not have, or without a folder.
 
-    Example:
-        >>> check_request("birds", "/data", ("critters", "voc"))
-        Traceback (most recent call last):
-        ValueError: unknown data set 'birds'; known: critters, voc
+    >>> check_request("birds", "/data", ("critters", "voc"))
+    Traceback (most recent call last):
+    ValueError: unknown data set 'birds'; known: critters, voc
     """
     if dataset not in datasets or dataset == "critters":
         raise ValueError(f"unknown data set {dataset!r}; known: {', '.join(datasets)}")
@@ -62,11 +61,10 @@ def check_request(dataset: str, root: str | Path, datasets: Sequence[str]) -> No
 def check_classes(train: Sequence[str], other: Sequence[str], splits: Sequence[str], *, subset: bool) -> None:
     """Refuse a split (the second of `splits`) with other labels than the training split; a `subset` may lack the last.
 
-    Example:
-        >>> check_classes(["cat", "dog"], ["cat"], ("train", "test"), subset=True)
-        >>> check_classes(["cat", "dog"], ["cat"], ("train", "test"), subset=False)
-        Traceback (most recent call last):
-        ValueError: 'train' has 2 classes, but 'test' has 1, the first that differs is 'dog': the same data set?
+    >>> check_classes(["cat", "dog"], ["cat"], ("train", "test"), subset=True)
+    >>> check_classes(["cat", "dog"], ["cat"], ("train", "test"), subset=False)
+    Traceback (most recent call last):
+    ValueError: 'train' has 2 classes, but 'test' has 1, the first that differs is 'dog': the same data set?
     """
     expected = train[: len(other)] if subset else train
     if different := [theirs or ours for ours, theirs in zip_longest(expected, other) if ours != theirs]:
@@ -80,21 +78,14 @@ def without_metadata(root: str | Path, splits: Sequence[str]) -> tuple[str, tupl
     """The official layout that stands in for the field's metadata files, and its names of their splits.
 
     The `val` images of CUB and ImageNet (CUBV2, ImageNetV2) come with the metadata only: "" asks for held-out training
-    images instead.
+    images instead. `splits` are those that the metadata call `train`, `val` and `test`. ValueError if the folder has
+    none of these data sets.
 
-    Args:
-        root: The data set's folder.
-        splits: Training, held-out and test split as the metadata call them (`train`, `val`, `test`).
-
-    Raises:
-        ValueError: If the folder has none of these data sets.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     (Path(folder) / "train" / "n01440764").mkdir(parents=True)
-        ...     without_metadata(folder, ("train", "val", "test"))
-        ('imagenet', ('train', '', 'val'))
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     (Path(folder) / "train" / "n01440764").mkdir(parents=True)
+    ...     without_metadata(folder, ("train", "val", "test"))
+    ('imagenet', ('train', '', 'val'))
     """
     layouts = layouts_in(root)
     fitting = [name for name in layouts if name in _WITH_METADATA]
@@ -113,9 +104,8 @@ def without_metadata(root: str | Path, splits: Sequence[str]) -> tuple[str, tupl
 def shuffled(indices: Sequence[int], seed: int) -> list[int]:
     """The indices in an order drawn by the seed.
 
-    Example:
-        >>> shuffled([4, 5, 6, 7], seed=0)
-        [4, 5, 7, 6]
+    >>> shuffled([4, 5, 6, 7], seed=0)
+    [4, 5, 7, 6]
     """
     return [indices[k] for k in torch.randperm(len(indices), generator=torch.Generator().manual_seed(seed)).tolist()]
 
@@ -123,9 +113,8 @@ def shuffled(indices: Sequence[int], seed: int) -> list[int]:
 def first(dataset: Any, count: int) -> Dataset[Any]:
     """The first images of a data set; 0: all of them.
 
-    Example:
-        >>> len(first([7, 8, 9], 2)), len(first([7, 8, 9], 0))
-        (2, 3)
+    >>> len(first([7, 8, 9], 2)), len(first([7, 8, 9], 0))
+    (2, 3)
     """
     return Subset(dataset, range(min(count, len(dataset)))) if count else dataset
 
@@ -133,10 +122,9 @@ def first(dataset: Any, count: int) -> Dataset[Any]:
 def with_one_object(scenes: Any) -> list[int]:
     """Indices of the images that show exactly one object.
 
-    Example:
-        >>> class Scenes(list): target = list.__getitem__
-        >>> with_one_object(Scenes([{"labels": [2, 0]}, {"labels": [2]}]))
-        [1]
+    >>> class Scenes(list): target = list.__getitem__
+    >>> with_one_object(Scenes([{"labels": [2, 0]}, {"labels": [2]}]))
+    [1]
     """
     return [index for index in range(len(scenes)) if len(scenes.target(index)["labels"]) == 1]
 
@@ -144,17 +132,13 @@ def with_one_object(scenes: Any) -> list[int]:
 class LabelledSquares(Dataset[tuple[Tensor, int]]):
     """Some images of a data set, augmented, with their labels; boxes and masks are not read.
 
-    Args:
-        source: `Photos`, or scenes with one object each.
-        indices: Which images.
-        transform: Of the image.
+    The source is a `Photos` data set, or scenes with one object each.
 
-    Example:
-        >>> from types import SimpleNamespace
-        >>> scenes = SimpleNamespace(image=lambda _: torch.ones(3, 4, 4), target=lambda _: {"labels": [2]})
-        >>> squares = LabelledSquares(scenes, [5, 7], v2.CenterCrop(2))
-        >>> squares[1][0].shape, squares.labels
-        (torch.Size([3, 2, 2]), tensor([2, 2]))
+    >>> from types import SimpleNamespace
+    >>> scenes = SimpleNamespace(image=lambda _: torch.ones(3, 4, 4), target=lambda _: {"labels": [2]})
+    >>> squares = LabelledSquares(scenes, [5, 7], v2.CenterCrop(2))
+    >>> squares[1][0].shape, squares.labels
+    (torch.Size([3, 2, 2]), tensor([2, 2]))
     """
 
     def __init__(self, source: Any, indices: Sequence[int], transform: v2.Transform) -> None:
