@@ -8,8 +8,7 @@ import numpy as np
 import protocol_oracle as oracle
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from scipy import ndimage
 from torch.nn import functional
 from torchvision.ops import box_iou

@@ -7,8 +7,7 @@ import numpy as np
 import PIL
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from PIL import Image
 from torch.nn import functional
 from torch.utils.data import DataLoader

@@ -6,8 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from PIL import Image
 
 from wsolnb.data.readers.protocol import ProtocolSplit, _nearest, load_masks, read_split, scaled_boxes, write_split

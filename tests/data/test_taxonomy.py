@@ -10,8 +10,7 @@ from pathlib import Path
 import networkx as nx
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from wsolnb.data import taxonomy as module
 from wsolnb.data.taxonomy import Taxonomy, coco_taxonomy, prune_to_tree, read_edges, voc_taxonomy

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from wsolnb.metrics import bootstrap
 from wsolnb.metrics.bootstrap import Interval, difference, image_weights, interval, mean_statistic

@@ -7,8 +7,7 @@ import numpy as np
 import protocol_oracle as oracle
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch.nn import functional
 
 from wsolnb.boxes import BoxRule, iou

@@ -27,8 +27,6 @@ from wsolnb.explorer.payload import ANY, ShippedMaps
 from wsolnb.papers.barz2022.maps import class_scores
 from wsolnb.plots.style import encode_png
 
-__all__ = ["Explorer"]
-
 _FOLDER = Path(__file__).parent
 _SCRIPTS = ("rules.js", "dense.js", "canvas.js", "controls.js", "scene.js", "panel.js", "explorer.js")
 LIMIT = 16.0  # MB that a page may carry

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from wsolnb.data.taxonomy import Taxonomy, coco_taxonomy
 from wsolnb.papers.barz2022.embeddings import one_hot, semantic_embeddings
