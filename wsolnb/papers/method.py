@@ -57,7 +57,6 @@ class Method:
     """One way to train a network and to read it.
 
     Args:
-        key: Name of the method.
         lr: Learning rate; None: the plan's.
         percentile: Boxes are cut at a fraction of the map's 90th percentile, not its maximum (PaS, bae2020 Eq. 6).
     """
@@ -113,12 +112,9 @@ class Method:
         return BoxRule(0.5, reference=reference, resize="bicubic", normalise="after")
 
     def fit(self, start: Start, networks: dict[str, Trained] | None = None, **loop: Any) -> Fitted:
-        """Train the network and those it needs, unless `networks` has them.
+        """Train the network and those it needs, unless `networks` has them, to which new ones are added by name.
 
-        Args:
-            start: Backbone, images, classes and plan. The backbone is copied.
-            networks: Those trained so far from the same start, by name; new ones are added.
-            **loop: As for `wsolnb.train.train`.
+        The backbone of `start` is copied; `networks` come from the same start. `loop` is as for `wsolnb.train.train`.
 
         Example:
             >>> from wsolnb.data.critters import World
@@ -143,12 +139,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A method with its trained networks.
-
-    Args:
-        method: The method.
-        networks: By name: its own, those it needs, and possibly others.
-    """
+    """A method with its trained networks, by name: its own, those it needs, and possibly others."""
 
     method: Method
     networks: Mapping[str, Trained]
@@ -189,12 +180,8 @@ class CAM(Method):
     """
 
     paper = "primer"
+    network = "gap"
     clamp: bool = False
-
-    @property
-    def network(self) -> str:
-        """Name of the training."""
-        return "gap"
 
     def masked(self, backbone: Backbone) -> Backbone:
         """The backbone, or a copy with masking while it trains."""

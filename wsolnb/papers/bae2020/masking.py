@@ -80,10 +80,6 @@ class AttentionDropout(nn.Module):
     `threshold` times the image's largest attention are set to 0 (drop mask); otherwise all cells are weighted by
     `sigmoid(attention)` (importance map), through which gradients flow.
 
-    Args:
-        drop_rate: Probability of the drop mask.
-        threshold: Fraction of the largest attention, in [0, 1].
-
     Raises:
         ValueError: If either is outside of [0, 1].
 
@@ -130,11 +126,8 @@ def attention_dropout(
 ) -> Backbone:
     """A copy of a backbone with `AttentionDropout` at some positions.
 
-    Args:
-        backbone: The network.
-        positions: `stage` (behind it) or `stage.index` (behind that block of it, from 0); default: `ADL_POSITIONS`.
-        drop_rate: Probability of the drop mask; 0.75 in the authors' code.
-        threshold: Fraction of the largest attention; in the authors' code 0.8 for VGG16, 0.9 for ResNet-50.
+    A position is a `stage` (behind it) or `stage.index` (behind that block of it, from 0); default: `ADL_POSITIONS`. In
+    the authors' code, `drop_rate` is 0.75 and `threshold` is 0.8 for VGG16, 0.9 for ResNet-50.
 
     Raises:
         ValueError: If the network lacks a position, or has no default ones; its positions are listed.

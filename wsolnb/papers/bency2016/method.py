@@ -35,16 +35,12 @@ class Beam(Method):
     """
 
     paper = "bency2016"
+    network = "grid"
     grid: int | None = None
     hidden: tuple[int, ...] = (512,)
     adapt: int = 2048
     search: BeamSearch = field(default_factory=BeamSearch)
     wanted: int | Literal["present", "all"] = "all"
-
-    @property
-    def network(self) -> str:
-        """Name of the training."""
-        return "grid"
 
     def untrained(self, start: Start, networks: Mapping[str, Trained]) -> Untrained:
         """Fully connected layers on a grid of the backbone's features."""
