@@ -33,10 +33,8 @@ from wsolnb.plots.style import BESIDE, HEAT, LINES, Colour, class_colours, draw_
 def show_activations(panels: Mapping[str, tuple[Tensor, Tensor]], threshold: float, *, columns: int = 2) -> Figure:
     """The largest class value of every cell: a map of one image above a histogram over many (barz2022 Fig. 2).
 
-    Args:
-        panels: By title, the values of one image `(h, w)` and those of all cells of many images.
-        threshold: Marked in every histogram whose values lie in [0, 1].
-        columns: Panels per row.
+    `panels` holds, by title, the values of one image `(h, w)` and those of all cells of many images. The threshold is
+    marked in every histogram whose values lie in [0, 1].
 
     Example:
         >>> panels = {"cosine": (torch.rand(6, 8), torch.rand(500)), "softmax": (torch.rand(6, 8), torch.rand(500))}
@@ -75,14 +73,8 @@ def show_comparison(
 ) -> Figure:
     """One scene three ways: truth, class activation map of the top class, dense class map (barz2022 Fig. 1).
 
-    Args:
-        scenes: Items `(image, target)`.
-        classes: Names of the classes.
-        index: Which scene.
-        cam: Maps and detections of all scenes with CAM.
-        dcm: The same with dense class maps.
-        score_threshold: A class with a larger score is present.
-        sim_threshold: A cell with a larger similarity to a present class is of this class.
+    `cam` and `dcm` are maps and detections of all scenes, with CAM and with dense class maps; the two thresholds are
+    those of `wsolnb.papers.barz2022.maps.dense_class_map`.
 
     Example:
         >>> from wsolnb.boxes import BoxRule
@@ -200,9 +192,7 @@ def plot_similarity(similarity: Tensor, classes: Sequence[str], *, title: str = 
 def plot_chance(measured: Mapping[int, float], *, draws: int = 4000) -> Figure:
     """The largest cosine similarity to C orthogonal classes, of random directions and of background cells.
 
-    Args:
-        measured: By number of classes, the median over background cells.
-        draws: Random directions per number of classes, of which the median is shown.
+    `measured` holds the median over background cells by number of classes; the median over `draws` directions is shown.
 
     Example:
         >>> fig = plot_chance({12: 0.7}, draws=200)

@@ -79,10 +79,10 @@ def search_scenes(
 
     Args:
         scenes: Items `(image, target)` without a transform, of any sizes.
-        model: In evaluation mode, on the device.
+        model: In evaluation mode, on `device`.
         objective: Its `scores` rank the windows.
         search: Depth and the rest; its width is ignored.
-        widths: `M`, each at least 1.
+        widths: `M`, at least 1 each.
         wanted: Classes to search in an image: the number of best-scored ones, those `present`, or `all`.
         side: Side of the square in pixels to which images are resized first.
         device: Where the network is.
@@ -193,11 +193,7 @@ def compare_searches(
 ) -> dict[str, tuple[float, float]]:
     """Windows scored per image, and the best score found, averaged over all searches for the classes present.
 
-    Args:
-        model: In evaluation mode.
-        objective: Its `scores` rank the windows.
-        loaded: Images.
-        searches: By name.
+    The model is in evaluation mode; the objective's `scores` rank the windows.
 
     Example:
         >>> from wsolnb.data.critters import World
@@ -220,19 +216,15 @@ def compare_searches(
 def width_and_depth(found: Searched, depths: Sequence[int]) -> dict[str, dict[int, float]]:
     """Mean average precision of points, ranked by class scores: name of the width to depth to value.
 
-    Args:
-        found: All widths, searched to the largest depth.
-        depths: `H`, ascending.
+    All widths were searched to the largest of the `depths` `H`.
 
     Example:
         >>> from wsolnb.data.critters import World
         >>> from wsolnb.losses import MultiLabelCrossEntropy
         >>> from wsolnb.papers.bency2016.network import grid_classifier
-        >>> from wsolnb.papers.bency2016.cached_search import search_scenes
         >>> net, world = grid_classifier("tiny", 4, grid=4, hidden=(8,)).eval(), World(families=2, species=2, size=32)
-        >>> loss, search = MultiLabelCrossEntropy(), BeamSearch(depth=2)
-        >>> curves = width_and_depth(search_scenes(world.scenes(2), net, loss, search, [1, 2], side=32), [1, 2])
-        >>> {name: list(curve) for name, curve in curves.items()}
+        >>> found = search_scenes(world.scenes(2), net, MultiLabelCrossEntropy(), BeamSearch(depth=2), [1, 2], side=32)
+        >>> {name: list(curve) for name, curve in width_and_depth(found, [1, 2]).items()}
         {'M = 1': [1, 2], 'M = 2': [1, 2]}
     """
     return {

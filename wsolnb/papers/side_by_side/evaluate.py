@@ -34,12 +34,9 @@ SIZES = ("small", "middle", "large")
 
 
 def own_class(found: SceneMaps, side: int, method: Method) -> LocalizationMaps:
-    """The true class's maps, for images of one object class each.
+    """The true class's maps, for images of one object class each, to be upsampled as the method does.
 
-    Args:
-        found: Maps, scores and truth.
-        side: Side of the squares to which images were resized; boxes are scaled to it.
-        method: Whose `upsample` applies.
+    Boxes are scaled to squares of `side` pixels, to which images were resized.
 
     Example:
         >>> truth = {"boxes": torch.tensor([[16.0, 8.0, 32.0, 24.0]]), "labels": torch.tensor([1])}
@@ -59,11 +56,7 @@ def own_class(found: SceneMaps, side: int, method: Method) -> LocalizationMaps:
 def judge_single(name: str, held_out: SceneMaps, test: SceneMaps, side: int) -> LocalizationResult:
     """A box of the true class in every image, at the threshold that is best on the held-out images.
 
-    Args:
-        name: Of the method.
-        held_out: Its maps of the held-out images.
-        test: Its maps of the test images.
-        side: Side of the squares to which the images were resized.
+    `held_out` and `test` are the method's maps of images resized to squares of `side` pixels.
 
     Example:
         >>> truth = {"boxes": torch.tensor([[16.0, 8.0, 32.0, 24.0]]), "labels": torch.tensor([0])}
@@ -139,11 +132,6 @@ class Scened:
 def judge_scenes(name: str, held_out: SceneMaps, test: SceneMaps) -> Scened:
     """Detect every class in scenes, at the threshold with the best average precision (IoU 0.25) on held-out scenes.
 
-    Args:
-        name: Of the method.
-        held_out: Its maps of the held-out scenes.
-        test: Its maps of the test scenes.
-
     Raises:
         ValueError: If the method's map is the same for all classes.
 
@@ -170,18 +158,10 @@ def judge_scenes(name: str, held_out: SceneMaps, test: SceneMaps) -> Scened:
 def cost(
     read: Reader, plain: Callable[[Tensor], Any], image: Tensor, labels: Labels, *, repeats: int = 0
 ) -> dict[str, float]:
-    """Cost of the maps and scores of one image.
+    """Cost of the maps and scores of one image `(1, 3, S, S)` and class, int64 `(1,)` in a list.
 
-    Args:
-        read: The method.
-        plain: A classifier, whose forward pass is the unit.
-        image: `(1, 3, S, S)`.
-        labels: The class to localize, int64 `(1,)` in a list.
-        repeats: Number of timed runs.
-
-    Returns:
-        `passes`, multiply-adds in units of the plain forward pass; `memory`, the largest size of tensors alive at once,
-        in 10^6 bytes; with repeats `milliseconds`, the median.
+    `passes` are multiply-adds in units of the forward pass of a `plain` classifier; `memory` is the largest size of
+    tensors alive at once, in 10^6 bytes; with repeats, `milliseconds` is the median of so many runs.
 
     Example:
         >>> net = torch.nn.Conv2d(3, 8, 3)

@@ -34,9 +34,8 @@ class Maps(Protocol):
 def generator_readers(networks: Mapping[str, Maps], scores: Callable[[Tensor], Tensor]) -> dict[str, FeatureReader]:
     """Maps of generators, the same for all classes, with a classifier's scores of the unmasked image.
 
-    Args:
-        networks: By name, in evaluation mode.
-        scores: From images to class scores `(B, C)`: the evaluator, which runs once for all networks.
+    Networks are in evaluation mode. `scores`, from images to class scores `(B, C)`, is the evaluator, which runs once
+    for all of them.
 
     Example:
         >>> import torch
@@ -72,12 +71,7 @@ def decided_fraction(maps: Tensor, undecided: tuple[float, float] = UNDECIDED) -
 def threshold_range(result: LocalizationResult, between: tuple[float, float] = UNDECIDED) -> Statistic:
     """Dependence on the threshold: best minus worst GT-known localization between two thresholds (xie2021 Fig. 11b).
 
-    Args:
-        result: From `wsolnb.localization.locate.tune_and_evaluate`.
-        between: First and last threshold.
-
-    Returns:
-        A fraction, as a function of image weights.
+    A fraction, as a function of image weights, of a result of `wsolnb.localization.locate.tune_and_evaluate`.
 
     Raises:
         ValueError: If boxes were not judged at one of the two thresholds.
@@ -108,8 +102,7 @@ def threshold_range(result: LocalizationResult, between: tuple[float, float] = U
 def evidence(result: LocalizationResult) -> dict[str, Statistic]:
     """The numbers of xie2021's tables, and two on separation, as functions of image weights.
 
-    Args:
-        result: From `wsolnb.localization.locate.tune_and_evaluate` with `ks=(1, 5)`.
+    The result is from `wsolnb.localization.locate.tune_and_evaluate` with `ks=(1, 5)`.
 
     Returns:
         At the chosen threshold `corloc` (box right), `top1_loc_err` and `top5_loc_err` (box or class wrong); at every

@@ -50,12 +50,10 @@ class Generator(nn.Module):
     normalisation, but Eqs. 12 to 16 need probabilities.)
 
     Args:
-        channels: Channels of the low-level features.
-        classes: Number of classes.
         width: The encoder has 2, 4 and 8 times as many channels; default: `channels`.
 
     Raises:
-        ValueError: If one of them is below 1.
+        ValueError: If one of the numbers is below 1.
 
     Example:
         >>> evidence, maps = Generator(24, classes=5, width=8)(torch.rand(2, 24, 20, 28))
@@ -112,9 +110,7 @@ class StageOne(nn.Module):
 
     Args:
         backbone: The classifier's; its shallow stages (up to and with `stage`) are `F_1`, the others `F_2`.
-        classes: Number of classes.
         stage: Stage that the generator reads; default: the backbone's entry in `SHALLOW`.
-        width: As for `Generator`.
 
     Raises:
         ValueError: If the backbone lacks the stage, has none in `SHALLOW`, or none after it.
@@ -158,7 +154,6 @@ class StageTwo(nn.Module):
     released code: masked pixels become the mean colour.
 
     Args:
-        first: Stage one.
         evaluator: A trained classifier, `frozen`.
         erasing: Erases a part of the map while training (`wsolnb.papers.xie2021.erasing.Erasing`); None: no erasing.
         trainable: Parts that are trained, such as `generator` or `shallow.stages.block1`.
@@ -243,15 +238,8 @@ def stage_one(
 ) -> StageOne:
     """Build stage one on a backbone by name, with the same random weights for the same seed.
 
-    The global random state is unchanged.
-
-    Args:
-        name: One of `wsolnb.models.backbones.BACKBONES`.
-        classes: Number of classes.
-        stage: As for `StageOne`.
-        width: As for `Generator`.
-        seed: Of the random weights.
-        **options: As for `wsolnb.models.backbones.backbone`.
+    `stage` is as for `StageOne`, `width` as for `Generator`, name and other options as for
+    `wsolnb.models.backbones.backbone`. The global random state is unchanged.
 
     Example:
         >>> stage_one("resnet18", 5, stride=16).stage
