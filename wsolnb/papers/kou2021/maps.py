@@ -128,12 +128,7 @@ def readings(heads: LocalizationMaps) -> dict[str, LocalizationMaps]:
 
 @torch.inference_mode()
 def read_parts(
-    coaug: CoAug,
-    images: Dataset[Any],
-    maps: LocalizationMaps,
-    indices: Sequence[int],
-    *,
-    image_size: int | None = None,
+    coaug: CoAug, images: Dataset[Any], maps: LocalizationMaps, indices: Sequence[int], *, image_size: int | None = None
 ) -> Parts:
     """Embeddings `(n, D)`, on the CPU, of the object and background in some images (kou2021 Eqs. 8 and 10).
 
