@@ -1,7 +1,4 @@
-"""Figures of the three problems of class activation maps (P1 to P3), and of what TAP, NWC and PAS change.
-
-bae2020: https://doi.org/10.1007/978-3-030-58555-6_37
-"""
+"""Figures of the three problems of class activation maps (P1 to P3), and of what TAP, NWC and PAS change."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Figures of dense class maps beside CAM: activations, scenes, tuning, precision over recall, chance similarity.
-
-barz2022: https://doi.org/10.5220/0010760800003124
-"""
+"""Figures of dense class maps beside CAM: activations, scenes, tuning, precision over recall, chance similarity."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Dense class maps of a network trained with the cosine loss, as a method.
-
-Paper: barz2022, https://doi.org/10.5220/0010760800003124
-"""
+"""Dense class maps of a network trained with the cosine loss (barz2022, https://doi.org/10.5220/0010760800003124)."""
 
 from __future__ import annotations
 

@@ -21,11 +21,9 @@ THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 def blob_boxes(found: SceneMaps, thresholds: Tensor, *, rank: Rank = "heat") -> list[Prediction]:
     """Boxes around all blobs of all maps (bency2016 Sec. 3.4), so that a class can have several instances.
 
-    Maps are cut at a fraction of their maximum, `thresholds` `(K,)`; one without a positive value gives no box. A box
-    is scored by `rank`: `heat`, the mean of the map inside it, or `class`, the class's score in the image.
-
-    Returns:
-        Per image `boxes` (xyxy in original pixels), `scores`, `labels`.
+    Maps are cut at a fraction of their maximum, `thresholds` `(K,)`; one without a positive value gives no box. Per
+    image, `boxes` are xyxy in original pixels. Their `scores` are by `rank`: `heat`, the mean of the map inside the
+    box, or `class`, the class's score in the image.
 
     Raises:
         ValueError: Unless there is one threshold in [0, 1) per class.
@@ -48,11 +46,8 @@ def blob_boxes(found: SceneMaps, thresholds: Tensor, *, rank: Rank = "heat") -> 
         scores = found.scores[image, klass]
     else:
         scores = _means(maps[image, klass], boxes / found.sizes[image].flip(1).repeat(1, 2))
-    result = []
-    for row in range(len(maps)):
-        mine = image == row
-        result.append({"boxes": boxes[mine], "scores": scores[mine], "labels": klass[mine]})
-    return result
+    rows = [image == number for number in range(len(maps))]
+    return [{"boxes": boxes[row], "scores": scores[row], "labels": klass[row]} for row in rows]
 
 
 def tune_thresholds(found: SceneMaps, *, candidates: Sequence[float] = THRESHOLDS, rank: Rank = "heat") -> Tensor:

@@ -72,23 +72,14 @@ def search_scenes(
     workers: int = 0,
     fresh: bool = False,
 ) -> Searched:
-    """Search all images of a data set with several widths.
+    """Search all images of a data set with several widths `M`, at least 1 each.
 
-    Batches already searched with the same network and settings are read from the cache (`wsolnb._utils.cache`), so that
-    an interrupted search resumes.
+    Batches already searched with the same network and settings are read from the cache (`wsolnb._utils.cache`) unless
+    `fresh`, so that an interrupted search resumes.
 
-    Args:
-        scenes: Items `(image, target)` without a transform, of any sizes.
-        model: In evaluation mode, on `device`.
-        objective: Its `scores` rank the windows.
-        search: Depth and the rest; its width is ignored.
-        widths: `M`, at least 1 each.
-        wanted: Classes to search in an image: the number of best-scored ones, those `present`, or `all`.
-        side: Side of the square in pixels to which images are resized first.
-        device: Where the network is.
-        batch_size: Images per batch.
-        workers: Decoding processes.
-        fresh: Ignore the cache.
+    The images of `scenes`, items `(image, target)` without a transform, are first resized to squares of `side` pixels.
+    The model is in evaluation mode on `device`; the objective's `scores` rank the windows; the width of `search` is
+    ignored. `wanted` are the classes to search in an image: the number of best-scored ones, those `present`, or `all`.
 
     Raises:
         ValueError: As for `BeamSearch`; if there is no image or no width.
@@ -97,10 +88,8 @@ def search_scenes(
         >>> from wsolnb.data.critters import World
         >>> from wsolnb.losses import MultiLabelCrossEntropy
         >>> from wsolnb.papers.bency2016.network import grid_classifier
-        >>> net, world = grid_classifier("tiny", 12, grid=4, hidden=(8,)).eval(), World(size=32)
-        >>> found = search_scenes(
-        ...     world.scenes(2), net, MultiLabelCrossEntropy(), BeamSearch(depth=2), [1, 2], side=32
-        ... )
+        >>> net, scenes = grid_classifier("tiny", 12, grid=4, hidden=(8,)).eval(), World(size=32).scenes(2)
+        >>> found = search_scenes(scenes, net, MultiLabelCrossEntropy(), BeamSearch(depth=2), [1, 2], side=32)
         >>> found.windows[2].shape, found.maps(1, cells=8).maps[0].shape
         (torch.Size([24, 2, 2, 4]), torch.Size([12, 8, 8]))
     """

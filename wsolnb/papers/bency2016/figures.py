@@ -1,7 +1,4 @@
-"""Figures of the beam search: the windows of a search, maps with their peaks, what width and depth cost and gain.
-
-bency2016: https://arxiv.org/abs/1603.00489
-"""
+"""Figures of the beam search: the windows of a search, maps with their peaks, what width and depth cost and gain."""
 
 from __future__ import annotations
 

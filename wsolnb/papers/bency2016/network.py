@@ -132,8 +132,7 @@ class GridClassifier(nn.Module):
         """
         if grids.ndim != 4 or grids.shape[2:] != (self.grid, self.grid):
             raise ValueError(f"expected grids (B, T, {self.grid}, {self.grid}), got {tuple(grids.shape)}")
-        outputs: Tensor = self.head(self.dense(grids.flatten(1)))
-        return outputs
+        return self.head(self.dense(grids.flatten(1)))
 
     def forward(self, images: Tensor) -> Tensor:
         """Outputs `(B, K)` of RGB images in [0, 1], `(B, 3, H, W)`: no softmax."""
@@ -184,8 +183,7 @@ def grid_classifier(
 def _own_dense(name: str, weights: str | None) -> nn.Sequential:
     net = torchvision.models.get_model(name, weights=None)
     load_into(net, name, weights, ("classifier.6.",))
-    layers: nn.Sequential = net.classifier[:6]
-    return layers
+    return net.classifier[:6]
 
 
 def _dense(inputs: int, hidden: Sequence[int], dropout: float) -> nn.Sequential:

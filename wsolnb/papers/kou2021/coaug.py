@@ -22,12 +22,10 @@ _TINY = 1e-6  # smallest denominator: the loss stays finite for equal embeddings
 
 
 class Parts(NamedTuple):
-    """Embeddings of the parts of every image, each `(B, D)`.
+    """Embeddings `(B, D)` of the parts of every image.
 
-    Attributes:
-        object: `F`, of the image weighted by the map (kou2021 Eq. 8).
-        background: `B`, of the image weighted by one minus the map (Eq. 8).
-        confident: `Mask_B`, of the background's confident cells (Eq. 10).
+    `object` `F` and `background` `B` are of the image weighted by the map and by one minus the map (kou2021 Eq. 8),
+    `confident` `Mask_B` of the background's confident cells (Eq. 10).
     """
 
     object: Tensor

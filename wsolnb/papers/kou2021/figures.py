@@ -1,7 +1,4 @@
-"""Figures of the two heads and their training: the confidence mask, merged maps, embeddings, error rates.
-
-kou2021: https://arxiv.org/abs/1911.07160
-"""
+"""Figures of the two heads and their training: the confidence mask, merged maps, embeddings, error rates."""
 
 from __future__ import annotations
 

@@ -174,11 +174,9 @@ def ten_crop_scores(score: Callable[[Tensor], Tensor], images: Tensor, crop: flo
 def evidence(result: LocalizationResult) -> dict[str, Statistic]:
     """The numbers of kou2021's tables as functions of image weights, all of them errors.
 
-    The result is from `wsolnb.localization.locate.tune_and_evaluate` with `ks=(1, 5)`.
-
-    Returns:
-        At the chosen threshold `top1_loc_error`, `top5_loc_error` (box or class wrong) and `gt_known_error`; at every
-        draw's best threshold `gt_known_error_oracle`; `top1_cls_error`, `top5_cls_error`.
+    The result is from `wsolnb.localization.locate.tune_and_evaluate` with `ks=(1, 5)`. At the chosen threshold
+    `top1_loc_error`, `top5_loc_error` (box or class wrong) and `gt_known_error`; at every draw's best threshold
+    `gt_known_error_oracle`; `top1_cls_error`, `top5_cls_error`.
 
     Example:
         >>> from wsolnb.localization.locate import tune_and_evaluate

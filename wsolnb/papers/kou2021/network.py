@@ -20,12 +20,9 @@ from wsolnb.models.backbones import Backbone
 
 
 class TwoMaps(NamedTuple):
-    """Output of the network: class maps of both heads, and the images for CoAug.
+    """Output of the network: class maps of both heads, and the images `(B, 3, H, W)` in [0, 1] for CoAug.
 
-    Attributes:
-        last: `S_L`, `(B, C, h, w)`.
-        inner: `S_F`, of the same shape; None without an inner stage.
-        images: The input, `(B, 3, H, W)` in [0, 1].
+    `last` `S_L` is `(B, C, h, w)`; `inner` `S_F` has the same shape, and is None without an inner stage.
     """
 
     last: Tensor

@@ -29,7 +29,7 @@ def labels_of(dataset: Dataset[Any]) -> Tensor:
 
 
 class ClassBalanced(Sampler[list[int]]):
-    """Batches of a few classes with equally many images each; in the paper 48 images of at most 12 classes.
+    """Batches of `classes` classes with equally many images each; in the paper 48 images of at most 12 classes.
 
     Classes are dealt from a shuffled deck, and so are the images of each class; a deck with too few left is shuffled
     anew. Within a batch, classes differ and no image repeats; over an epoch every class occurs equally often, give or
@@ -37,11 +37,6 @@ class ClassBalanced(Sampler[list[int]]):
 
     Batches follow from seed and epoch. Of n processes each takes every n-th batch of the one sequence, all equally
     many; rank and number of processes (`replicas`) are torch's by default.
-
-    Args:
-        labels: Label of every image.
-        batch_size: Images in a batch; a multiple of `classes`.
-        classes: Different classes in a batch.
 
     Raises:
         ValueError: If there are fewer classes than requested, a class has fewer images than a batch takes of it, the

@@ -60,8 +60,7 @@ def judge_single(name: str, held_out: SceneMaps, test: SceneMaps, side: int) -> 
 
     Example:
         >>> truth = {"boxes": torch.tensor([[16.0, 8.0, 32.0, 24.0]]), "labels": torch.tensor([0])}
-        >>> maps = torch.zeros(1, 32, 32)
-        >>> maps[0, 8:24, 16:32] = 1
+        >>> maps = torch.nn.functional.pad(torch.ones(1, 16, 16), (16, 0, 8, 8))
         >>> found = SceneMaps([maps], torch.tensor([[0.9]]), torch.tensor([[32, 32]]), [truth])
         >>> judge_single("cam", found, found, 32).boxes([0])
         tensor([[16.,  8., 32., 24.]])
@@ -73,14 +72,12 @@ def judge_single(name: str, held_out: SceneMaps, test: SceneMaps, side: int) -> 
 def evidence(result: LocalizationResult, classes: Sequence[str]) -> dict[str, Statistic]:
     """The numbers of single objects as functions of image weights, from `judge_single`'s result and the class names.
 
-    Returns:
-        `top1_cls`; `gt_known` and `top1_loc` at the chosen threshold; `max_box_acc`, `max_box_acc_v2` and, where there
-        are masks, `pxap`, over all thresholds; `gt_known` by size (`gt_known small` ...) and by class.
+    `top1_cls`; `gt_known` and `top1_loc` at the chosen threshold; `max_box_acc`, `max_box_acc_v2` and, where there are
+    masks, `pxap`, over all thresholds; `gt_known` by size (`gt_known small` ...) and by class.
 
     Example:
         >>> truth = {"boxes": torch.tensor([[16.0, 8.0, 32.0, 24.0]]), "labels": torch.tensor([0])}
-        >>> maps = torch.zeros(1, 32, 32)
-        >>> maps[0, 8:24, 16:32] = 1
+        >>> maps = torch.nn.functional.pad(torch.ones(1, 16, 16), (16, 0, 8, 8))
         >>> found = SceneMaps([maps], torch.tensor([[0.9]]), torch.tensor([[32, 32]]), [truth])
         >>> numbers = evidence(judge_single("cam", found, found, 32), ["fish"])
         >>> float(numbers["gt_known fish"](torch.ones(1, 1)))
@@ -105,11 +102,7 @@ def evidence(result: LocalizationResult, classes: Sequence[str]) -> dict[str, St
 class Scened:
     """Detections of a method in scenes: one box per class and image, at the threshold of the held-out scenes.
 
-    Args:
-        found: Maps and truth of the test scenes.
-        rule: How a map becomes a box.
-        boxes: Boxes of all classes in every scene.
-        judged: Average precision.
+    `found` are maps and truth of the test scenes, `rule` turns maps into `boxes`, `judged` is their average precision.
     """
 
     found: SceneMaps
@@ -137,8 +130,7 @@ def judge_scenes(name: str, held_out: SceneMaps, test: SceneMaps) -> Scened:
 
     Example:
         >>> truth = {"boxes": torch.tensor([[16.0, 8.0, 32.0, 24.0]]), "labels": torch.tensor([0])}
-        >>> maps = torch.zeros(1, 32, 32)
-        >>> maps[0, 8:24, 16:32] = 1
+        >>> maps = torch.nn.functional.pad(torch.ones(1, 16, 16), (16, 0, 8, 8))
         >>> found = SceneMaps([maps], torch.tensor([[0.9]]), torch.tensor([[32, 32]]), [truth])
         >>> float(judge_scenes("dcm-onehot", found, found).evidence()["ap50"](torch.ones(1, 1)))
         1.0

@@ -137,13 +137,10 @@ def chosen_methods(names: Iterable[str]) -> list[str]:
 def readers(
     fitted: Mapping[str, Fitted], search: BeamSearch, wanted: int | Literal["present", "all"] = "present"
 ) -> dict[str, Reader]:
-    """The reader of each method.
+    """The reader of each method, given with its networks by name.
 
-    Args:
-        fitted: Methods with their networks, by name.
-        search: Settings of the beam search.
-        wanted: Classes that it searches in an image, as for `wsolnb.papers.bency2016.maps.BeamReader`; all other
-            methods have the maps of all classes at no extra cost.
+    Beam search has the settings `search` and searches the classes `wanted` in an image, as for
+    `wsolnb.papers.bency2016.maps.BeamReader`; all other methods have the maps of all classes at no extra cost.
 
     Example:
         >>> from wsolnb.losses import CrossEntropy

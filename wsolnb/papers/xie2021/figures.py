@@ -1,7 +1,4 @@
-"""Figures of ORNet: histograms of activations, the weighted entropy, erasing, thresholds, weights and seeds.
-
-xie2021: https://arxiv.org/abs/2110.05741
-"""
+"""Figures of ORNet: histograms of activations, the weighted entropy, erasing, thresholds, weights and seeds."""
 
 from __future__ import annotations
 

@@ -101,8 +101,7 @@ class Generator(nn.Module):
 
     def side_scores(self, evidence: Tensor) -> Tensor:
         """Class scores `(B, C)` of the generator's own head (xie2021 Eq. 4)."""
-        scores: Tensor = self.side(evidence).mean(dim=(2, 3))
-        return scores
+        return self.side(evidence).mean(dim=(2, 3))
 
 
 class StageOne(nn.Module):
@@ -142,8 +141,7 @@ class StageOne(nn.Module):
 
     def maps(self, images: Tensor) -> Tensor:
         """Activation maps `(B, 1, h, w)` in [0, 1], from shallow stages and generator."""
-        maps: Tensor = self.generator(self.backbone.stage_features(images, self.stage)[self.stage])[1]
-        return maps
+        return self.generator(self.backbone.stage_features(images, self.stage)[self.stage])[1]
 
 
 class StageTwo(nn.Module):
@@ -215,13 +213,11 @@ class StageTwo(nn.Module):
 
     def maps(self, images: Tensor) -> Tensor:
         """Activation maps `(B, 1, h, w)` in [0, 1], from shallow stages and generator."""
-        maps: Tensor = self.generator(self.shallow(images))[1]
-        return maps
+        return self.generator(self.shallow(images))[1]
 
     def classify(self, images: Tensor) -> Tensor:
         """The evaluator's class scores `(B, C)` of the images as they are, without any map."""
-        scores: Tensor = self.evaluator(images)
-        return scores
+        return self.evaluator(images)
 
     def train(self, mode: bool = True) -> StageTwo:
         """Set training mode of the trained parts and the erasing only."""
@@ -258,8 +254,7 @@ def frozen(model: M) -> M:
         >>> net.training, net.weight.requires_grad
         (False, False)
     """
-    model.requires_grad_(False).eval()
-    return model
+    return model.requires_grad_(False).eval()
 
 
 def _double(before: int, after: int) -> list[nn.Module]:
