@@ -112,7 +112,7 @@ class Method:
         return BoxRule(0.5, reference=reference, resize="bicubic", normalise="after")
 
     def fit(self, start: Start, networks: dict[str, Trained] | None = None, **loop: Any) -> Fitted:
-        """Train the network and those it needs, unless `networks` has them, to which new ones are added by name.
+        """Train the network and those it needs, unless `networks` has them; new ones are added to it by name.
 
         The backbone of `start` is copied; `networks` come from the same start. `loop` is as for `wsolnb.train.train`.
 
@@ -153,13 +153,9 @@ class Fitted:
     def localize(self, images: Tensor, classes: Any = None, rule: BoxRule | None = None) -> list[dict[str, Tensor]]:
         """Boxes, scores and maps of classes in images, as `wsolnb.localize` gives them.
 
-        Args:
-            images: RGB in [0, 1], float `(B, 3, H, W)`.
-            classes: A number of best-scored classes, class indices or `"all"`; None: the best-scored one.
-            rule: How a map becomes boxes; default: the method's, at an untuned threshold of 0.5.
-
-        Returns:
-            Per image `boxes` (xyxy in pixels), `scores`, `labels` and `maps`.
+        Images are RGB in [0, 1], float `(B, 3, H, W)`; `classes` a number of best-scored ones, class indices or `"all"`
+        (None: the best-scored one). Maps become boxes by `rule`, by default the method's at an untuned threshold of
+        0.5. Per image the result holds `boxes` (xyxy in pixels), `scores`, `labels` and `maps`.
         """
         device = next(self.networks[self.method.network].network.parameters()).device
         maps, scores = self.reader(images.to(device), None)
@@ -175,8 +171,7 @@ class Fitted:
 class CAM(Method):
     """Class activation maps of a network with average pooling, trained with cross-entropy (zhou2016).
 
-    Args:
-        clamp: Read the positive weights only (NWC, bae2020 Eq. 5).
+    With `clamp`, only positive weights are read (NWC, bae2020 Eq. 5).
     """
 
     paper = "primer"

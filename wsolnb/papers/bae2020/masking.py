@@ -33,16 +33,12 @@ ADL_POSITIONS: dict[str, tuple[str, ...]] = {
 class HideAndSeek(nn.Module):
     """Hide-and-Seek (singh2017, HaS in bae2020): cells of a grid are hidden at random, drawn for each image.
 
-    Images are normalised already: hidden pixels become 0, the mean colour. Patches at the right and lower border are
-    cropped where the image's side is no multiple of theirs.
-
-    Args:
-        patch: Side of a patch in pixels; 32 for the HaS-32 of bae2020.
-        rate: Probability that a patch is hidden.
+    Each `patch`, 32 pixels on a side in the HaS-32 of bae2020, is hidden with probability `rate`. Images are normalised
+    already: hidden pixels become 0, the mean colour. Patches at the right and lower border are cropped where the
+    image's side is no multiple of theirs.
 
     Raises:
-        ValueError: If the patch has no pixel, the rate is outside of [0, 1], or (in training) a patch is larger than
-            an image.
+        ValueError: If the patch has no pixel or (in training) exceeds an image, or the rate is outside of [0, 1].
 
     Example:
         >>> hidden = HideAndSeek(2, rate=1.0)(torch.ones(1, 3, 4, 6))

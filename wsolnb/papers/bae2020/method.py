@@ -57,7 +57,7 @@ class HaS(CAM):
 class ADL(CAM):
     """Class activation maps of a network trained with attention-based dropout.
 
-    Cells are dropped from the fraction `threshold` of the largest attention on.
+    Cells at or above the fraction `threshold` of the largest attention are dropped.
 
     Example:
         >>> ADL(key="adl").network

@@ -160,8 +160,7 @@ def plot_precision_recall(metrics: Mapping[str, DetectionAP], ious: Sequence[flo
             recall, precision = metric.curve(iou)
             reached = precision > 0
             label = f"{name} (mAP {100 * float(metric.compute()[f'mAP@{iou:g}']):.1f} %)"
-            colour = method_colour(name)
-            ax.plot(recall[reached], precision[reached], style, color=colour, linewidth=2.5, label=label)
+            ax.plot(recall[reached], precision[reached], style, color=method_colour(name), linewidth=2.5, label=label)
         ax.set(title=f"IoU at least {iou:g}", xlabel="recall", xlim=(0, 1), ylim=(0, 1.03))
         ax.legend(frameon=False, loc="lower left", fontsize=10.5)
     axes[0, 0].set_ylabel("precision")

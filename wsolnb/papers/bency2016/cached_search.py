@@ -131,12 +131,11 @@ def _survivors(
     wanted: Tensor | int | None,
 ) -> dict[str, Tensor]:
     """What `Searched` keeps of a batch, as tensors on the CPU."""
-    started = time.perf_counter()
     found: dict[str, Tensor] = {}
     counts: list[list[float]] = []
     for width in widths:
+        started = time.perf_counter()
         tree = replace(search, width=width)(model, images, objective.scores, wanted)
-        counts.append([sum(tree.windows), sum(tree.crops)])
         windows = images.new_zeros(len(tree.pairs), search.depth, width, 4)
         values = images.new_zeros(len(tree.pairs), search.depth, width)
         for row, level in enumerate(tree.levels[1:]):
@@ -146,8 +145,7 @@ def _survivors(
             values[:, row, : here.shape[1]] = score.to(values)
         found |= {"pairs": tree.pairs, "scores": tree.scores.float()}
         found |= {f"windows {width}": windows, f"values {width}": values}
-        counts[-1].append(time.perf_counter() - started)
-        started = time.perf_counter()
+        counts.append([sum(tree.windows), sum(tree.crops), time.perf_counter() - started])
     found = {name: tensor.cpu() for name, tensor in found.items()}
     return found | {"counts": torch.tensor(counts, dtype=torch.float64)}
 

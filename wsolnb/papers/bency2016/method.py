@@ -25,7 +25,6 @@ class Beam(Method):
         grid: Cells of the grid on a side; None: the network's own.
         hidden: Widths of the fully connected layers.
         adapt: Width of the adaptation layer.
-        search: Width and depth.
         wanted: Classes to search in an image, as for `BeamReader`. Where all are searched, the maxima of the heat maps
             are the class scores (Sec. 4.2).
 

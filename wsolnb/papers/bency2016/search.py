@@ -114,12 +114,11 @@ class _Walk:
         cut = CHILDREN.to(frame)
         sides = frame[:, 2:] - frame[:, :2]
         valid = (sides[:, None] + cut[:, 2:] - cut[:, :2] >= 1).all(dim=2)
-        codes = _codes(self.codes[parents], recrop)
+        codes = _codes(self.codes[parents], recrop)[valid]
         of, which = valid.nonzero(as_tuple=True)
         if not len(of):
             return False
-        child_codes = codes[valid]
-        first, place = _distinct(image[of], child_codes)
+        first, place = _distinct(image[of], codes)
         chosen, step = of[first], cut[which[first]]
         if recrop:
             found = self._children(parents, chosen, which[first])
@@ -134,7 +133,7 @@ class _Walk:
         children = windows[chosen] + step * unit[chosen].repeat(1, 2)
         crops = len(parents) if recrop and len(self.levels) > 1 else 0
         self.levels.append(Level(image[chosen], children, parents[chosen], found, kept, crops))
-        self.codes = child_codes[first]
+        self.codes = codes[first]
         return True
 
     def _children(self, parents: Tensor, of: Tensor, which: Tensor) -> Tensor:
@@ -143,8 +142,7 @@ class _Walk:
         found = self.scores.new_empty(len(of), self.scores.shape[1])
         for start in range(0, len(parents), step):
             part = parents[start : start + step]
-            above = len(self.levels) > 1
-            grids = self._grids(last.image[part], last.windows[part]) if above else self.grids[part]
+            grids = self._grids(last.image[part], last.windows[part]) if len(self.levels) > 1 else self.grids[part]
             mine = ((of >= start) & (of < start + step)).nonzero()[:, 0]
             found[mine] = self._classify(stretched_children(grids)[of[mine] - start, which[mine]])
         return found

@@ -35,10 +35,8 @@ class Level:
 class Tree:
     """All windows that a search scored, and those it kept.
 
-    Args:
-        pairs: Image and class of every search, int64 `(P, 2)`.
-        scores: Class scores of the whole images, `(B, K)`.
-        levels: From the whole image (level 0) down.
+    `pairs`, int64 `(P, 2)`, are image and class of every search, `scores` `(B, K)` those of the whole images; `levels`
+    go down from the whole image (level 0).
     """
 
     pairs: Tensor
@@ -65,8 +63,7 @@ class Tree:
         for level in self.levels[1 : None if depth is None else depth + 1]:
             place = level.kept.clamp(min=0)
             windows.append(level.windows[place])
-            found = level.scores[place, self.pairs[:, 1:]]
-            scores.append(found.masked_fill(level.kept < 0, 0))
+            scores.append(level.scores[place, self.pairs[:, 1:]].masked_fill(level.kept < 0, 0))
         if not windows:
             return torch.zeros(len(self.pairs), 0, 4), torch.zeros(len(self.pairs), 0)
         return torch.cat(windows, dim=1), torch.cat(scores, dim=1)
@@ -84,7 +81,7 @@ class Tree:
     def heat(self, cells: int = 32, depth: int | None = None) -> Tensor:
         """Heat maps: the scores of the kept windows of all levels, summed over the area of each (Sec. 3.4).
 
-        The whole image is left out, as it adds a constant. float32 `(B, K, cells, cells)`, 0 for classes not searched.
+        float32 `(B, K, cells, cells)`, 0 for classes not searched. The whole image is left out, as it adds a constant.
         """
         windows, scores = self.survivors(depth)
         return heat_maps(windows, scores, self.pairs, (*self.scores.shape,), cells)
@@ -93,8 +90,8 @@ class Tree:
 def heat_maps(windows: Tensor, scores: Tensor, pairs: Tensor, shape: tuple[int, ...], cells: int = 32) -> Tensor:
     """Scores of windows, summed over the area of each (bency2016 Sec. 3.4): float32 `(B, K, cells, cells)`.
 
-    Windows `(P, n, 4)`, xyxy as fractions of the image, and scores `(P, n)` are of every search; `pairs` `(P, 2)` are
-    its image and class, of as many as `shape` says. A cell is weighted by its covered fraction.
+    Every search has windows `(P, n, 4)`, xyxy as fractions of the image, scores `(P, n)`, and an image and class
+    `pairs` `(P, 2)`; `shape` is `(B, K)`. A cell is weighted by its covered fraction.
 
     Example:
         >>> left = torch.tensor([[[0.0, 0.0, 0.5, 1.0]]])

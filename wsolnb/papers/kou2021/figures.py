@@ -157,8 +157,7 @@ def plot_errors(
         scores = [measured[name][metric] for name in rows]
         draw_intervals(ax, scores, list(rows.values()), colours, markersize=10, capstyle="round")
         for y, score in enumerate(scores):
-            text = f"{100 * score.value:.1f}"
-            ax.text(100 * score.value, y - 0.22, text, ha="center", va="bottom", fontsize=10.5)
+            ax.text(100 * score.value, y - 0.22, f"{100 * score.value:.1f}", ha="center", va="bottom", fontsize=10.5)
         ax.set_title(title, fontsize=12)
         ax.set_xlabel("error (%)")
         ax.margins(y=0.18)

@@ -168,5 +168,4 @@ def _head(channels: int, width: int, classes: int) -> nn.Sequential:
     for conv in wide:
         nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
         nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
-    relus = (nn.ReLU(inplace=True), nn.ReLU(inplace=True))
-    return nn.Sequential(wide[0], relus[0], wide[1], relus[1], nn.Conv2d(width, classes, 1))
+    return nn.Sequential(wide[0], nn.ReLU(inplace=True), wide[1], nn.ReLU(inplace=True), nn.Conv2d(width, classes, 1))

@@ -27,13 +27,8 @@ class Settings:
     """The settings of single methods at the size of the comparison's images, by the names of its parameters.
 
     They are explained in the docs of `TAP`, `HaS` and `ADL`, `CSoA` (`inner` to `embed_size`), `CoarseMap` and `ORNet`
-    (`shallow` to `area_weight`) and `Beam` (`grid` to `adapt`).
-
-    Args:
-        lr: Learning rate with cross-entropy; also of both stages of ORNet.
-        lr_heads: Learning rate of CSoA's networks.
-        lr_grid: Learning rate of the network for beam search.
-        lr_cosine: Learning rate with the cosine loss.
+    (`shallow` to `area_weight`) and `Beam` (`grid` to `adapt`). Learning rates: `lr` with cross-entropy and of both
+    stages of ORNet, `lr_heads` of CSoA's networks, `lr_grid` for beam search, `lr_cosine` with the cosine loss.
     """
 
     tap_threshold: float = 0.1

@@ -71,8 +71,7 @@ def plot_weighting(settings: Sequence[tuple[float, float]] = ((0.5, 0.1), (0.5, 
     axes[2].axhline(0, color="0.5", linewidth=1)
     axes[2].annotate("towards object", (0.98, 0.96), xycoords="axes fraction", ha="right", va="top", fontsize=10.5)
     axes[2].annotate("towards background", (0.02, 0.04), xycoords="axes fraction", fontsize=10.5)
-    titles = ("weight γ", "loss of a pixel", "pull on a pixel, -dL/dp")
-    for ax, title in zip(axes, titles, strict=True):
+    for ax, title in zip(axes, ("weight γ", "loss of a pixel", "pull on a pixel, -dL/dp"), strict=True):
         ax.set(title=title, xlabel="activation p", xlim=(0, 1))
     axes[0].set_ylim(0, 1.6)
     axes[1].set_ylim(0, 1.0)
@@ -179,8 +178,7 @@ def plot_seeds(table: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     for y, (name, score) in enumerate(zip(rows, scores, strict=True)):
         seeds = 100 * table[table.method == name].value
         ax.plot(seeds, [y] * len(seeds), "|", color="black", markersize=14, markeredgewidth=2)
-        text = f"{100 * score.value:.1f}"
-        ax.text(1.02, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=11.5)
+        ax.text(1.02, y, f"{100 * score.value:.1f}", transform=ax.get_yaxis_transform(), va="center", fontsize=11.5)
     ax.invert_yaxis()
     ax.set(xlabel="CorLoc (%): each seed, their mean, its 95 % interval over images", xlim=(0, 100))
     return fig

@@ -23,10 +23,8 @@ class Coarse(NamedTuple):
 class Refined(NamedTuple):
     """Output of stage two.
 
-    Attributes:
-        scores: The evaluator's class scores of the masked image, `(B, C)`.
-        maps: Activation maps before erasing, `(B, 1, h, w)` in [0, 1].
-        evidence: The generator's features, one channel per class, `(B, C, h, w)`.
+    `scores` `(B, C)` are the evaluator's of the masked image, `maps` `(B, 1, h, w)` in [0, 1] are those before erasing,
+    `evidence` `(B, C, h, w)` are the generator's features, one channel per class.
     """
 
     scores: Tensor

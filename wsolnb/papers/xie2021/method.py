@@ -21,9 +21,7 @@ from wsolnb.papers.xie2021.network import StageOne, StageTwo, frozen
 class CoarseMap(Method):
     """The map of ORNet's first stage, the same for all classes; the evaluator, CAM's network, names the class.
 
-    Args:
-        stage: Stage that the generator reads; None: the backbone's shallow one.
-        width: Of the generator; None: as many channels as the stage.
+    The generator of `width` (None: the stage's channels) reads `stage` (None: the backbone's shallow one).
 
     Example:
         >>> [method.network for method in CoarseMap(key="stage1").needs]

@@ -44,13 +44,10 @@ M = TypeVar("M", bound=nn.Module)
 class Generator(nn.Module):
     """Activation map generator: encoder-decoder, convolution, batch normalisation, sigmoid (xie2021 Eqs. 2 and 4).
 
-    The encoder halves the features three times; the decoder doubles them again with skip connections, as in the
-    released code. Its last features `f^a` have one channel per class. They give the map, `p =
-    sigmoid(BN(conv3x3(f^a)))`, and the scores of the generator's own head, `GAP(conv1x1(f^a))`. (Eq. 2 ends with the
-    normalisation, but Eqs. 12 to 16 need probabilities.)
-
-    Args:
-        width: The encoder has 2, 4 and 8 times as many channels; default: `channels`.
+    The encoder halves the features three times, to 2, 4 and 8 times `width` channels (default: `channels`); the decoder
+    doubles them again with skip connections, as in the released code. Its last features `f^a` have one channel per
+    class. They give the map, `p = sigmoid(BN(conv3x3(f^a)))`, and the scores of the generator's own head,
+    `GAP(conv1x1(f^a))`. (Eq. 2 ends with the normalisation, but Eqs. 12 to 16 need probabilities.)
 
     Raises:
         ValueError: If one of the numbers is below 1.
@@ -107,9 +104,7 @@ class Generator(nn.Module):
 class StageOne(nn.Module):
     """Stage one: a classifier whose low-level features are masked by the map generated from them.
 
-    Args:
-        backbone: The classifier's; its shallow stages (up to and with `stage`) are `F_1`, the others `F_2`.
-        stage: Stage that the generator reads; default: the backbone's entry in `SHALLOW`.
+    Stages up to and with `stage` (default: the backbone's entry in `SHALLOW`) are `F_1`, the others `F_2`.
 
     Raises:
         ValueError: If the backbone lacks the stage, has none in `SHALLOW`, or none after it.
@@ -157,8 +152,7 @@ class StageTwo(nn.Module):
         trainable: Parts that are trained, such as `generator` or `shallow.stages.block1`.
 
     Raises:
-        ValueError: If the evaluator is not frozen or has another number of classes than the generator, or there is no
-            part of a name.
+        ValueError: If the evaluator can learn, its number of classes is not the generator's, or there is no such part.
 
     Example:
         >>> evaluator = frozen(Classifier(backbone("tiny"), outputs=12))
