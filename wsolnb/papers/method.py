@@ -57,7 +57,6 @@ class Method:
     """One way to train a network and to read it.
 
     Args:
-        key: Name of the method.
         lr: Learning rate; None: the plan's.
         percentile: Boxes are cut at a fraction of the map's 90th percentile, not its maximum (PaS, bae2020 Eq. 6).
     """
@@ -113,12 +112,9 @@ class Method:
         return BoxRule(0.5, reference=reference, resize="bicubic", normalise="after")
 
     def fit(self, start: Start, networks: dict[str, Trained] | None = None, **loop: Any) -> Fitted:
-        """Train the network and those it needs, unless `networks` has them.
+        """Train the network and those it needs, unless `networks` has them; new ones are added to it by name.
 
-        Args:
-            start: Backbone, images, classes and plan. The backbone is copied.
-            networks: Those trained so far from the same start, by name; new ones are added.
-            **loop: As for `wsolnb.train.train`.
+        The backbone of `start` is copied; `networks` come from the same start. `loop` is as for `wsolnb.train.train`.
 
         Example:
             >>> from wsolnb.data.critters import World
@@ -143,12 +139,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A method with its trained networks.
-
-    Args:
-        method: The method.
-        networks: By name: its own, those it needs, and possibly others.
-    """
+    """A method with its trained networks, by name: its own, those it needs, and possibly others."""
 
     method: Method
     networks: Mapping[str, Trained]
@@ -162,13 +153,9 @@ class Fitted:
     def localize(self, images: Tensor, classes: Any = None, rule: BoxRule | None = None) -> list[dict[str, Tensor]]:
         """Boxes, scores and maps of classes in images, as `wsolnb.localize` gives them.
 
-        Args:
-            images: RGB in [0, 1], float `(B, 3, H, W)`.
-            classes: A number of best-scored classes, class indices or `"all"`; None: the best-scored one.
-            rule: How a map becomes boxes; default: the method's, at an untuned threshold of 0.5.
-
-        Returns:
-            Per image `boxes` (xyxy in pixels), `scores`, `labels` and `maps`.
+        Images are RGB in [0, 1], float `(B, 3, H, W)`; `classes` a number of best-scored ones, class indices or `"all"`
+        (None: the best-scored one). Maps become boxes by `rule`, by default the method's at an untuned threshold of
+        0.5. Per image the result holds `boxes` (xyxy in pixels), `scores`, `labels` and `maps`.
         """
         device = next(self.networks[self.method.network].network.parameters()).device
         maps, scores = self.reader(images.to(device), None)
@@ -184,17 +171,12 @@ class Fitted:
 class CAM(Method):
     """Class activation maps of a network with average pooling, trained with cross-entropy (zhou2016).
 
-    Args:
-        clamp: Read the positive weights only (NWC, bae2020 Eq. 5).
+    With `clamp`, only positive weights are read (NWC, bae2020 Eq. 5).
     """
 
     paper = "primer"
+    network = "gap"
     clamp: bool = False
-
-    @property
-    def network(self) -> str:
-        """Name of the training."""
-        return "gap"
 
     def masked(self, backbone: Backbone) -> Backbone:
         """The backbone, or a copy with masking while it trains."""

@@ -23,11 +23,7 @@ class MaxPooled(CAM):
     """
 
     paper = "_template"
-
-    @property
-    def network(self) -> str:
-        """Name of the training, under which other methods may read the same network."""
-        return "max"
+    network = "max"  # name of the training, under which other methods may read the same network
 
     def pool(self) -> nn.Module:
         """Global maximum pooling."""

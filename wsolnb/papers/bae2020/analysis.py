@@ -67,21 +67,13 @@ def covered(regions: Tensor, masks: Tensor) -> Tensor:
 def sorted_activations(maps: Tensor, percent: float = 100.0) -> Tensor:
     """Values of each map in descending order, divided by its maximum or a percentile (bae2020 Fig. 4).
 
-    A threshold `θ` is a horizontal line in this plot; it meets the curve at the fraction of pixels kept.
-
-    Args:
-        maps: Non-negative, `(N, H, W)`.
-        percent: Percentile to divide by; 100 is the maximum.
-
-    Returns:
-        `(N, H·W)`; NaN or infinite where the divisor is 0.
+    Non-negative maps `(N, H, W)` to `(N, H·W)`, NaN or infinite where the divisor is 0; `percent=100` is the maximum. A
+    threshold `θ` is a horizontal line in this plot; it meets the curve at the fraction of pixels kept.
 
     Raises:
         ValueError: If the percentile is outside of (0, 100].
 
     Example:
-        >>> sorted_activations(torch.tensor([[[1.0, 4.0, 2.0]]]))
-        tensor([[1.0000, 0.5000, 0.2500]])
         >>> sorted_activations(torch.tensor([[[1.0, 4.0, 2.0]]]), percent=50)
         tensor([[2.0000, 1.0000, 0.5000]])
     """
@@ -103,13 +95,8 @@ def mean_over_images(
 ) -> Tensor:
     """Mean over all images of a statistic of their features, on the CPU.
 
-    Args:
-        model: In evaluation mode.
-        images: As for `wsolnb.localization.read.read_objects`, like `image_size`, `device` and `workers`.
-        statistic: From features `(B, D, h, w)` to one row per image, such as `activated_area`.
-        image_size: Side of the square to which images are resized first.
-        device: Where the model is.
-        workers: Decoding processes.
+    `statistic` maps features `(B, D, h, w)` to one row per image, like `activated_area`. The model is in evaluation
+    mode; `images` and the options are as for `wsolnb.localization.read.read_objects`.
 
     Example:
         >>> from wsolnb.data.critters import World

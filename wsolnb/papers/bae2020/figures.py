@@ -1,7 +1,4 @@
-"""Figures of the three problems of class activation maps (P1 to P3), and of what TAP, NWC and PAS change.
-
-bae2020: https://doi.org/10.1007/978-3-030-58555-6_37
-"""
+"""Figures of the three problems of class activation maps (P1 to P3), and of what TAP, NWC and PAS change."""
 
 from __future__ import annotations
 
@@ -19,8 +16,7 @@ from wsolnb.plots.style import BESIDE, LINES, show_picture
 def plot_areas(areas: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
     """Largest weight of a channel over its activated area, a panel per network (bae2020 P1, Fig. 2).
 
-    Args:
-        areas: By network, areas in [0, 1] and largest weights of all channels, `(D,)` each.
+    `areas` holds, by network, areas in [0, 1] and largest weights of all channels, `(D,)` each.
 
     Example:
         >>> fig = plot_areas({"cam": (torch.linspace(0.1, 0.9, 9), torch.linspace(1.0, 0.2, 9))})
@@ -67,9 +63,8 @@ def show_parts(image: Tensor, maps: Mapping[str, Tensor]) -> Figure:
 def plot_inside(fractions: Mapping[str, Tensor], *, chance: float | None = None) -> Figure:
     """Distribution over images of the part of the activated region inside the true box (bae2020 P2, Fig. 3b).
 
-    Args:
-        fractions: By kind of map, one fraction per image in [0, 1]; NaN is left out.
-        chance: Fraction of the image that the boxes take; marked.
+    By kind of map, one fraction per image in [0, 1], NaN left out; `chance`, the fraction of the image that boxes take,
+    is marked.
 
     Example:
         >>> fig = plot_inside({"cam": torch.tensor([0.5, 0.7, torch.nan])}, chance=0.3)
@@ -93,9 +88,8 @@ def plot_inside(fractions: Mapping[str, Tensor], *, chance: float | None = None)
 def plot_sorted(curves: Mapping[str, Tensor], thresholds: Mapping[str, float]) -> Figure:
     """Sorted activations in units of a reference, a panel per reference (bae2020 P3, Fig. 4).
 
-    Args:
-        curves: By reference, `(N, P)` from `wsolnb.papers.bae2020.analysis.sorted_activations`.
-        thresholds: By reference, the fraction of it at which the box is cut.
+    `curves` `(N, P)` are from `wsolnb.papers.bae2020.analysis.sorted_activations`; a box is cut at the fraction
+    `thresholds` of the reference.
 
     Example:
         >>> values = torch.linspace(1, 0, 20).expand(4, 20)

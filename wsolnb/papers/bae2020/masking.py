@@ -33,16 +33,12 @@ ADL_POSITIONS: dict[str, tuple[str, ...]] = {
 class HideAndSeek(nn.Module):
     """Hide-and-Seek (singh2017, HaS in bae2020): cells of a grid are hidden at random, drawn for each image.
 
-    Images are normalised already: hidden pixels become 0, the mean colour. Patches at the right and lower border are
-    cropped where the image's side is no multiple of theirs.
-
-    Args:
-        patch: Side of a patch in pixels; 32 for the HaS-32 of bae2020.
-        rate: Probability that a patch is hidden.
+    Each `patch`, 32 pixels on a side in the HaS-32 of bae2020, is hidden with probability `rate`. Images are normalised
+    already: hidden pixels become 0, the mean colour. Patches at the right and lower border are cropped where the
+    image's side is no multiple of theirs.
 
     Raises:
-        ValueError: If the patch has no pixel, the rate is outside of [0, 1], or (in training) a patch is larger than
-            an image.
+        ValueError: If the patch has no pixel or (in training) exceeds an image, or the rate is outside of [0, 1].
 
     Example:
         >>> hidden = HideAndSeek(2, rate=1.0)(torch.ones(1, 3, 4, 6))
@@ -79,10 +75,6 @@ class AttentionDropout(nn.Module):
     Attention is the mean over the channels. One draw per batch: with probability `drop_rate`, the cells at or above
     `threshold` times the image's largest attention are set to 0 (drop mask); otherwise all cells are weighted by
     `sigmoid(attention)` (importance map), through which gradients flow.
-
-    Args:
-        drop_rate: Probability of the drop mask.
-        threshold: Fraction of the largest attention, in [0, 1].
 
     Raises:
         ValueError: If either is outside of [0, 1].
@@ -130,11 +122,8 @@ def attention_dropout(
 ) -> Backbone:
     """A copy of a backbone with `AttentionDropout` at some positions.
 
-    Args:
-        backbone: The network.
-        positions: `stage` (behind it) or `stage.index` (behind that block of it, from 0); default: `ADL_POSITIONS`.
-        drop_rate: Probability of the drop mask; 0.75 in the authors' code.
-        threshold: Fraction of the largest attention; in the authors' code 0.8 for VGG16, 0.9 for ResNet-50.
+    A position is a `stage` (behind it) or `stage.index` (behind that block of it, from 0); default: `ADL_POSITIONS`. In
+    the authors' code, `drop_rate` is 0.75 and `threshold` is 0.8 for VGG16, 0.9 for ResNet-50.
 
     Raises:
         ValueError: If the network lacks a position, or has no default ones; its positions are listed.

@@ -19,8 +19,7 @@ from wsolnb.papers.method import CAM
 class TAP(CAM):
     """Class activation maps of a network trained with thresholded average pooling (bae2020 Eq. 4).
 
-    Args:
-        threshold: A cell is active above this fraction of its channel's maximum.
+    A cell is active above the fraction `threshold` of its channel's maximum.
 
     Example:
         >>> TAP(key="tap+nwc+pas", clamp=True, percentile=True).network
@@ -28,12 +27,8 @@ class TAP(CAM):
     """
 
     paper = "bae2020"
+    network = "tap"
     threshold: float = 0.1
-
-    @property
-    def network(self) -> str:
-        """Name of the training."""
-        return "tap"
 
     def pool(self) -> nn.Module:
         """Thresholded average pooling."""
@@ -42,10 +37,7 @@ class TAP(CAM):
 
 @dataclass(frozen=True, kw_only=True)
 class HaS(CAM):
-    """Class activation maps of a network from which patches are hidden while it trains (Hide-and-Seek).
-
-    Args:
-        patch: Side of a hidden patch in pixels.
+    """Class activation maps of a network from which patches of `patch` pixels are hidden while it trains.
 
     Example:
         >>> HaS(key="has", patch=8).network
@@ -53,12 +45,8 @@ class HaS(CAM):
     """
 
     paper = "bae2020"
+    network = "has"
     patch: int = 32
-
-    @property
-    def network(self) -> str:
-        """Name of the training."""
-        return "has"
 
     def masked(self, backbone: Backbone) -> Backbone:
         """A copy that hides patches of its input."""
@@ -69,8 +57,7 @@ class HaS(CAM):
 class ADL(CAM):
     """Class activation maps of a network trained with attention-based dropout.
 
-    Args:
-        threshold: Fraction of the largest attention from which a cell is dropped.
+    Cells at or above the fraction `threshold` of the largest attention are dropped.
 
     Example:
         >>> ADL(key="adl").network
@@ -78,12 +65,8 @@ class ADL(CAM):
     """
 
     paper = "bae2020"
+    network = "adl"
     threshold: float = 0.8
-
-    @property
-    def network(self) -> str:
-        """Name of the training."""
-        return "adl"
 
     def masked(self, backbone: Backbone) -> Backbone:
         """A copy with dropout behind its published positions."""

@@ -14,14 +14,12 @@ class ThresholdedAveragePooling(nn.Module):
     """Mean over the active cells of each channel (bae2020 Eq. 4).
 
     `p_c = sum_ij 1[F_c(i, j) > τ] · F_c(i, j) / sum_ij 1[F_c(i, j) > τ]` with `τ = θ · max_ij F_c(i, j)`, per image and
-    channel: the strength of the active cells, independent of their number.
+    channel: the strength of the active cells, independent of their number. In the paper the `threshold` `θ` is 0.1 for
+    VGG16 and MobileNetV1, 0 for ResNet50-SE and GoogLeNet.
 
     Kept cells are always positive: nothing exceeds `θ · max` where the maximum is not. Such a channel gives 0.
     Gradients flow through the values of the kept cells, not through threshold and count. `θ = 0` averages the positive
     cells, which is not the plain average.
-
-    Args:
-        threshold: `θ` in [0, 1): in the paper 0.1 for VGG16 and MobileNetV1, 0 for ResNet50-SE and GoogLeNet.
 
     Raises:
         ValueError: If the threshold is outside of [0, 1).

@@ -34,12 +34,7 @@ def semantic_embeddings(similarity: np.ndarray | Tensor, dims: int | None = None
     approximation of S in so few dimensions. Rows are scaled to length 1, as Eq. 5 divides by the length and Eq. 7
     compares classes.
 
-    Args:
-        similarity: `(C, C)`, symmetric, positive definite, 1 on the diagonal, such as `Taxonomy.similarity`.
-        dims: Number of dimensions E, 1 to C; None: exact.
-
-    Returns:
-        `(C, E)` float32 on the CPU, with rows of length 1.
+    Similarities `(C, C)`, such as `Taxonomy.similarity`, to `(C, dims)` float32 on the CPU, with rows of length 1.
 
     Raises:
         ValueError: `similarity` is not square, symmetric, finite, positive definite and 1 on the diagonal; `dims` is

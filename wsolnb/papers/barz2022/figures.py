@@ -1,7 +1,4 @@
-"""Figures of dense class maps beside CAM: activations, scenes, tuning, precision over recall, chance similarity.
-
-barz2022: https://doi.org/10.5220/0010760800003124
-"""
+"""Figures of dense class maps beside CAM: activations, scenes, tuning, precision over recall, chance similarity."""
 
 from __future__ import annotations
 
@@ -33,10 +30,8 @@ from wsolnb.plots.style import BESIDE, HEAT, LINES, Colour, class_colours, draw_
 def show_activations(panels: Mapping[str, tuple[Tensor, Tensor]], threshold: float, *, columns: int = 2) -> Figure:
     """The largest class value of every cell: a map of one image above a histogram over many (barz2022 Fig. 2).
 
-    Args:
-        panels: By title, the values of one image `(h, w)` and those of all cells of many images.
-        threshold: Marked in every histogram whose values lie in [0, 1].
-        columns: Panels per row.
+    `panels` holds, by title, the values of one image `(h, w)` and those of all cells of many images. The threshold is
+    marked in every histogram whose values lie in [0, 1].
 
     Example:
         >>> panels = {"cosine": (torch.rand(6, 8), torch.rand(500)), "softmax": (torch.rand(6, 8), torch.rand(500))}
@@ -75,14 +70,8 @@ def show_comparison(
 ) -> Figure:
     """One scene three ways: truth, class activation map of the top class, dense class map (barz2022 Fig. 1).
 
-    Args:
-        scenes: Items `(image, target)`.
-        classes: Names of the classes.
-        index: Which scene.
-        cam: Maps and detections of all scenes with CAM.
-        dcm: The same with dense class maps.
-        score_threshold: A class with a larger score is present.
-        sim_threshold: A cell with a larger similarity to a present class is of this class.
+    `cam` and `dcm` are maps and detections of all scenes, with CAM and with dense class maps; the two thresholds are
+    those of `wsolnb.papers.barz2022.maps.dense_class_map`.
 
     Example:
         >>> from wsolnb.boxes import BoxRule
@@ -171,8 +160,7 @@ def plot_precision_recall(metrics: Mapping[str, DetectionAP], ious: Sequence[flo
             recall, precision = metric.curve(iou)
             reached = precision > 0
             label = f"{name} (mAP {100 * float(metric.compute()[f'mAP@{iou:g}']):.1f} %)"
-            colour = method_colour(name)
-            ax.plot(recall[reached], precision[reached], style, color=colour, linewidth=2.5, label=label)
+            ax.plot(recall[reached], precision[reached], style, color=method_colour(name), linewidth=2.5, label=label)
         ax.set(title=f"IoU at least {iou:g}", xlabel="recall", xlim=(0, 1), ylim=(0, 1.03))
         ax.legend(frameon=False, loc="lower left", fontsize=10.5)
     axes[0, 0].set_ylabel("precision")
@@ -200,9 +188,7 @@ def plot_similarity(similarity: Tensor, classes: Sequence[str], *, title: str = 
 def plot_chance(measured: Mapping[int, float], *, draws: int = 4000) -> Figure:
     """The largest cosine similarity to C orthogonal classes, of random directions and of background cells.
 
-    Args:
-        measured: By number of classes, the median over background cells.
-        draws: Random directions per number of classes, of which the median is shown.
+    `measured` holds the median over background cells by number of classes; the median over `draws` directions is shown.
 
     Example:
         >>> fig = plot_chance({12: 0.7}, draws=200)

@@ -7,11 +7,9 @@ from torch import Tensor, nn
 
 
 class CosineLoss(nn.Module):
-    """Cosine loss: `L(x, c) = 1 - <x, φ(c)> / (‖x‖ ‖φ(c)‖)` (barz2022 Eq. 5).
+    """Cosine loss: `L(x, c) = 1 - <x, φ(c)> / (‖x‖ ‖φ(c)‖)` (barz2022 Eq. 5), for class embeddings `φ`, float `(C, E)`.
 
-    Args:
-        embeddings: Class embeddings `φ`, float `(C, E)`; for one-hot ones, `torch.eye(C)`, the loss raises one entry of
-            the L2-normalised output.
+    For one-hot ones, `torch.eye(C)`, the loss raises one entry of the L2-normalised output.
 
     Raises:
         ValueError: If the embeddings are no matrix, or one of them has length zero.

@@ -79,20 +79,11 @@ def dense_class_map(sim: Tensor, score_threshold: float, sim_threshold: float) -
     """Dense class map: the class of every cell, or background (barz2022 Eq. 9).
 
     A cell keeps its class if that class is present in the image (`score > ϑ_score`) and similar enough to the cell
-    (`sim > ϑ_sim`), both strictly.
-
-    Args:
-        sim: `(B, C, h, w)`.
-        score_threshold: `ϑ_score`.
-        sim_threshold: `ϑ_sim`.
-
-    Returns:
-        int64 `(B, h, w)`: class index plus one, 0 for background.
+    (`sim > ϑ_sim`), both strictly. Similarities `(B, C, h, w)` to int64 `(B, h, w)`: class index plus one, 0 for
+    background.
 
     Example:
         >>> sim = torch.tensor([[[[0.9, 0.4]], [[0.1, 0.6]]]])
-        >>> dense_class_map(sim, score_threshold=0.5, sim_threshold=0.5)
-        tensor([[[1, 2]]])
         >>> dense_class_map(sim, score_threshold=0.7, sim_threshold=0.5)
         tensor([[[1, 0]]])
     """
@@ -143,13 +134,8 @@ def cosine_cam_reader(model: Classifier, objective: CosineLoss) -> FeatureReader
 def evidence(judged: DetectionAP, single: GuessLocalizationError, *, recall: float = 0.3) -> dict[str, Statistic]:
     """The numbers of barz2022's claims as functions of image weights, by the names in `papers/barz2022/paper.yaml`.
 
-    Args:
-        judged: Detections in scenes, at IoU 0, 0.25 and 0.5.
-        single: Guesses on images with one object.
-        recall: Where precision is read, all classes pooled, at IoU 0.25.
-
-    Returns:
-        `ap0`, `ap25`, `ap50`, `p_at_r30` over the scenes, `top5_loc_error` over the single-object images.
+    `ap0`, `ap25`, `ap50` and `p_at_r30` are over detections in scenes, judged at IoU 0, 0.25 and 0.5: precision is read
+    at `recall`, all classes pooled, at IoU 0.25. `top5_loc_error` is over guesses on single-object images.
 
     Example:
         >>> truth = {"boxes": torch.tensor([[10.0, 0.0, 20.0, 10.0]]), "labels": torch.tensor([0])}
@@ -172,16 +158,10 @@ def evidence(judged: DetectionAP, single: GuessLocalizationError, *, recall: flo
 
 
 def background_similarity(raw: SceneMaps, counts: Sequence[int]) -> dict[int, float]:
-    """Median similarity of background cells to their nearest class, for networks with fewer outputs.
+    """Median similarity of background cells to their nearest class, by number of classes `C` in `counts`.
 
-    The outputs of a one-hot cosine network are truncated to the first `C` classes before they are normalised.
-
-    Args:
-        raw: Maps `W·ψ + b` of a one-hot network, from `cosine_cam_reader`.
-        counts: Numbers of classes `C`.
-
-    Returns:
-        Number of classes to the median, over all background cells, of the largest similarity.
+    `raw` holds maps `W·ψ + b` of a one-hot cosine network, from `cosine_cam_reader`, whose outputs are truncated to the
+    first `C` classes before they are normalised: networks with fewer outputs.
 
     Example:
         >>> truth = {"boxes": torch.tensor([[10.0, 0.0, 20.0, 10.0]]), "labels": torch.tensor([0])}

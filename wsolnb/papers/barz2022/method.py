@@ -1,7 +1,4 @@
-"""Dense class maps of a network trained with the cosine loss, as a method.
-
-Paper: barz2022, https://doi.org/10.5220/0010760800003124
-"""
+"""Dense class maps of a network trained with the cosine loss (barz2022, https://doi.org/10.5220/0010760800003124)."""
 
 from __future__ import annotations
 
@@ -22,10 +19,8 @@ from wsolnb.papers.method import Method, Start, Trained, Untrained
 class DCM(Method):
     """Dense class maps (barz2022 Eqs. 6 to 8).
 
-    Args:
-        semantic: Class embeddings that follow a class tree, in place of one-hot ones.
-        pool: Makes the pooling; None: average.
-        training: Name of the training, `onehot` or `semantic` by default.
+    Class embeddings are one-hot or, if `semantic`, follow a class tree. `pool` makes the pooling (None: average);
+    `training` is the name of the training, by default `onehot` or `semantic`.
 
     Example:
         >>> DCM(key="dcm-semantic", semantic=True).network

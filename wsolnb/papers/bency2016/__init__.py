@@ -6,6 +6,7 @@ image -> stages -> [grid of L x L cells] -> [fully connected layers] -> [beam se
 - `network.py`: fully connected layers and adaptation layers on a grid of features (Sec. 3.2)
 - `search.py`: beam search over windows of image and grid (Secs. 3.3, 3.4)
 - `windows.py`: the search tree, cropping and resampling of windows, heat maps
+- `sampler.py`: images with labels, rare classes over-sampled (Sec. 4.1)
 - `cached_search.py`: a search over a data set, kept in the cache
 - `maps.py`: heat maps as a reader, and the readers they are compared with
 - `boxes.py`: boxes of all blobs of a heat map, and their thresholds (Sec. 3.4)

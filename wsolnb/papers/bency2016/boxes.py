@@ -21,13 +21,9 @@ THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 def blob_boxes(found: SceneMaps, thresholds: Tensor, *, rank: Rank = "heat") -> list[Prediction]:
     """Boxes around all blobs of all maps (bency2016 Sec. 3.4), so that a class can have several instances.
 
-    Args:
-        found: Maps, scores and truth. A map without a positive value gives no box.
-        thresholds: Per class, as fractions of the map's maximum, `(K,)`.
-        rank: Score of a box: `heat`, the mean of the map inside it, or `class`, the class's score in the image.
-
-    Returns:
-        Per image `boxes` (xyxy in original pixels), `scores`, `labels`.
+    Maps are cut at a fraction of their maximum, `thresholds` `(K,)`; one without a positive value gives no box. Per
+    image, `boxes` are xyxy in original pixels. Their `scores` are by `rank`: `heat`, the mean of the map inside the
+    box, or `class`, the class's score in the image.
 
     Raises:
         ValueError: Unless there is one threshold in [0, 1) per class.
@@ -50,23 +46,15 @@ def blob_boxes(found: SceneMaps, thresholds: Tensor, *, rank: Rank = "heat") -> 
         scores = found.scores[image, klass]
     else:
         scores = _means(maps[image, klass], boxes / found.sizes[image].flip(1).repeat(1, 2))
-    result = []
-    for row in range(len(maps)):
-        mine = image == row
-        result.append({"boxes": boxes[mine], "scores": scores[mine], "labels": klass[mine]})
-    return result
+    rows = [image == number for number in range(len(maps))]
+    return [{"boxes": boxes[row], "scores": scores[row], "labels": klass[row]} for row in rows]
 
 
 def tune_thresholds(found: SceneMaps, *, candidates: Sequence[float] = THRESHOLDS, rank: Rank = "heat") -> Tensor:
     """The threshold of every class with the best average precision at IoU 0.5 (bency2016 Sec. 3.4), float32 `(K,)`.
 
-    Ties go to the threshold nearest to the best one of all classes together, which is also that of classes without an
-    object.
-
-    Args:
-        found: Maps, scores and truth of held-out images.
-        candidates: Fractions of the map's maximum.
-        rank: As for `blob_boxes`.
+    `found` is of held-out images, `candidates` are fractions of the map's maximum. Ties go to the threshold nearest to
+    the best one of all classes together, which is also that of classes without an object.
 
     Example:
         >>> heat = torch.zeros(2, 30, 40)
@@ -102,11 +90,7 @@ def judge_boxes(found: SceneMaps, predictions: Sequence[Prediction], *, iou: flo
 
 
 def evidence(found: SceneMaps, boxes: Sequence[Prediction] | None = None) -> dict[str, Statistic]:
-    """The numbers of bency2016's tables as functions of image weights: `loc_map`, `loc_map_heat` and `ap50`.
-
-    Args:
-        found: Maps, scores and truth.
-        boxes: Boxes in the same images; without them there is no `ap50`.
+    """The numbers of bency2016's tables as functions of image weights: `loc_map`, `loc_map_heat` and `ap50` (of boxes).
 
     Example:
         >>> heat = torch.zeros(1, 30, 40)

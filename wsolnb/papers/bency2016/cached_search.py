@@ -72,23 +72,14 @@ def search_scenes(
     workers: int = 0,
     fresh: bool = False,
 ) -> Searched:
-    """Search all images of a data set with several widths.
+    """Search all images of a data set with several widths `M`, at least 1 each.
 
-    Batches already searched with the same network and settings are read from the cache (`wsolnb._utils.cache`), so that
-    an interrupted search resumes.
+    Batches already searched with the same network and settings are read from the cache (`wsolnb._utils.cache`) unless
+    `fresh`, so that an interrupted search resumes.
 
-    Args:
-        scenes: Items `(image, target)` without a transform, of any sizes.
-        model: In evaluation mode, on the device.
-        objective: Its `scores` rank the windows.
-        search: Depth and the rest; its width is ignored.
-        widths: `M`, each at least 1.
-        wanted: Classes to search in an image: the number of best-scored ones, those `present`, or `all`.
-        side: Side of the square in pixels to which images are resized first.
-        device: Where the network is.
-        batch_size: Images per batch.
-        workers: Decoding processes.
-        fresh: Ignore the cache.
+    The images of `scenes`, items `(image, target)` without a transform, are first resized to squares of `side` pixels.
+    The model is in evaluation mode on `device`; the objective's `scores` rank the windows; the width of `search` is
+    ignored. `wanted` are the classes to search in an image: the number of best-scored ones, those `present`, or `all`.
 
     Raises:
         ValueError: As for `BeamSearch`; if there is no image or no width.
@@ -97,10 +88,8 @@ def search_scenes(
         >>> from wsolnb.data.critters import World
         >>> from wsolnb.losses import MultiLabelCrossEntropy
         >>> from wsolnb.papers.bency2016.network import grid_classifier
-        >>> net, world = grid_classifier("tiny", 12, grid=4, hidden=(8,)).eval(), World(size=32)
-        >>> found = search_scenes(
-        ...     world.scenes(2), net, MultiLabelCrossEntropy(), BeamSearch(depth=2), [1, 2], side=32
-        ... )
+        >>> net, scenes = grid_classifier("tiny", 12, grid=4, hidden=(8,)).eval(), World(size=32).scenes(2)
+        >>> found = search_scenes(scenes, net, MultiLabelCrossEntropy(), BeamSearch(depth=2), [1, 2], side=32)
         >>> found.windows[2].shape, found.maps(1, cells=8).maps[0].shape
         (torch.Size([24, 2, 2, 4]), torch.Size([12, 8, 8]))
     """
@@ -142,12 +131,11 @@ def _survivors(
     wanted: Tensor | int | None,
 ) -> dict[str, Tensor]:
     """What `Searched` keeps of a batch, as tensors on the CPU."""
-    started = time.perf_counter()
     found: dict[str, Tensor] = {}
     counts: list[list[float]] = []
     for width in widths:
+        started = time.perf_counter()
         tree = replace(search, width=width)(model, images, objective.scores, wanted)
-        counts.append([sum(tree.windows), sum(tree.crops)])
         windows = images.new_zeros(len(tree.pairs), search.depth, width, 4)
         values = images.new_zeros(len(tree.pairs), search.depth, width)
         for row, level in enumerate(tree.levels[1:]):
@@ -157,8 +145,7 @@ def _survivors(
             values[:, row, : here.shape[1]] = score.to(values)
         found |= {"pairs": tree.pairs, "scores": tree.scores.float()}
         found |= {f"windows {width}": windows, f"values {width}": values}
-        counts[-1].append(time.perf_counter() - started)
-        started = time.perf_counter()
+        counts.append([sum(tree.windows), sum(tree.crops), time.perf_counter() - started])
     found = {name: tensor.cpu() for name, tensor in found.items()}
     return found | {"counts": torch.tensor(counts, dtype=torch.float64)}
 
@@ -193,11 +180,7 @@ def compare_searches(
 ) -> dict[str, tuple[float, float]]:
     """Windows scored per image, and the best score found, averaged over all searches for the classes present.
 
-    Args:
-        model: In evaluation mode.
-        objective: Its `scores` rank the windows.
-        loaded: Images.
-        searches: By name.
+    The model is in evaluation mode; the objective's `scores` rank the windows.
 
     Example:
         >>> from wsolnb.data.critters import World
@@ -220,19 +203,15 @@ def compare_searches(
 def width_and_depth(found: Searched, depths: Sequence[int]) -> dict[str, dict[int, float]]:
     """Mean average precision of points, ranked by class scores: name of the width to depth to value.
 
-    Args:
-        found: All widths, searched to the largest depth.
-        depths: `H`, ascending.
+    All widths were searched to the largest of the `depths` `H`.
 
     Example:
         >>> from wsolnb.data.critters import World
         >>> from wsolnb.losses import MultiLabelCrossEntropy
         >>> from wsolnb.papers.bency2016.network import grid_classifier
-        >>> from wsolnb.papers.bency2016.cached_search import search_scenes
         >>> net, world = grid_classifier("tiny", 4, grid=4, hidden=(8,)).eval(), World(families=2, species=2, size=32)
-        >>> loss, search = MultiLabelCrossEntropy(), BeamSearch(depth=2)
-        >>> curves = width_and_depth(search_scenes(world.scenes(2), net, loss, search, [1, 2], side=32), [1, 2])
-        >>> {name: list(curve) for name, curve in curves.items()}
+        >>> found = search_scenes(world.scenes(2), net, MultiLabelCrossEntropy(), BeamSearch(depth=2), [1, 2], side=32)
+        >>> {name: list(curve) for name, curve in width_and_depth(found, [1, 2]).items()}
         {'M = 1': [1, 2], 'M = 2': [1, 2]}
     """
     return {

@@ -10,12 +10,9 @@ from torch import Tensor
 def cooccurrence(present: Tensor) -> Tensor:
     """Fraction of the images with class j that show class i: `p(b_i | b_j) = |b_i ∩ b_j| / |b_j|` (bency2016 Eq. 4).
 
-    Args:
-        present: Classes that each training image shows, `(N, K)`: 1 or 0, NaN (counted as 0) where unknown.
-
-    Returns:
-        float64 `(K, K)`: row i, column j. The diagonal is 0, as Eq. 2 sums over j ≠ i, and so is the column of a class
-        without an image.
+    From the classes that each training image shows, `(N, K)`: 1 or 0, NaN (counted as 0) where unknown, to float64
+    `(K, K)`: row i, column j. The diagonal is 0, as Eq. 2 sums over j ≠ i, and so is the column of a class without an
+    image.
 
     Raises:
         ValueError: If `present` is no matrix, or has other values.
@@ -58,16 +55,11 @@ def rescore(scores: Tensor, pair: Tensor, alpha: float) -> Tensor:
 def tune_alpha(
     scores: Tensor, pair: Tensor, alphas: Sequence[float], value: Callable[[Tensor], float]
 ) -> dict[float, float]:
-    """Value of every weight `α` on held-out images (bency2016 Sec. 3.2).
+    """Value of every weight `α` on held-out images, in the order given (bency2016 Sec. 3.2).
 
-    Args:
-        scores: Of images that the classifier was not trained on, `(N, K)`.
-        pair: From the training images.
-        alphas: Weights to try; with 0 among them the best one does no harm on these images.
-        value: From scores `(N, K)` to what is maximised, such as mean average precision.
-
-    Returns:
-        Weight to value, in the order given; the best is `max(curve, key=curve.get)`, the first of equals.
+    `scores` `(N, K)` are of images that the classifier was not trained on, `pair` is from the training images; `value`
+    maps scores to what is maximised, such as mean average precision. With 0 among the weights the best one,
+    `max(curve, key=curve.get)`, does no harm on these images.
 
     Example:
         >>> import torch

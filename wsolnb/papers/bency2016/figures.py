@@ -1,7 +1,4 @@
-"""Figures of the beam search: the windows of a search, maps with their peaks, what width and depth cost and gain.
-
-bency2016: https://arxiv.org/abs/1603.00489
-"""
+"""Figures of the beam search: the windows of a search, maps with their peaks, what width and depth cost and gain."""
 
 from __future__ import annotations
 
@@ -31,12 +28,7 @@ _CANDIDATE, _KEPT = 0, 3  # indices in the palette: blue and orange-red
 def show_tree(image: Tensor, tree: Tree, search: int, levels: Sequence[int], truth: Tensor) -> Figure:
     """One search level by level (bency2016 Figs. 3 and 5): all candidate windows of an image, and those kept.
 
-    Args:
-        image: `(3, H, W)`.
-        tree: The windows of several searches.
-        search: Index of the search in `tree.pairs`.
-        levels: Levels to show, one panel each.
-        truth: True boxes of the class, `(n, 4)` in pixels.
+    `search` is its index in `tree.pairs`; `truth` are true boxes of the class, `(n, 4)` in pixels. A panel per level.
 
     Example:
         >>> from wsolnb.losses import MultiLabelCrossEntropy
@@ -98,14 +90,9 @@ def show_points(
     maps: Mapping[str, SceneMaps],
     boxes: Mapping[str, Sequence[Prediction]],
 ) -> Figure:
-    """Maps of a class with their peaks and boxes: a row per image and class, a column per method.
+    """Maps of a class with their peaks and boxes (dashed): a row per image and class, a column per method.
 
-    Args:
-        scenes: Items `(image, target)`.
-        classes: Names of the classes.
-        picks: Image and class of every row.
-        maps: By method.
-        boxes: By method; dashed.
+    `picks` are image and class of every row.
 
     Example:
         >>> from wsolnb.data.critters import World
@@ -155,9 +142,7 @@ def _mark_peak(ax: Axes, heat: Tensor, image: Tensor, truth: Tensor) -> None:
 def plot_searches(searches: Mapping[str, tuple[float, float]], *, xlabel: str = "windows scored per image") -> Figure:
     """Score of the best window over the number of windows scored, a point per search.
 
-    Args:
-        searches: By search, windows per image and the mean best score.
-        xlabel: What was counted.
+    `searches` holds windows per image (or what `xlabel` says) and the mean best score.
 
     Example:
         >>> fig = plot_searches({"greedy": (30.0, 0.61), "M = 8": (190.0, 0.74)})
@@ -177,9 +162,7 @@ def plot_searches(searches: Mapping[str, tuple[float, float]], *, xlabel: str = 
 def plot_cost(curves: Mapping[str, Mapping[int, float]], costs: Mapping[str, float]) -> Figure:
     """Point localization over the depth of the search, a line per width; the legend gives the cost of the width.
 
-    Args:
-        curves: By width, average precision in [0, 1] for every depth.
-        costs: By width, windows scored per image at full depth.
+    `curves` are average precision in [0, 1] for every depth, `costs` windows scored per image at full depth.
 
     Example:
         >>> fig = plot_cost({"M = 1": {1: 0.2, 5: 0.3}, "M = 8": {1: 0.2, 5: 0.4}}, {"M = 1": 20.0, "M = 8": 95.0})
@@ -200,9 +183,7 @@ def plot_cost(curves: Mapping[str, Mapping[int, float]], costs: Mapping[str, flo
 def plot_alpha(curves: Mapping[str, Mapping[float, float]], chosen: Mapping[str, float]) -> Figure:
     """Gain of co-occurrence in points over its weight α, a line per data set; a mark shows the α chosen.
 
-    Args:
-        curves: By data set, average precision in [0, 1] for every α, 0 among them.
-        chosen: By data set, the α tuned on held-out images.
+    `curves` are average precision in [0, 1] for every α, 0 among them.
 
     Example:
         >>> fig = plot_alpha({"cards": {0.0: 0.6, 0.5: 0.64, 1.0: 0.62}}, {"cards": 0.5})

@@ -24,10 +24,8 @@ class BeamReader:
     Args:
         model: In evaluation mode, on its device.
         objective: Its `scores` rank the windows.
-        search: Width and depth.
         wanted: Classes to search in an image: the number of best-scored ones, `all`, or those `present`, which suffice
             for points ranked by class scores, as an absent class is wrong wherever it points.
-        cells: Cells of a heat map on a side.
         spent: Totals: `images`, `windows` (scored), `crops` (through the backbone) and `seconds`.
     """
 

@@ -25,7 +25,6 @@ class Beam(Method):
         grid: Cells of the grid on a side; None: the network's own.
         hidden: Widths of the fully connected layers.
         adapt: Width of the adaptation layer.
-        search: Width and depth.
         wanted: Classes to search in an image, as for `BeamReader`. Where all are searched, the maxima of the heat maps
             are the class scores (Sec. 4.2).
 
@@ -35,16 +34,12 @@ class Beam(Method):
     """
 
     paper = "bency2016"
+    network = "grid"
     grid: int | None = None
     hidden: tuple[int, ...] = (512,)
     adapt: int = 2048
     search: BeamSearch = field(default_factory=BeamSearch)
     wanted: int | Literal["present", "all"] = "all"
-
-    @property
-    def network(self) -> str:
-        """Name of the training."""
-        return "grid"
 
     def untrained(self, start: Start, networks: Mapping[str, Trained]) -> Untrained:
         """Fully connected layers on a grid of the backbone's features."""

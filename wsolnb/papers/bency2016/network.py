@@ -33,9 +33,7 @@ class GridClassifier(nn.Module):
 
     Args:
         backbone: Gives features `(B, T, h, w)`, averaged to `grid` x `grid` cells.
-        outputs: Number of classes.
-        dense: From a flat grid `(B, T L L)` to `(B, D)`: F6 and F7 with their rectifiers.
-        width: `D`.
+        dense: From a flat grid `(B, T L L)` to `(B, width)`: F6 and F7 with their rectifiers.
         grid: `L`, cells on a side.
         adapt: Width of `Fa`.
         side: Side of the input images in pixels; by default `L` strides of the backbone.
@@ -77,8 +75,7 @@ class GridClassifier(nn.Module):
     def freeze(self, *parts: str) -> Self:
         """Train the last layers only (bency2016 Sec. 4.1): the named parts keep their weights and their statistics.
 
-        Args:
-            parts: Of `backbone` and `dense`; none: everything is trained.
+        Parts are `backbone` and `dense`; none: everything is trained.
 
         Raises:
             ValueError: If there is no such part.
@@ -135,8 +132,7 @@ class GridClassifier(nn.Module):
         """
         if grids.ndim != 4 or grids.shape[2:] != (self.grid, self.grid):
             raise ValueError(f"expected grids (B, T, {self.grid}, {self.grid}), got {tuple(grids.shape)}")
-        outputs: Tensor = self.head(self.dense(grids.flatten(1)))
-        return outputs
+        return self.head(self.dense(grids.flatten(1)))
 
     def forward(self, images: Tensor) -> Tensor:
         """Outputs `(B, K)` of RGB images in [0, 1], `(B, 3, H, W)`: no softmax."""
@@ -158,20 +154,10 @@ def grid_classifier(
 ) -> GridClassifier:
     """Build a grid classifier on a backbone by name, with the same random weights for the same seed.
 
-    AlexNet (6x6) and VGG16 (7x7) keep their F6 and F7, with weights where given; other backbones get new ones. The
-    global random state is unchanged.
-
-    Args:
-        name: One of `wsolnb.models.backbones.BACKBONES`.
-        outputs: Number of classes.
-        grid: `L`; None: the network's own, or 7.
-        side: As for `GridClassifier`.
-        hidden: Widths of new layers in place of F6 and F7; ignored by AlexNet and VGG16 at their own grid.
-        adapt: Width of `Fa`.
-        dropout: Dropout rate at the input of every new layer.
-        seed: Of the random weights.
-        weights: As for `wsolnb.models.backbones.backbone`.
-        **options: As for `wsolnb.models.backbones.backbone`.
+    AlexNet (6x6) and VGG16 (7x7) keep their F6 and F7 at their own grid, with weights where given; other backbones (7x7
+    by default) get new ones of widths `hidden`. Every new layer has a `dropout` rate at its input. `side` and `adapt`
+    are as for `GridClassifier`; name, weights and other options as for `wsolnb.models.backbones.backbone`. The global
+    random state is unchanged.
 
     Raises:
         ValueError: As for `GridClassifier` and `backbone`.
@@ -197,8 +183,7 @@ def grid_classifier(
 def _own_dense(name: str, weights: str | None) -> nn.Sequential:
     net = torchvision.models.get_model(name, weights=None)
     load_into(net, name, weights, ("classifier.6.",))
-    layers: nn.Sequential = net.classifier[:6]
-    return layers
+    return net.classifier[:6]
 
 
 def _dense(inputs: int, hidden: Sequence[int], dropout: float) -> nn.Sequential:

@@ -1,7 +1,4 @@
-"""What bency2016 trains on (Sec. 4.1): image-level labels, rare classes over-sampled with noise and rotations.
-
-Paper: https://doi.org/10.48550/arXiv.1603.00489
-"""
+"""What bency2016 trains on (Sec. 4.1): image-level labels, rare classes over-sampled with noise and rotations."""
 
 from __future__ import annotations
 
@@ -24,11 +21,8 @@ def copies(present: Tensor, most: int) -> list[int]:
     """Over-sample rare classes (bency2016 Sec. 4.1): the number of copies of every image in the training set.
 
     A class with `n` images needs `N / n` copies of each to match the `N` images of the most frequent class. An image is
-    copied as often as its rarest class needs, rounded, at least once and at most `most` times.
-
-    Args:
-        present: `(N, K)` from `all_labels`.
-        most: The largest number; 1 leaves the data set as it is.
+    copied as often as its rarest class needs, rounded, at least once and at most `most` times: 1 leaves the data set as
+    it is. `present` `(N, K)` is from `all_labels`.
 
     Raises:
         ValueError: If `most` is below 1.
@@ -53,8 +47,6 @@ class MultiLabelImages(Dataset[tuple[Tensor, Tensor]]):
 
     Args:
         scenes: Items `(image, target)` with "labels", without a transform.
-        classes: Number of classes.
-        side: Side of the squares, in pixels.
         most: Largest number of copies, see `copies`.
         noise: Standard deviation of the noise, in units of the grey range 0 to 1.
         turn: Largest angle in degrees.

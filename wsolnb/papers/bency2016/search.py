@@ -63,13 +63,10 @@ class BeamSearch:
     def __call__(
         self, model: GridClassifier, images: Tensor, scores: Scores, wanted: Tensor | int | None = None
     ) -> Tree:
-        """Search every wanted class in every image.
+        """Search every wanted class in every image: RGB in [0, 1], float `(B, 3, H, W)`, on the model's device.
 
-        Args:
-            model: In evaluation mode.
-            images: RGB in [0, 1], float `(B, 3, H, W)`, on the model's device.
-            scores: From outputs to class scores.
-            wanted: Classes to search, bool `(B, K)`; or the number of best-scored ones in every image; None: all.
+        The model is in evaluation mode; `scores` turns its outputs into class scores. `wanted` are classes, bool
+        `(B, K)`, or the number of best-scored ones in every image; None: all.
 
         Raises:
             ValueError: If the images are smaller than the network's input, or `wanted` does not fit.
@@ -80,8 +77,7 @@ class BeamSearch:
                 f"images of {width} x {height} pixels are smaller than the network's input of {model.side} x "
                 f"{model.side}: enlarge them, or take a backbone or a grid with a smaller input"
             )
-        walk = _Walk(self, model, images, scores)
-        walk.begin(_pairs(wanted, walk.scores))
+        walk = _Walk(self, model, images, scores, wanted)
         for _ in range(self.depth):
             if not walk.descend():
                 break
@@ -91,7 +87,9 @@ class BeamSearch:
 class _Walk:
     """State between two levels: the windows so far, and codes that identify equal windows."""
 
-    def __init__(self, search: BeamSearch, model: GridClassifier, images: Tensor, scores: Scores) -> None:
+    def __init__(
+        self, search: BeamSearch, model: GridClassifier, images: Tensor, scores: Scores, wanted: Tensor | int | None
+    ) -> None:
         self.search, self.model, self.class_scores = search, model, scores
         self.features, self.images = model.frozen_features(), model.backbone.normalise(images)
         number = torch.arange(len(images), device=images.device)
@@ -99,15 +97,10 @@ class _Walk:
         self.whole = whole.expand(len(images), 4)
         self.grids = torch.cat([self._grids(part, self.whole[part]) for part in number.split(search.batch)])
         self.scores = self._classify(self.grids)
-        self.levels: list[Level] = []
-
-    def begin(self, pairs: Tensor) -> None:
-        """Start at the whole images, with searches `(P, 2)`."""
-        number = torch.arange(len(self.whole), device=pairs.device)
-        kept = pairs[:, :1].clone()
-        self.pairs = pairs
+        self.pairs = _pairs(wanted, self.scores)
+        kept = self.pairs[:, :1].clone()
         self.levels = [Level(number, self.whole, torch.full_like(number, -1), self.scores, kept, len(number))]
-        self.codes = torch.ones(len(number), 2, dtype=torch.int64, device=pairs.device)
+        self.codes = torch.ones(len(number), 2, dtype=torch.int64, device=images.device)
 
     def descend(self) -> bool:
         """Score the children of all kept windows and keep the best of every search; False if there are none."""
@@ -121,12 +114,11 @@ class _Walk:
         cut = CHILDREN.to(frame)
         sides = frame[:, 2:] - frame[:, :2]
         valid = (sides[:, None] + cut[:, 2:] - cut[:, :2] >= 1).all(dim=2)
-        codes = _codes(self.codes[parents], recrop)
+        codes = _codes(self.codes[parents], recrop)[valid]
         of, which = valid.nonzero(as_tuple=True)
         if not len(of):
             return False
-        child_codes = codes[valid]
-        first, place = _distinct(image[of], child_codes)
+        first, place = _distinct(image[of], codes)
         chosen, step = of[first], cut[which[first]]
         if recrop:
             found = self._children(parents, chosen, which[first])
@@ -141,7 +133,7 @@ class _Walk:
         children = windows[chosen] + step * unit[chosen].repeat(1, 2)
         crops = len(parents) if recrop and len(self.levels) > 1 else 0
         self.levels.append(Level(image[chosen], children, parents[chosen], found, kept, crops))
-        self.codes = child_codes[first]
+        self.codes = codes[first]
         return True
 
     def _children(self, parents: Tensor, of: Tensor, which: Tensor) -> Tensor:
@@ -150,8 +142,7 @@ class _Walk:
         found = self.scores.new_empty(len(of), self.scores.shape[1])
         for start in range(0, len(parents), step):
             part = parents[start : start + step]
-            above = len(self.levels) > 1
-            grids = self._grids(last.image[part], last.windows[part]) if above else self.grids[part]
+            grids = self._grids(last.image[part], last.windows[part]) if len(self.levels) > 1 else self.grids[part]
             mine = ((of >= start) & (of < start + step)).nonzero()[:, 0]
             found[mine] = self._classify(stretched_children(grids)[of[mine] - start, which[mine]])
         return found
@@ -164,8 +155,7 @@ class _Walk:
 
     def _grids(self, image: Tensor, windows: Tensor) -> Tensor:
         """Grids of windows of the images: cropped, resized to the network's input, passed through the backbone."""
-        found: Tensor = self.features(cut_out(self.images, image, windows, self.model.side))
-        return found
+        return self.features(cut_out(self.images, image, windows, self.model.side))
 
     def _classify(self, grids: Tensor) -> Tensor:
         return self.class_scores(self.model.classify(grids).double())

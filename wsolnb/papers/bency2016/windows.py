@@ -35,10 +35,8 @@ class Level:
 class Tree:
     """All windows that a search scored, and those it kept.
 
-    Args:
-        pairs: Image and class of every search, int64 `(P, 2)`.
-        scores: Class scores of the whole images, `(B, K)`.
-        levels: From the whole image (level 0) down.
+    `pairs`, int64 `(P, 2)`, are image and class of every search, `scores` `(B, K)` those of the whole images; `levels`
+    go down from the whole image (level 0).
     """
 
     pairs: Tensor
@@ -56,20 +54,16 @@ class Tree:
         return [level.crops for level in self.levels]
 
     def survivors(self, depth: int | None = None) -> tuple[Tensor, Tensor]:
-        """The kept windows of every search, from level 1 on.
+        """The kept windows of every search, from level 1 to `depth`; None: all levels.
 
-        Args:
-            depth: Levels to take; None: all. A search of depth 10 contains all shallower ones.
-
-        Returns:
-            Windows `(P, n, 4)` and their scores for the class searched `(P, n)`; a score of 0 where there is none.
+        A search of depth 10 contains all shallower ones. Windows `(P, n, 4)` and their scores for the class searched
+        `(P, n)`; a score of 0 where there is none.
         """
         windows, scores = [], []
         for level in self.levels[1 : None if depth is None else depth + 1]:
             place = level.kept.clamp(min=0)
             windows.append(level.windows[place])
-            found = level.scores[place, self.pairs[:, 1:]]
-            scores.append(found.masked_fill(level.kept < 0, 0))
+            scores.append(level.scores[place, self.pairs[:, 1:]].masked_fill(level.kept < 0, 0))
         if not windows:
             return torch.zeros(len(self.pairs), 0, 4), torch.zeros(len(self.pairs), 0)
         return torch.cat(windows, dim=1), torch.cat(scores, dim=1)
@@ -87,14 +81,7 @@ class Tree:
     def heat(self, cells: int = 32, depth: int | None = None) -> Tensor:
         """Heat maps: the scores of the kept windows of all levels, summed over the area of each (Sec. 3.4).
 
-        The whole image is left out, as it adds a constant. A cell is weighted by its covered fraction.
-
-        Args:
-            cells: Cells of the map on a side.
-            depth: Levels to take; None: all.
-
-        Returns:
-            float32 `(B, K, cells, cells)`, 0 for classes that were not searched.
+        float32 `(B, K, cells, cells)`, 0 for classes not searched. The whole image is left out, as it adds a constant.
         """
         windows, scores = self.survivors(depth)
         return heat_maps(windows, scores, self.pairs, (*self.scores.shape,), cells)
@@ -103,12 +90,8 @@ class Tree:
 def heat_maps(windows: Tensor, scores: Tensor, pairs: Tensor, shape: tuple[int, ...], cells: int = 32) -> Tensor:
     """Scores of windows, summed over the area of each (bency2016 Sec. 3.4): float32 `(B, K, cells, cells)`.
 
-    Args:
-        windows: Of every search, xyxy as fractions of the image, `(P, n, 4)`.
-        scores: Of the windows, `(P, n)`.
-        pairs: Image and class of every search, `(P, 2)`.
-        shape: Number of images and classes.
-        cells: Cells of a map on a side, weighted by their covered fraction.
+    Every search has windows `(P, n, 4)`, xyxy as fractions of the image, scores `(P, n)`, and an image and class
+    `pairs` `(P, 2)`; `shape` is `(B, K)`. A cell is weighted by its covered fraction.
 
     Example:
         >>> left = torch.tensor([[[0.0, 0.0, 0.5, 1.0]]])
@@ -135,13 +118,8 @@ CHILDREN = torch.tensor([[0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, -1], [0, 1, 0, 0
 def cut_out(images: Tensor, image: Tensor, windows: Tensor, side: int) -> Tensor:
     """Crops of images, resized by bilinear interpolation: `(n, 3, side, side)`, laid out as `channels_last`.
 
-    Where a window has twice the pixels of the crop, each pixel of the crop is the mean of 2 x 2 samples, and so on.
-
-    Args:
-        images: `(B, 3, H, W)`.
-        image: Index of every window's image, int64 `(n,)`.
-        windows: xyxy as fractions of the image, `(n, 4)`.
-        side: Side of the crops in pixels.
+    `image` `(n,)` is the index of every window's image; windows `(n, 4)` are xyxy as fractions of it. Where a window
+    has twice the pixels of the crop, each pixel of the crop is the mean of 2 x 2 samples, and so on.
 
     Example:
         >>> corner = torch.tensor([[0.0, 0.0, 0.5, 0.25]])
@@ -180,13 +158,9 @@ def _look_up(images: Tensor, image: Tensor, windows: Tensor, across: Tensor, dow
 def stretch(grids: Tensor, source: Tensor, regions: Tensor, cells: int) -> Tensor:
     """Windows of grids, resampled to `cells` x `cells` by bilinear interpolation between the cells inside them.
 
-    The first and last cell of a window become the first and last of the result (align_corners=True).
-
-    Args:
-        grids: `(N, T, L, L)`.
-        source: Index of every window's grid, `(n,)`.
-        regions: xyxy in cells, far corner exclusive, `(n, 4)`.
-        cells: `L`.
+    The first and last cell of a window become the first and last of the result (align_corners=True). Grids are
+    `(N, T, L, L)`; `source` `(n,)` is the index of every window's grid, `regions` `(n, 4)` are xyxy in cells, far
+    corner exclusive.
 
     Example:
         >>> row = torch.tensor([[[[1.0, 2.0, 9.0]] * 3]])

@@ -22,12 +22,10 @@ _TINY = 1e-6  # smallest denominator: the loss stays finite for equal embeddings
 
 
 class Parts(NamedTuple):
-    """Embeddings of the parts of every image, each `(B, D)`.
+    """Embeddings `(B, D)` of the parts of every image.
 
-    Attributes:
-        object: `F`, of the image weighted by the map (kou2021 Eq. 8).
-        background: `B`, of the image weighted by one minus the map (Eq. 8).
-        confident: `Mask_B`, of the background's confident cells (Eq. 10).
+    `object` `F` and `background` `B` are of the image weighted by the map and by one minus the map (kou2021 Eq. 8),
+    `confident` `Mask_B` of the background's confident cells (Eq. 10).
     """
 
     object: Tensor
@@ -69,28 +67,18 @@ def distances(parts: Parts) -> Distances:
 def coaug_loss(
     parts: Parts, labels: Tensor, *, gamma: float = 1.0, delta: float = 1.0, pairs: Pairs = "printed"
 ) -> Tensor:
-    """The loss over all pairs of a batch (kou2021 Eq. 12), without a loop.
+    """The loss over all pairs of a batch (kou2021 Eq. 12), without a loop, for int labels `(B,)`; a finite scalar.
 
     Over pairs of different classes the sum of `γ (D_m^back + D_n^back) / (δ D_mn + (D_m^cam + D_n^cam) / 2)`, over
     pairs of one class that of `(γ (D_m^back + D_n^back) + D_mn) / ((D_m^cam + D_n^cam) / 2)`; both divided by the
     number of all pairs, so that batch sizes are comparable. No denominator goes below 1e-6.
 
-    The paper calls the first sum `L^same` and the second `L^diff`. Either only the names were swapped, then the index
-    sets hold as printed, or the index sets were, then the first sum runs over pairs of one class. The text (objects of
-    one class near, others far) agrees with the formulas as printed.
+    The paper calls the first sum `L^same` and the second `L^diff`. Either only the names were swapped
+    (`pairs="printed"`), or the index sets were, then the first sum runs over pairs of one class (`"swapped"`). The text
+    (objects of one class near, others far) agrees with the formulas as printed.
 
     A batch without two samples of any class has no second sum: the loss is the first one, and a warning says so. A
     batch of a single class has no first sum. A single image has no pair: its loss is zero.
-
-    Args:
-        parts: Embeddings `(B, D)`.
-        labels: int `(B,)`.
-        gamma: `γ`, weight of the background's term.
-        delta: `δ`, weight of the distance between classes.
-        pairs: `printed` or `swapped` index sets.
-
-    Returns:
-        A finite scalar.
 
     Raises:
         ValueError: If shapes do not fit or `pairs` is unknown.
@@ -131,16 +119,15 @@ class CoAug(nn.Module):
     Args:
         embed: Frozen, from images in [0, 1] `(B, 3, H, W)` to vectors `(B, D)`, such as
             `wsolnb.papers.kou2021.network.embedder`.
-        gamma: `γ` of Eq. 12; the paper gives no value.
-        delta: `δ` of Eq. 12; the paper gives no value.
-        pairs: `printed` or `swapped`, as for `coaug_loss`.
+        gamma: `γ` of Eq. 12; the paper gives no value, nor one of `δ`.
+        delta: `δ` of Eq. 12.
+        pairs: As for `coaug_loss`.
         squash: How a map is brought to [0, 1], as `1 - S` requires and the paper leaves open: `stretch` from its
             smallest to its largest value, or the `sigmoid` of each value.
         size: Side to which images are resized before they are embedded; 0: not resized.
 
     Example:
-        >>> mean_colour = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        >>> loss = CoAug(mean_colour)
+        >>> loss = CoAug(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))  # the mean colour
         >>> maps = torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]]])
         >>> float(loss(maps, torch.ones(2, 3, 4, 8), torch.tensor([0, 0]))) >= 0
         True

@@ -58,10 +58,8 @@ def thresholds(maps: Tensor) -> tuple[Tensor, Tensor]:
 def fixed_mask(maps: Tensor, low: float, high: float) -> Tensor:
     """Confident cells by fixed thresholds on the map stretched to [0, 1], as in SPG; bool `(B, h, w)`.
 
-    Args:
-        maps: As for `confidence`; nothing is confident in a constant map.
-        low: A cell below it is background; 0.05 or 0.1 in SPG.
-        high: A cell above it is foreground; 0.5 or 0.7 in SPG.
+    A cell is background below `low` (0.05 or 0.1 in SPG), foreground above `high` (0.5 or 0.7). Nothing is confident in
+    a constant map.
 
     Raises:
         ValueError: Unless `0 <= low <= high <= 1`.
@@ -79,15 +77,9 @@ def fixed_mask(maps: Tensor, low: float, high: float) -> Tensor:
 def inner_loss(inner: Tensor, last: Tensor, mask: Tensor, *, over: Over = "sum") -> Tensor:
     """Distance of the inner map from the last one where that is confident (kou2021 Eq. 5).
 
-    `L_inner = sum_ij |S_F - S_L| ⊙ mask`, averaged over the batch. No gradient reaches `S_L`. The sum, as printed,
-    grows with the size of the map: at `α = 1`, as in the paper, and 200 cells it far outweighs the cross-entropy. The
-    mean over all cells does not.
-
-    Args:
-        inner: `S_F` of the true class, `(B, h, w)`.
-        last: `S_L` of the true class, of the same shape.
-        mask: bool, of the same shape.
-        over: `sum` over the cells as printed, or their `mean`.
+    `L_inner = sum_ij |S_F - S_L| ⊙ mask`, averaged over the batch, for `inner` `S_F` and `last` `S_L` of the true
+    class, `(B, h, w)` each. No gradient reaches `S_L`. The sum, as printed, grows with the size of the map: at `α = 1`,
+    as in the paper, and 200 cells it far outweighs the cross-entropy. The `mean` over all cells does not.
 
     Raises:
         ValueError: If shapes differ or `over` is unknown.

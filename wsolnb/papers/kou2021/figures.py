@@ -1,7 +1,4 @@
-"""Figures of the two heads and their training: the confidence mask, merged maps, embeddings, error rates.
-
-kou2021: https://arxiv.org/abs/1911.07160
-"""
+"""Figures of the two heads and their training: the confidence mask, merged maps, embeddings, error rates."""
 
 from __future__ import annotations
 
@@ -33,10 +30,7 @@ _SIDES = ListedColormap([sns.color_palette("colorblind")[k] for k in (0, 7, 1)])
 def show_confidence(images: Dataset[Any], maps: Tensor, indices: Sequence[int]) -> Figure:
     """From maps to confidence masks, step by step (kou2021 Eqs. 2 to 4 and 7): a row per image.
 
-    Args:
-        images: Items `(image, target)`.
-        maps: `S_L` of the true class for all images, `(N, h, w)`.
-        indices: Images to show.
+    `maps` are `S_L` of the true class for all images, `(N, h, w)`, of which `indices` are shown.
 
     Example:
         >>> from wsolnb.data.critters import World
@@ -115,10 +109,8 @@ def show_merge(
 def plot_embeddings(parts: Mapping[str, tuple[Tensor, Tensor]], labels: Tensor, classes: Sequence[str]) -> Figure:
     """Embeddings of objects and backgrounds on the first two principal axes of all networks: a panel per network.
 
-    Args:
-        parts: By network, embeddings of objects and of backgrounds, `(n, D)` each, of the same images.
-        labels: Classes of the images, `(n,)`.
-        classes: Names of the classes; objects of the first six that occur are drawn.
+    `parts` holds, by network, both embeddings `(n, D)` of the same images, with labels `(n,)`. Objects of the first six
+    classes that occur are drawn.
 
     Example:
         >>> parts = {name: (torch.randn(6, 8), torch.randn(6, 8)) for name in ("CSoA", "CSoA + CoAug")}
@@ -165,8 +157,7 @@ def plot_errors(
         scores = [measured[name][metric] for name in rows]
         draw_intervals(ax, scores, list(rows.values()), colours, markersize=10, capstyle="round")
         for y, score in enumerate(scores):
-            text = f"{100 * score.value:.1f}"
-            ax.text(100 * score.value, y - 0.22, text, ha="center", va="bottom", fontsize=10.5)
+            ax.text(100 * score.value, y - 0.22, f"{100 * score.value:.1f}", ha="center", va="bottom", fontsize=10.5)
         ax.set_title(title, fontsize=12)
         ax.set_xlabel("error (%)")
         ax.margins(y=0.18)

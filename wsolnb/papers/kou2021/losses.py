@@ -31,7 +31,6 @@ class CSoALoss(nn.Module):
             increases, not how.
         over: Reduction over the cells, as for `wsolnb.papers.kou2021.confseg.inner_loss`.
         fixed: Thresholds `(low, high)` of `wsolnb.papers.kou2021.confseg.fixed_mask`, in place of the adaptive mask.
-        coaug: Co-supervised augmentation; None: without.
         coaug_weight: `λ`; 1 in the paper.
 
     Raises:

@@ -32,17 +32,11 @@ Merge = Literal["union", "intersection"]
 def merged(maps: Tensor, image_size: tuple[int, int], how: Merge = "union") -> Tensor:
     """One map whose region above `θ` is the merge of all heads' regions above `θ` of their maxima (kou2021 Eq. 13).
 
-    Each map is resized, divided by its maximum and clamped at 0. "Either is above θ" means "the larger one is above θ",
-    so the union is their maximum and the intersection their minimum: one map holds the merged regions of all
-    thresholds, for any box rule with an absolute threshold. A map without a positive value has no region.
-
-    Args:
-        maps: Of the heads `(N, M, h, w)`, or of one head `(N, h, w)`.
-        image_size: Height and width of the result.
-        how: `union`, as the paper states, or `intersection`, as it describes its pictures.
-
-    Returns:
-        float32 `(N, H, W)` in [0, 1].
+    Maps of the heads `(N, M, h, w)`, or of one head `(N, h, w)`, are resized, divided by their maxima and clamped at 0.
+    "Either is above θ" means "the larger one is above θ", so the union (which the paper states) is their maximum and
+    the intersection (as it describes its pictures) their minimum: one map, float32 `(N, H, W)` in [0, 1], holds the
+    merged regions of all thresholds, for any box rule with an absolute threshold. A map without a positive value has no
+    region.
 
     Raises:
         ValueError: If `how` is neither.
@@ -64,10 +58,8 @@ def merged(maps: Tensor, image_size: tuple[int, int], how: Merge = "union") -> T
 def head_readers(model: CSoA, crop: float | None = 224 / 256) -> dict[str, FeatureReader]:
     """The map of the true class from each head: `last`, and `inner` where there is a second head.
 
-    Args:
-        model: In evaluation mode.
-        crop: Side of the ten crops over which class scores are averaged, as a fraction (Sec. 4.1); None: scores of the
-            whole image. Maps are always those of the whole image.
+    Maps are those of the whole image. Class scores are averaged over ten crops whose side is the fraction `crop` of the
+    image's (Sec. 4.1); None: scores of the whole image. The model is in evaluation mode.
 
     Example:
         >>> from wsolnb.models.backbones import backbone
@@ -102,16 +94,8 @@ def read_heads(
 ) -> LocalizationMaps:
     """The true class's maps of both heads, for images with objects of one class.
 
-    Args:
-        model: In evaluation mode.
-        images: As for `wsolnb.localization.read.read_objects`, like `image_size`, `device` and `workers`.
-        image_size: Side of the square to which images are resized first.
-        crop: As for `head_readers`.
-        device: Where the network is.
-        workers: Decoding processes.
-
-    Returns:
-        Maps `(N, 2, h, w)`, the last head's first, `merged` when upsampled; of one head `(N, h, w)`.
+    Maps `(N, 2, h, w)`, the last head's first, are `merged` when upsampled; of one head they are `(N, h, w)`. `crop` is
+    as for `head_readers`, images and other options as for `wsolnb.localization.read.read_objects`.
 
     Example:
         >>> from wsolnb.data.critters import World
@@ -144,21 +128,11 @@ def readings(heads: LocalizationMaps) -> dict[str, LocalizationMaps]:
 
 @torch.inference_mode()
 def read_parts(
-    coaug: CoAug,
-    images: Dataset[Any],
-    maps: LocalizationMaps,
-    indices: Sequence[int],
-    *,
-    image_size: int | None = None,
+    coaug: CoAug, images: Dataset[Any], maps: LocalizationMaps, indices: Sequence[int], *, image_size: int | None = None
 ) -> Parts:
     """Embeddings `(n, D)`, on the CPU, of the object and background in some images (kou2021 Eqs. 8 and 10).
 
-    Args:
-        coaug: With the embedding network.
-        images: Those that the maps were read from.
-        maps: Of one head, of all images.
-        indices: Which images; those beyond the last one are ignored.
-        image_size: As for `read_heads`.
+    `maps` of one head were read from `images`, resized to `image_size`; indices beyond the last map are ignored.
 
     Example:
         >>> from torch.nn import AdaptiveAvgPool2d, Flatten, Sequential
@@ -182,10 +156,7 @@ def read_parts(
 def ten_crop_scores(score: Callable[[Tensor], Tensor], images: Tensor, crop: float = 224 / 256) -> Tensor:
     """Class scores averaged over the four corners, the centre, and their mirror images (kou2021 Sec. 4.1).
 
-    Args:
-        score: From images `(B, 3, H, W)` to scores `(B, C)`.
-        images: `(B, 3, H, W)`.
-        crop: Side of a crop as a fraction of the image's.
+    `score` maps images `(B, 3, H, W)` to scores `(B, C)`; `crop` is the side of a crop as a fraction of the image's.
 
     Raises:
         ValueError: If `crop` is not in (0, 1].
@@ -203,12 +174,9 @@ def ten_crop_scores(score: Callable[[Tensor], Tensor], images: Tensor, crop: flo
 def evidence(result: LocalizationResult) -> dict[str, Statistic]:
     """The numbers of kou2021's tables as functions of image weights, all of them errors.
 
-    Args:
-        result: From `wsolnb.localization.locate.tune_and_evaluate` with `ks=(1, 5)`.
-
-    Returns:
-        At the chosen threshold `top1_loc_error`, `top5_loc_error` (box or class wrong) and `gt_known_error`; at every
-        draw's best threshold `gt_known_error_oracle`; `top1_cls_error`, `top5_cls_error`.
+    The result is from `wsolnb.localization.locate.tune_and_evaluate` with `ks=(1, 5)`. At the chosen threshold
+    `top1_loc_error`, `top5_loc_error` (box or class wrong) and `gt_known_error`; at every draw's best threshold
+    `gt_known_error_oracle`; `top1_cls_error`, `top5_cls_error`.
 
     Example:
         >>> from wsolnb.localization.locate import tune_and_evaluate

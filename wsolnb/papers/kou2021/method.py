@@ -22,13 +22,8 @@ from wsolnb.papers.method import Method, Start, Trained, Untrained
 class CSoA(Method):
     """Merged maps of convolutional heads (kou2021 Eq. 13), trained on class-balanced batches, as CoAug needs pairs.
 
-    Args:
-        inner: Stage of the second head, which ConfSeg supervises; None: one head.
-        pool: Cells of it that become one.
-        width: Channels of a head.
-        alpha: ConfSeg: largest weight of the inner loss.
-        coaug_weight: CoAug: weight of its loss; 0 leaves it out.
-        embed_size: CoAug: side of the images that are embedded.
+    `inner`, `pool` and `width` are as for `wsolnb.papers.kou2021.network.CSoA`. ConfSeg's weight rises to `alpha`;
+    CoAug has the weight `coaug_weight` (0 leaves it out) and embeds images resized to `embed_size` pixels.
 
     Example:
         >>> CSoA(key="confseg", inner="block2", pool=2, coaug_weight=0).rule().reference

@@ -20,12 +20,9 @@ from wsolnb.models.backbones import Backbone
 
 
 class TwoMaps(NamedTuple):
-    """Output of the network: class maps of both heads, and the images for CoAug.
+    """Output of the network: class maps of both heads, and the images `(B, 3, H, W)` in [0, 1] for CoAug.
 
-    Attributes:
-        last: `S_L`, `(B, C, h, w)`.
-        inner: `S_F`, of the same shape; None without an inner stage.
-        images: The input, `(B, 3, H, W)` in [0, 1].
+    `last` `S_L` is `(B, C, h, w)`; `inner` `S_F` has the same shape, and is None without an inner stage.
     """
 
     last: Tensor
@@ -54,8 +51,6 @@ class CSoA(nn.Module):
     always in the tiny net, `pool` shrinks its features by max pooling, like that behind VGG16's block.
 
     Args:
-        backbone: Its last stage is the last head's.
-        classes: Number of classes `C`.
         inner: Name of the inner head's stage, the last stage allowed; None: one head, the baseline.
         pool: Side of the max pooling of the inner features, in cells.
         width: Channels of a head's two 3x3 convolutions; 1024 in the paper.
@@ -118,15 +113,9 @@ class CSoA(nn.Module):
 
 
 def csoa(backbone: Backbone, classes: int, *, seed: int = 0, **options: object) -> CSoA:
-    """Build `CSoA` on a copy of a backbone, with the same random weights for the same seed.
+    """Build `CSoA` on a copy of a backbone, with the same random weights for the same seed; options as for `CSoA`.
 
     The last head's weights do not depend on the inner head. The global random state is unchanged.
-
-    Args:
-        backbone: Is copied.
-        classes: As for `CSoA`.
-        seed: Of the random weights.
-        **options: As for `CSoA`.
 
     Example:
         >>> from wsolnb.models.backbones import backbone
@@ -141,9 +130,8 @@ def csoa(backbone: Backbone, classes: int, *, seed: int = 0, **options: object) 
 def embedder(network: nn.Module) -> nn.Module:
     """CoAug's embedding `W_E` (kou2021 Eq. 8) made of a copy of a network: images in [0, 1] to vectors, frozen.
 
-    Args:
-        network: A `Backbone`, whose features are averaged over all cells; or a classifier of torchvision without its
-            last linear layer (4096 numbers for AlexNet, the paper's choice), behind a normalisation as for ImageNet.
+    The features of a `Backbone` are averaged over all cells. A classifier of torchvision loses its last linear layer
+    (4096 numbers for AlexNet, the paper's choice) and gets a normalisation as for ImageNet.
 
     Raises:
         ValueError: If the network has no linear layer to remove.
@@ -180,5 +168,4 @@ def _head(channels: int, width: int, classes: int) -> nn.Sequential:
     for conv in wide:
         nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
         nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
-    relus = (nn.ReLU(inplace=True), nn.ReLU(inplace=True))
-    return nn.Sequential(wide[0], relus[0], wide[1], relus[1], nn.Conv2d(width, classes, 1))
+    return nn.Sequential(wide[0], nn.ReLU(inplace=True), wide[1], nn.ReLU(inplace=True), nn.Conv2d(width, classes, 1))

@@ -29,30 +29,21 @@ def labels_of(dataset: Dataset[Any]) -> Tensor:
 
 
 class ClassBalanced(Sampler[list[int]]):
-    """Batches of a few classes with equally many images each; in the paper 48 images of at most 12 classes.
+    """Batches of `classes` classes with equally many images each; in the paper 48 images of at most 12 classes.
 
     Classes are dealt from a shuffled deck, and so are the images of each class; a deck with too few left is shuffled
     anew. Within a batch, classes differ and no image repeats; over an epoch every class occurs equally often, give or
     take one. An epoch shows as many images as the data set has.
 
     Batches follow from seed and epoch. Of n processes each takes every n-th batch of the one sequence, all equally
-    many.
-
-    Args:
-        labels: Label of every image.
-        batch_size: Images in a batch; a multiple of `classes`.
-        classes: Different classes in a batch.
-        seed: Of the shuffles.
-        rank: Rank of this process; None: torch's, 0 without a process group.
-        replicas: Number of processes; None: torch's, 1 without a process group.
+    many; rank and number of processes (`replicas`) are torch's by default.
 
     Raises:
         ValueError: If there are fewer classes than requested, a class has fewer images than a batch takes of it, the
             batch size is no multiple of `classes`, or the rank is out of range.
 
     Example:
-        >>> batches = ClassBalanced([0, 0, 0, 1, 1, 1, 2, 2, 2], batch_size=4, classes=2)
-        >>> [len(batch) for batch in batches]
+        >>> [len(batch) for batch in ClassBalanced([0, 0, 0, 1, 1, 1, 2, 2, 2], batch_size=4, classes=2)]
         [4, 4, 4]
     """
 

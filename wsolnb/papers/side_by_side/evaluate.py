@@ -34,12 +34,9 @@ SIZES = ("small", "middle", "large")
 
 
 def own_class(found: SceneMaps, side: int, method: Method) -> LocalizationMaps:
-    """The true class's maps, for images of one object class each.
+    """The true class's maps, for images of one object class each, to be upsampled as the method does.
 
-    Args:
-        found: Maps, scores and truth.
-        side: Side of the squares to which images were resized; boxes are scaled to it.
-        method: Whose `upsample` applies.
+    Boxes are scaled to squares of `side` pixels, to which images were resized.
 
     Example:
         >>> truth = {"boxes": torch.tensor([[16.0, 8.0, 32.0, 24.0]]), "labels": torch.tensor([1])}
@@ -59,16 +56,11 @@ def own_class(found: SceneMaps, side: int, method: Method) -> LocalizationMaps:
 def judge_single(name: str, held_out: SceneMaps, test: SceneMaps, side: int) -> LocalizationResult:
     """A box of the true class in every image, at the threshold that is best on the held-out images.
 
-    Args:
-        name: Of the method.
-        held_out: Its maps of the held-out images.
-        test: Its maps of the test images.
-        side: Side of the squares to which the images were resized.
+    `held_out` and `test` are the method's maps of images resized to squares of `side` pixels.
 
     Example:
         >>> truth = {"boxes": torch.tensor([[16.0, 8.0, 32.0, 24.0]]), "labels": torch.tensor([0])}
-        >>> maps = torch.zeros(1, 32, 32)
-        >>> maps[0, 8:24, 16:32] = 1
+        >>> maps = torch.nn.functional.pad(torch.ones(1, 16, 16), (16, 0, 8, 8))
         >>> found = SceneMaps([maps], torch.tensor([[0.9]]), torch.tensor([[32, 32]]), [truth])
         >>> judge_single("cam", found, found, 32).boxes([0])
         tensor([[16.,  8., 32., 24.]])
@@ -80,14 +72,12 @@ def judge_single(name: str, held_out: SceneMaps, test: SceneMaps, side: int) -> 
 def evidence(result: LocalizationResult, classes: Sequence[str]) -> dict[str, Statistic]:
     """The numbers of single objects as functions of image weights, from `judge_single`'s result and the class names.
 
-    Returns:
-        `top1_cls`; `gt_known` and `top1_loc` at the chosen threshold; `max_box_acc`, `max_box_acc_v2` and, where there
-        are masks, `pxap`, over all thresholds; `gt_known` by size (`gt_known small` ...) and by class.
+    `top1_cls`; `gt_known` and `top1_loc` at the chosen threshold; `max_box_acc`, `max_box_acc_v2` and, where there are
+    masks, `pxap`, over all thresholds; `gt_known` by size (`gt_known small` ...) and by class.
 
     Example:
         >>> truth = {"boxes": torch.tensor([[16.0, 8.0, 32.0, 24.0]]), "labels": torch.tensor([0])}
-        >>> maps = torch.zeros(1, 32, 32)
-        >>> maps[0, 8:24, 16:32] = 1
+        >>> maps = torch.nn.functional.pad(torch.ones(1, 16, 16), (16, 0, 8, 8))
         >>> found = SceneMaps([maps], torch.tensor([[0.9]]), torch.tensor([[32, 32]]), [truth])
         >>> numbers = evidence(judge_single("cam", found, found, 32), ["fish"])
         >>> float(numbers["gt_known fish"](torch.ones(1, 1)))
@@ -112,11 +102,7 @@ def evidence(result: LocalizationResult, classes: Sequence[str]) -> dict[str, St
 class Scened:
     """Detections of a method in scenes: one box per class and image, at the threshold of the held-out scenes.
 
-    Args:
-        found: Maps and truth of the test scenes.
-        rule: How a map becomes a box.
-        boxes: Boxes of all classes in every scene.
-        judged: Average precision.
+    `found` are maps and truth of the test scenes, `rule` turns maps into `boxes`, `judged` is their average precision.
     """
 
     found: SceneMaps
@@ -139,18 +125,12 @@ class Scened:
 def judge_scenes(name: str, held_out: SceneMaps, test: SceneMaps) -> Scened:
     """Detect every class in scenes, at the threshold with the best average precision (IoU 0.25) on held-out scenes.
 
-    Args:
-        name: Of the method.
-        held_out: Its maps of the held-out scenes.
-        test: Its maps of the test scenes.
-
     Raises:
         ValueError: If the method's map is the same for all classes.
 
     Example:
         >>> truth = {"boxes": torch.tensor([[16.0, 8.0, 32.0, 24.0]]), "labels": torch.tensor([0])}
-        >>> maps = torch.zeros(1, 32, 32)
-        >>> maps[0, 8:24, 16:32] = 1
+        >>> maps = torch.nn.functional.pad(torch.ones(1, 16, 16), (16, 0, 8, 8))
         >>> found = SceneMaps([maps], torch.tensor([[0.9]]), torch.tensor([[32, 32]]), [truth])
         >>> float(judge_scenes("dcm-onehot", found, found).evidence()["ap50"](torch.ones(1, 1)))
         1.0
@@ -170,18 +150,10 @@ def judge_scenes(name: str, held_out: SceneMaps, test: SceneMaps) -> Scened:
 def cost(
     read: Reader, plain: Callable[[Tensor], Any], image: Tensor, labels: Labels, *, repeats: int = 0
 ) -> dict[str, float]:
-    """Cost of the maps and scores of one image.
+    """Cost of the maps and scores of one image `(1, 3, S, S)` and class, int64 `(1,)` in a list.
 
-    Args:
-        read: The method.
-        plain: A classifier, whose forward pass is the unit.
-        image: `(1, 3, S, S)`.
-        labels: The class to localize, int64 `(1,)` in a list.
-        repeats: Number of timed runs.
-
-    Returns:
-        `passes`, multiply-adds in units of the plain forward pass; `memory`, the largest size of tensors alive at once,
-        in 10^6 bytes; with repeats `milliseconds`, the median.
+    `passes` are multiply-adds in units of the forward pass of a `plain` classifier; `memory` is the largest size of
+    tensors alive at once, in 10^6 bytes; with repeats, `milliseconds` is the median of so many runs.
 
     Example:
         >>> net = torch.nn.Conv2d(3, 8, 3)

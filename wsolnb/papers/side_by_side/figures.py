@@ -24,11 +24,7 @@ def plot_standings(measured: Measured, names: Mapping[str, str], metrics: Mappin
     """A table with a row per method and a column per metric: percent, half the interval's width, the best one framed.
 
     Colours go from the lowest to the highest number of a column. A cell is empty where a method was not measured.
-
-    Args:
-        measured: Intervals by method and metric.
-        names: Methods to show, with their labels.
-        metrics: Metrics to show, with their labels.
+    `names` and `metrics` are those to show, with their labels.
 
     Example:
         >>> from wsolnb.metrics.bootstrap import Interval
@@ -58,10 +54,8 @@ def plot_standings(measured: Measured, names: Mapping[str, str], metrics: Mappin
 def plot_breakdown(means: Mapping[str, Mapping[str, float]], names: Mapping[str, str], *, gap: int = 0) -> Figure:
     """One metric on parts of the test images: a row per method, a column per part.
 
-    Args:
-        means: In [0, 1], by method and part.
-        names: Methods to show, with their labels.
-        gap: Number of columns before a white line; 0 for none.
+    `means` are in [0, 1], by method and part; `names` are those to show, with their labels. A white line stands behind
+    the first `gap` columns.
 
     Example:
         >>> means = {"cam": {"small": 0.25, "large": 0.5}, "tap": {"small": 0.2, "large": 0.6}}
@@ -88,14 +82,8 @@ def plot_cost(
 ) -> Figure:
     """Accuracy of the methods over their cost on a logarithmic axis, a panel per metric.
 
-    The cheapest methods, which often cost the same, are labelled on the left, the others on the right.
-
-    Args:
-        measured: Intervals by method and metric, the cost being one of the metrics.
-        names: Methods to show, with their labels.
-        metrics: Metrics to show, with their labels.
-        cost: Name of the cost.
-        unit: Label of the cost's axis.
+    The cheapest methods, which often cost the same, are labelled on the left, the others on the right. The `cost` is
+    one of the metrics measured, `unit` labels its axis; `names` and `metrics` are those to show, with their labels.
 
     Example:
         >>> from wsolnb.metrics.bootstrap import Interval
@@ -139,15 +127,10 @@ def plot_knobs(
 ) -> Figure:
     """How methods degrade as the world gets harder: a column per knob, a row per metric, a line per method.
 
-    Lines are means over seeds, bands reach from the lowest to the highest seed.
-
-    Args:
-        rows: From `wsolnb.papers.side_by_side.results.condensed`.
-        levels: By knob, the worlds by value of the knob.
-        names: Methods to show, with their labels.
-        shown: Metrics to show, with their labels.
-        labels: Labels of the knobs on the axes.
-        falling: Knobs whose small values are the hard ones; their axes are inverted, so that harder is on the right.
+    Lines are means over seeds, bands reach from the lowest to the highest seed. `rows` are from
+    `wsolnb.papers.side_by_side.results.condensed`, `levels` the worlds by knob and its value; `names` (of methods),
+    `shown` (metrics) and `labels` (knobs) give labels. The axes of `falling` knobs, whose small values are the hard
+    ones, are inverted.
 
     Example:
         >>> table = pd.DataFrame({"world": ["base", "clutter 9"] * 2, "value": [0.5, 0.3, 0.7, 0.1]})

@@ -26,27 +26,9 @@ from wsolnb.papers.xie2021.method import CoarseMap, ORNet
 class Settings:
     """The settings of single methods at the size of the comparison's images, by the names of its parameters.
 
-    Args:
-        tap_threshold: TAP: a cell is active above this fraction of its channel's maximum.
-        has_patch: Hide-and-Seek: side of a hidden patch in pixels.
-        adl_threshold: ADL: fraction of the largest attention from which a cell is dropped.
-        inner: CSoA: stage of the second head.
-        inner_pool: CSoA: cells of it that become one.
-        head_width: CSoA: channels of a head.
-        alpha: ConfSeg: largest weight of the inner loss.
-        coaug_weight: CoAug: weight of its loss.
-        embed_size: CoAug: side of the images that are embedded.
-        shallow: ORNet: stage that the generator reads.
-        generator_width: ORNet: width of the generator.
-        entropy_weight: ORNet, stage two: weight of the entropy.
-        area_weight: ORNet, stage two: weight of the area.
-        grid: Beam search: cells of the grid on a side.
-        hidden: Beam search: widths of the fully connected layers.
-        adapt: Beam search: width of the adaptation layer.
-        lr: Learning rate with cross-entropy; also of both stages of ORNet.
-        lr_heads: Learning rate of CSoA's networks.
-        lr_grid: Learning rate of the network for beam search.
-        lr_cosine: Learning rate with the cosine loss.
+    They are explained in the docs of `TAP`, `HaS` and `ADL`, `CSoA` (`inner` to `embed_size`), `CoarseMap` and `ORNet`
+    (`shallow` to `area_weight`) and `Beam` (`grid` to `adapt`). Learning rates: `lr` with cross-entropy and of both
+    stages of ORNet, `lr_heads` of CSoA's networks, `lr_grid` for beam search, `lr_cosine` with the cosine loss.
     """
 
     tap_threshold: float = 0.1
@@ -73,11 +55,7 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Blind(CAM):
-    """A map that looks at no image, with the class scores of CAM's network.
-
-    Args:
-        whole: The whole image; else a Gaussian in the centre.
-    """
+    """A map that looks at no image (a central Gaussian or the whole image), with the class scores of CAM's network."""
 
     paper = "side_by_side"
     whole: bool = False
@@ -154,13 +132,10 @@ def chosen_methods(names: Iterable[str]) -> list[str]:
 def readers(
     fitted: Mapping[str, Fitted], search: BeamSearch, wanted: int | Literal["present", "all"] = "present"
 ) -> dict[str, Reader]:
-    """The reader of each method.
+    """The reader of each method, given with its networks by name.
 
-    Args:
-        fitted: Methods with their networks, by name.
-        search: Settings of the beam search.
-        wanted: Classes that it searches in an image, as for `wsolnb.papers.bency2016.maps.BeamReader`; all other
-            methods have the maps of all classes at no extra cost.
+    Beam search has the settings `search` and searches the classes `wanted` in an image, as for
+    `wsolnb.papers.bency2016.maps.BeamReader`; all other methods have the maps of all classes at no extra cost.
 
     Example:
         >>> from wsolnb.losses import CrossEntropy

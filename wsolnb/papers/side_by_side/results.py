@@ -75,15 +75,9 @@ def pooled(rows: pd.DataFrame, *, draws: int = 1000, seed: int = 0) -> Measured:
     """Every method's mean over worlds and seeds, with an interval over the choice of both.
 
     Worlds and seeds are resampled independently; a run counts as often as its world times its seed. All methods share
-    the draws, so differences are paired. Few seeds give rough intervals, but one lucky training does not decide.
-
-    Args:
-        rows: As `condensed` gives them: every method in the same worlds with the same seeds.
-        draws: Number of draws.
-        seed: Of the draws.
-
-    Returns:
-        Intervals by method and metric, for `wsolnb.runs.verdicts.verdicts`.
+    the draws, so differences are paired. Few seeds give rough intervals, but one lucky training does not decide. In the
+    rows, as `condensed` gives them, every method has the same worlds and seeds; the intervals are for
+    `wsolnb.runs.verdicts.verdicts`.
 
     Example:
         >>> values = {"cam": (0.5, 0.7), "tap": (0.6, 0.9)}
@@ -141,14 +135,7 @@ def knob_levels(rows: pd.DataFrame, base: Mapping[str, Any]) -> dict[str, dict[f
 def beside_kept(measured: Measured, rows: pd.DataFrame, seed: int, metrics: Sequence[str]) -> pd.DataFrame:
     """Numbers of this run beside the kept ones of the base world: the same seed's, and the range of all seeds.
 
-    Args:
-        measured: Of this run, in the base world.
-        rows: The kept ones.
-        seed: Of this run.
-        metrics: Which numbers.
-
-    Returns:
-        Percent by method and metric: `now`, `kept`, `seeds from`, `seeds to`; NaN where that seed was not kept.
+    Percent by method and metric: `now`, `kept`, `seeds from`, `seeds to`; NaN where that seed was not kept.
 
     Example:
         >>> kept = pd.DataFrame([("base", 0, "cam", "ap25", 0.5, 0.4, 0.6)], columns=list(COLUMNS))

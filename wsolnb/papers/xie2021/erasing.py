@@ -25,7 +25,6 @@ class Erasing(nn.Module):
     sides of the rectangle are random fractions of the candidates' extent. Gradients flow through the kept pixels only.
 
     Args:
-        strategy: One of `STRATEGIES`.
         rate: Probability that a candidate of attentive erasing is dropped; None: `0.2 + 0.6 p` for a value of `p`, as
             in the released code.
         threshold: Range of the threshold, drawn per image, as fractions of the way from lowest to highest value.

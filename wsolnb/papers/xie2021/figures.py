@@ -1,7 +1,4 @@
-"""Figures of ORNet: histograms of activations, the weighted entropy, erasing, thresholds, weights and seeds.
-
-xie2021: https://arxiv.org/abs/2110.05741
-"""
+"""Figures of ORNet: histograms of activations, the weighted entropy, erasing, thresholds, weights and seeds."""
 
 from __future__ import annotations
 
@@ -51,8 +48,7 @@ def plot_histograms(stages: Mapping[str, LocalizationMaps]) -> Figure:
 def plot_weighting(settings: Sequence[tuple[float, float]] = ((0.5, 0.1), (0.5, 0.2), (0.3, 0.1))) -> Figure:
     """The Gaussian weight (xie2021 Fig. 6c), the entropies with and without it, and their gradients.
 
-    Args:
-        settings: Means and standard deviations; the second and third panel use the first.
+    `settings` are means and standard deviations; the second and third panel use the first.
 
     Example:
         >>> [ax.get_title() for ax in plot_weighting([(0.5, 0.1)]).axes]
@@ -75,8 +71,7 @@ def plot_weighting(settings: Sequence[tuple[float, float]] = ((0.5, 0.1), (0.5, 
     axes[2].axhline(0, color="0.5", linewidth=1)
     axes[2].annotate("towards object", (0.98, 0.96), xycoords="axes fraction", ha="right", va="top", fontsize=10.5)
     axes[2].annotate("towards background", (0.02, 0.04), xycoords="axes fraction", fontsize=10.5)
-    titles = ("weight γ", "loss of a pixel", "pull on a pixel, -dL/dp")
-    for ax, title in zip(axes, titles, strict=True):
+    for ax, title in zip(axes, ("weight γ", "loss of a pixel", "pull on a pixel, -dL/dp"), strict=True):
         ax.set(title=title, xlabel="activation p", xlim=(0, 1))
     axes[0].set_ylim(0, 1.6)
     axes[1].set_ylim(0, 1.0)
@@ -89,10 +84,8 @@ def plot_weighting(settings: Sequence[tuple[float, float]] = ((0.5, 0.1), (0.5, 
 def show_erasing(image: Tensor, heat: Tensor, dropped: Mapping[str, Tensor]) -> Figure:
     """A map and what every strategy erases from it, in blue (xie2021 Fig. 7).
 
-    Args:
-        image: `(3, H, W)`.
-        heat: The map, `(h, w)` in [0, 1].
-        dropped: By strategy, the erased cells, bool `(h, w)`.
+    The map `heat` is `(h, w)` in [0, 1], the image `(3, H, W)`; `dropped` holds the erased cells by strategy, bool
+    `(h, w)`.
 
     Example:
         >>> heat = torch.rand(8, 12)
@@ -149,8 +142,7 @@ def plot_plateau(results: Mapping[str, LocalizationResult]) -> Figure:
 def plot_sensitivity(table: pd.DataFrame) -> Figure:
     """CorLoc for every pair of loss weights (xie2021 Fig. 11a).
 
-    Args:
-        table: Columns `alpha`, `beta` and `corloc` in [0, 1]; rows with the same pair are averaged.
+    The table has columns `alpha`, `beta` and `corloc` in [0, 1]; rows with the same pair are averaged.
 
     Example:
         >>> table = pd.DataFrame({"alpha": [0.5, 0.5, 1.0], "beta": [1.0, 2.0, 1.0], "corloc": [0.4, 0.5, 0.6]})
@@ -169,9 +161,8 @@ def plot_sensitivity(table: pd.DataFrame) -> Figure:
 def plot_seeds(table: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     """One metric of several runs: a row per method with the mean and its interval, and a tick per seed.
 
-    Args:
-        table: One row per method and seed: `method`, `seed`, and `value`, `low` and `high` in [0, 1].
-        names: Methods to show, with their labels.
+    The table has one row per method and seed: `method`, `seed`, and `value`, `low` and `high` in [0, 1]. `names` holds
+    the methods to show, with their labels.
 
     Example:
         >>> table = pd.DataFrame({"value": [0.4, 0.6], "low": [0.3, 0.5], "high": [0.5, 0.7]})
@@ -187,8 +178,7 @@ def plot_seeds(table: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     for y, (name, score) in enumerate(zip(rows, scores, strict=True)):
         seeds = 100 * table[table.method == name].value
         ax.plot(seeds, [y] * len(seeds), "|", color="black", markersize=14, markeredgewidth=2)
-        text = f"{100 * score.value:.1f}"
-        ax.text(1.02, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=11.5)
+        ax.text(1.02, y, f"{100 * score.value:.1f}", transform=ax.get_yaxis_transform(), va="center", fontsize=11.5)
     ax.invert_yaxis()
     ax.set(xlabel="CorLoc (%): each seed, their mean, its 95 % interval over images", xlim=(0, 100))
     return fig
@@ -197,11 +187,7 @@ def plot_seeds(table: pd.DataFrame, names: Mapping[str, str]) -> Figure:
 def pool_seeds(table: pd.DataFrame) -> pd.DataFrame:
     """Mean over seeds with the 95 % interval that follows from theirs, taken as independent.
 
-    Args:
-        table: Columns `method`, `value`, `low` and `high`.
-
-    Returns:
-        `value`, `low`, `high` and the number of `seeds`, by method.
+    From columns `method`, `value`, `low` and `high` to `value`, `low`, `high` and the number of `seeds`, by method.
 
     Example:
         >>> runs = pd.DataFrame({"method": ["cam", "cam"], "value": [0.4, 0.6], "low": [0.3, 0.5], "high": [0.5, 0.7]})

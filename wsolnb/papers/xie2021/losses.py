@@ -23,10 +23,8 @@ class Coarse(NamedTuple):
 class Refined(NamedTuple):
     """Output of stage two.
 
-    Attributes:
-        scores: The evaluator's class scores of the masked image, `(B, C)`.
-        maps: Activation maps before erasing, `(B, 1, h, w)` in [0, 1].
-        evidence: The generator's features, one channel per class, `(B, C, h, w)`.
+    `scores` `(B, C)` are the evaluator's of the masked image, `maps` `(B, 1, h, w)` in [0, 1] are those before erasing,
+    `evidence` `(B, C, h, w)` are the generator's features, one channel per class.
     """
 
     scores: Tensor
@@ -53,12 +51,9 @@ def pixel_entropy(maps: Tensor) -> Tensor:
 
 
 def uncertainty_weight(maps: Tensor, mean: float = 0.5, deviation: float = 0.1) -> Tensor:
-    """Gaussian weight of every pixel: `γ = exp(-(p - μ)² / 2σ²)` (xie2021 Eq. 15).
+    """Gaussian weight of every pixel: `γ = exp(-(p - μ)² / 2σ²)` (xie2021 Eq. 15), for maps of any shape.
 
-    Args:
-        maps: Probabilities, float, any shape.
-        mean: `μ`, the value of the largest weight.
-        deviation: `σ` (the paper calls it the variance).
+    `μ` is the `mean`, `σ` the `deviation` (the paper calls it the variance).
 
     Raises:
         ValueError: If the deviation is not positive.
@@ -76,12 +71,8 @@ class EntropyLoss(nn.Module):
     """Mean entropy of the pixels, plain (xie2021 Eq. 13) or weighted by a Gaussian (Eqs. 14 and 15).
 
     The plain loss has its largest gradient at pixels that are nearly certain already, the weighted one between about
-    0.2 and 0.8. Gradients flow through the weight too, as in the released code.
-
-    Args:
-        weighted: Weight by the Gaussian.
-        mean: `μ` of the Gaussian.
-        deviation: `σ` of the Gaussian.
+    0.2 and 0.8. Gradients flow through the weight too, as in the released code. `mean` and `deviation` are as for
+    `uncertainty_weight`.
 
     Example:
         >>> EntropyLoss()(torch.tensor([[[[0.5, 0.5], [0.0, 1.0]]]])).round(decimals=4)
@@ -108,10 +99,8 @@ class AreaLoss(nn.Module):
     """Area of the map: its mean (xie2021 Eq. 16).
 
     The released code adds a term that the paper lacks: the mean of the generator's channel, summed over the classes
-    that the evaluator ranks 4th to 25th. `ranks=(4, 25)` adds it; ranks beyond the number of classes are ignored.
-
-    Args:
-        ranks: First and last rank of the extra term, counted from 1; None: the paper's loss.
+    that the evaluator ranks 4th to 25th. `ranks=(4, 25)`, counted from 1, adds it; ranks beyond the number of classes
+    are ignored.
 
     Raises:
         ValueError: If the ranks do not rise from at least 1, or there is no class of the first rank.
@@ -167,13 +156,8 @@ class TwoHeads(nn.Module):
 class RefinementLoss(nn.Module):
     """Loss of stage two: `L = L_e + α L_w(p) + β L_a(p)` (xie2021 Eq. 10).
 
-    `L_e` is the evaluator's cross-entropy on the masked, erased image; entropy and area are those before erasing.
-
-    Args:
-        alpha: `α`, of the entropy.
-        beta: `β`, of the area.
-        entropy: Plain or weighted entropy; default: weighted with `μ = 0.5`, `σ = 0.1`.
-        area: Default: the paper's.
+    `L_e` is the evaluator's cross-entropy on the masked, erased image; entropy (by default weighted with `μ = 0.5`,
+    `σ = 0.1`) and area (by default the paper's) are those before erasing.
 
     Raises:
         ValueError: If a weight is negative.

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
+import torch  # noqa: F401 (for the examples)
 from torch import Tensor
 
 from wsolnb.localization.locate import LocalizationResult
@@ -34,12 +35,10 @@ class Maps(Protocol):
 def generator_readers(networks: Mapping[str, Maps], scores: Callable[[Tensor], Tensor]) -> dict[str, FeatureReader]:
     """Maps of generators, the same for all classes, with a classifier's scores of the unmasked image.
 
-    Args:
-        networks: By name, in evaluation mode.
-        scores: From images to class scores `(B, C)`: the evaluator, which runs once for all networks.
+    Networks are in evaluation mode. `scores`, from images to class scores `(B, C)`, is the evaluator, which runs once
+    for all of them.
 
     Example:
-        >>> import torch
         >>> from wsolnb.models.cam import classifier
         >>> from wsolnb.papers.xie2021.network import stage_one
         >>> readers = generator_readers({"one": stage_one("tiny", 4, width=4).eval()}, classifier("tiny", 4).eval())
@@ -61,7 +60,6 @@ def decided_fraction(maps: Tensor, undecided: tuple[float, float] = UNDECIDED) -
     """Fraction of the pixels of each map `(N, h, w)` outside of the undecided range, `(N,)`.
 
     Example:
-        >>> import torch
         >>> decided_fraction(torch.tensor([[[0.1, 0.5, 0.9, 1.0]]]))
         tensor([0.7500])
     """
@@ -72,12 +70,7 @@ def decided_fraction(maps: Tensor, undecided: tuple[float, float] = UNDECIDED) -
 def threshold_range(result: LocalizationResult, between: tuple[float, float] = UNDECIDED) -> Statistic:
     """Dependence on the threshold: best minus worst GT-known localization between two thresholds (xie2021 Fig. 11b).
 
-    Args:
-        result: From `wsolnb.localization.locate.tune_and_evaluate`.
-        between: First and last threshold.
-
-    Returns:
-        A fraction, as a function of image weights.
+    A fraction, as a function of image weights, of a result of `wsolnb.localization.locate.tune_and_evaluate`.
 
     Raises:
         ValueError: If boxes were not judged at one of the two thresholds.
@@ -85,7 +78,6 @@ def threshold_range(result: LocalizationResult, between: tuple[float, float] = U
     Example:
         >>> from wsolnb.localization.locate import tune_and_evaluate
         >>> from wsolnb.localization.maps import LocalizationMaps
-        >>> import torch
         >>> sure, unsure = torch.zeros(2, 8, 12)
         >>> sure[2:6, 3:9], unsure[2:6, 3:9] = 0.9, 0.6
         >>> truth = (torch.zeros(2, 2), torch.tensor([0, 1]), [torch.tensor([[3.0, 2.0, 9.0, 6.0]])] * 2, (8, 12))
@@ -108,18 +100,14 @@ def threshold_range(result: LocalizationResult, between: tuple[float, float] = U
 def evidence(result: LocalizationResult) -> dict[str, Statistic]:
     """The numbers of xie2021's tables, and two on separation, as functions of image weights.
 
-    Args:
-        result: From `wsolnb.localization.locate.tune_and_evaluate` with `ks=(1, 5)`.
-
-    Returns:
-        At the chosen threshold `corloc` (box right), `top1_loc_err` and `top5_loc_err` (box or class wrong); at every
-        draw's best threshold `corloc_oracle`; `top1_cls_err` and `top5_cls_err`; for maps of probabilities `certain`,
-        the fraction of decided pixels, and `wobble`, the range of `corloc` between thresholds 0.2 and 0.8.
+    The result is from `wsolnb.localization.locate.tune_and_evaluate` with `ks=(1, 5)`. At the chosen threshold `corloc`
+    (box right), `top1_loc_err` and `top5_loc_err` (box or class wrong); at every draw's best threshold `corloc_oracle`;
+    `top1_cls_err` and `top5_cls_err`; for maps of probabilities `certain`, the fraction of decided pixels, and
+    `wobble`, the range of `corloc` between thresholds 0.2 and 0.8.
 
     Example:
         >>> from wsolnb.localization.locate import tune_and_evaluate
         >>> from wsolnb.localization.maps import LocalizationMaps
-        >>> import torch
         >>> heat = torch.zeros(1, 8, 12)
         >>> heat[0, 2:6, 3:9] = 0.9
         >>> truth = (torch.tensor([[0.1, 0.9]]), torch.tensor([0]), [torch.tensor([[3.0, 2.0, 9.0, 6.0]])], (8, 12))

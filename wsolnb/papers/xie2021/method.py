@@ -21,10 +21,7 @@ from wsolnb.papers.xie2021.network import StageOne, StageTwo, frozen
 class CoarseMap(Method):
     """The map of ORNet's first stage, the same for all classes; the evaluator, CAM's network, names the class.
 
-    Args:
-        stage: Stage that the generator reads; None: the backbone's shallow one.
-        width: Of the generator; None: as many channels as the stage.
-        evaluator_lr: Learning rate of the evaluator.
+    The generator of `width` (None: the stage's channels) reads `stage` (None: the backbone's shallow one).
 
     Example:
         >>> [method.network for method in CoarseMap(key="stage1").needs]
@@ -64,9 +61,7 @@ class CoarseMap(Method):
 class ORNet(CoarseMap):
     """The map of ORNet's second stage: the first one's generator, refined against the frozen evaluator.
 
-    Args:
-        alpha: Weight of the entropy.
-        beta: Weight of the area.
+    Entropy has the weight `alpha`, area `beta`.
 
     Example:
         >>> [method.network for method in ORNet(key="stage2").needs]

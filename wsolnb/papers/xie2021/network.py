@@ -44,18 +44,13 @@ M = TypeVar("M", bound=nn.Module)
 class Generator(nn.Module):
     """Activation map generator: encoder-decoder, convolution, batch normalisation, sigmoid (xie2021 Eqs. 2 and 4).
 
-    The encoder halves the features three times; the decoder doubles them again with skip connections, as in the
-    released code. Its last features `f^a` have one channel per class. They give the map, `p =
-    sigmoid(BN(conv3x3(f^a)))`, and the scores of the generator's own head, `GAP(conv1x1(f^a))`. (Eq. 2 ends with the
-    normalisation, but Eqs. 12 to 16 need probabilities.)
-
-    Args:
-        channels: Channels of the low-level features.
-        classes: Number of classes.
-        width: The encoder has 2, 4 and 8 times as many channels; default: `channels`.
+    The encoder halves the features three times, to 2, 4 and 8 times `width` channels (default: `channels`); the decoder
+    doubles them again with skip connections, as in the released code. Its last features `f^a` have one channel per
+    class. They give the map, `p = sigmoid(BN(conv3x3(f^a)))`, and the scores of the generator's own head,
+    `GAP(conv1x1(f^a))`. (Eq. 2 ends with the normalisation, but Eqs. 12 to 16 need probabilities.)
 
     Raises:
-        ValueError: If one of them is below 1.
+        ValueError: If one of the numbers is below 1.
 
     Example:
         >>> evidence, maps = Generator(24, classes=5, width=8)(torch.rand(2, 24, 20, 28))
@@ -103,18 +98,13 @@ class Generator(nn.Module):
 
     def side_scores(self, evidence: Tensor) -> Tensor:
         """Class scores `(B, C)` of the generator's own head (xie2021 Eq. 4)."""
-        scores: Tensor = self.side(evidence).mean(dim=(2, 3))
-        return scores
+        return self.side(evidence).mean(dim=(2, 3))
 
 
 class StageOne(nn.Module):
     """Stage one: a classifier whose low-level features are masked by the map generated from them.
 
-    Args:
-        backbone: The classifier's; its shallow stages (up to and with `stage`) are `F_1`, the others `F_2`.
-        classes: Number of classes.
-        stage: Stage that the generator reads; default: the backbone's entry in `SHALLOW`.
-        width: As for `Generator`.
+    Stages up to and with `stage` (default: the backbone's entry in `SHALLOW`) are `F_1`, the others `F_2`.
 
     Raises:
         ValueError: If the backbone lacks the stage, has none in `SHALLOW`, or none after it.
@@ -146,8 +136,7 @@ class StageOne(nn.Module):
 
     def maps(self, images: Tensor) -> Tensor:
         """Activation maps `(B, 1, h, w)` in [0, 1], from shallow stages and generator."""
-        maps: Tensor = self.generator(self.backbone.stage_features(images, self.stage)[self.stage])[1]
-        return maps
+        return self.generator(self.backbone.stage_features(images, self.stage)[self.stage])[1]
 
 
 class StageTwo(nn.Module):
@@ -158,14 +147,12 @@ class StageTwo(nn.Module):
     released code: masked pixels become the mean colour.
 
     Args:
-        first: Stage one.
         evaluator: A trained classifier, `frozen`.
         erasing: Erases a part of the map while training (`wsolnb.papers.xie2021.erasing.Erasing`); None: no erasing.
         trainable: Parts that are trained, such as `generator` or `shallow.stages.block1`.
 
     Raises:
-        ValueError: If the evaluator is not frozen or has another number of classes than the generator, or there is no
-            part of a name.
+        ValueError: If the evaluator can learn, its number of classes is not the generator's, or there is no such part.
 
     Example:
         >>> evaluator = frozen(Classifier(backbone("tiny"), outputs=12))
@@ -220,13 +207,11 @@ class StageTwo(nn.Module):
 
     def maps(self, images: Tensor) -> Tensor:
         """Activation maps `(B, 1, h, w)` in [0, 1], from shallow stages and generator."""
-        maps: Tensor = self.generator(self.shallow(images))[1]
-        return maps
+        return self.generator(self.shallow(images))[1]
 
     def classify(self, images: Tensor) -> Tensor:
         """The evaluator's class scores `(B, C)` of the images as they are, without any map."""
-        scores: Tensor = self.evaluator(images)
-        return scores
+        return self.evaluator(images)
 
     def train(self, mode: bool = True) -> StageTwo:
         """Set training mode of the trained parts and the erasing only."""
@@ -243,15 +228,8 @@ def stage_one(
 ) -> StageOne:
     """Build stage one on a backbone by name, with the same random weights for the same seed.
 
-    The global random state is unchanged.
-
-    Args:
-        name: One of `wsolnb.models.backbones.BACKBONES`.
-        classes: Number of classes.
-        stage: As for `StageOne`.
-        width: As for `Generator`.
-        seed: Of the random weights.
-        **options: As for `wsolnb.models.backbones.backbone`.
+    `stage` is as for `StageOne`, `width` as for `Generator`, name and other options as for
+    `wsolnb.models.backbones.backbone`. The global random state is unchanged.
 
     Example:
         >>> stage_one("resnet18", 5, stride=16).stage
@@ -270,8 +248,7 @@ def frozen(model: M) -> M:
         >>> net.training, net.weight.requires_grad
         (False, False)
     """
-    model.requires_grad_(False).eval()
-    return model
+    return model.requires_grad_(False).eval()
 
 
 def _double(before: int, after: int) -> list[nn.Module]:
