@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wsolnb.papers.bency2016.network import GridClassifier, grid_classifier
 from wsolnb.papers.bency2016.search import BeamSearch
-from wsolnb.papers.bency2016.windows import cut_out
+from wsolnb.papers.bency2016.windows import crop_and_resize
 
 CLASSES = 20  # as VOC has
 
@@ -41,7 +41,7 @@ def one_at_a_time(model: GridClassifier, image: Tensor, klass: int, width: int, 
                 (x0, y0, x1, y1 - down),
                 (x0, y0 + down, x1, y1),
             ):
-                crop = cut_out(image[None], torch.tensor([0]), torch.tensor([window]), model.side)
+                crop = crop_and_resize(image[None], torch.tensor([0]), torch.tensor([window]), model.side)
                 found[tuple(round(c, 9) for c in window)] = float(softmax(model(crop))[0, klass])
                 seen += 1
         beam = sorted(found, key=lambda w: -found[w])[:width]  # type: ignore[assignment]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from wsolnb._utils.cache import fingerprint
-from wsolnb.data.readers.images import Readable, UnreadableImage, decode
+from wsolnb.data.readers.images import SkipUnreadable, UnreadableImage, decode
 from wsolnb.data.tasks import crops_to_scenes, multi_label, single_object
 from wsolnb.data.tasks.single_object import SingleObject
 from wsolnb.losses import CrossEntropy
@@ -49,7 +49,7 @@ def net() -> nn.Module:
 def task_with_a_broken_photo(cub: Path, **how: Any) -> tuple[SingleObject, Path]:
     """The photo is the second of the training set: in between those that the key looks at."""
     task = single_object.from_photos("cub", cub, image_size=16, **how)
-    source = task.train.source if isinstance(task.train, Readable) else task.train
+    source = task.train.source if isinstance(task.train, SkipUnreadable) else task.train
     return task, truncate(source.file(1))  # type: ignore[attr-defined]
 
 
@@ -141,7 +141,7 @@ def test_images_with_several_classes(tmp_path: Path) -> None:
     cut = truncate(images.file(3))
     with pytest.raises(UnreadableImage, match=cut.name):
         images[3]
-    skipping = Readable(images)
+    skipping = SkipUnreadable(images)
     replaced, expected = skipping[3], images[4]
     assert torch.equal(replaced[0], expected[0])
     assert torch.equal(replaced[1], expected[1])  # the labels are those of the image that took its place
@@ -162,8 +162,8 @@ class Noise(Dataset[tuple[Tensor, int]]):
 
 
 def test_labels_of_a_data_set_that_does_not_tell_them() -> None:
-    assert labels_of(Readable(Noise())).tolist() == [0, 1, 3, 3]
-    assert Readable(Subset(Noise(), [2, 3]))[0][1] == 3
+    assert labels_of(SkipUnreadable(Noise())).tolist() == [0, 1, 3, 3]
+    assert SkipUnreadable(Subset(Noise(), [2, 3]))[0][1] == 3
 
 
 def test_the_message_says_what_to_do(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from wsolnb.data.readers.coco import CocoScenes
 from wsolnb.data.readers.cub import CubBirds
 from wsolnb.data.readers.dogs import StanfordDogs
 from wsolnb.data.readers.imagenet import ImageNet
-from wsolnb.data.readers.images import Readable, UnreadableImage
+from wsolnb.data.readers.images import SkipUnreadable, UnreadableImage
 from wsolnb.data.readers.layouts import TITLES, layouts_in, not_here, recognise, voc_folder
 from wsolnb.data.readers.open import open_split
 from wsolnb.data.readers.openimages import OpenImages30k
@@ -338,7 +338,7 @@ def test_a_truncated_photo_is_named_or_skipped_and_counted(tmp_path: Path) -> No
         UnreadableImage, match=rf"{train.file(2).name} does not decode as an image: image file is trunc"
     ):
         train[2]
-    readable = Readable(train)
+    readable = SkipUnreadable(train)
     loader = DataLoader(readable, batch_size=2, num_workers=1)
     for _ in range(2):
         images = torch.cat([images for images, _ in loader])

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from wsolnb.data.readers.images import Readable, UnreadableImage
+from wsolnb.data.readers.images import SkipUnreadable, UnreadableImage
 from wsolnb.losses import CrossEntropy
 from wsolnb.papers.kou2021.sampler import ClassBalanced
 from wsolnb.train import Plan, train
@@ -70,7 +70,7 @@ def run(
     batch_size: int, accumulate: int = 1, balanced: bool = False, stop: bool = False, torn: bool = False
 ) -> dict[str, Any]:
     """Train three epochs; if `stop`, interrupted once and resumed."""
-    data: Any = Readable(Torn()) if torn else Noise()
+    data: Any = SkipUnreadable(Torn()) if torn else Noise()
     net = Net()
     sampler = ClassBalanced(Noise.labels, 3 * batch_size, CLASSES) if balanced else None
     options: Any = {"device": "cpu", "precision": "32-true", "accumulate": accumulate, "batches": sampler}

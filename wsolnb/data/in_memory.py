@@ -7,13 +7,13 @@ from typing import Any
 from torch.utils.data import Dataset
 
 
-class Kept(Dataset[Any]):
+class InMemoryDataset(Dataset[Any]):
     """An in-memory data set: every sample is computed on first access, for all networks that use it.
 
     Its items are `(image, target)`, or `(image, label)` with `labels_only`.
 
     >>> from wsolnb.data.critters import World
-    >>> kept = Kept(World(size=32).singles(4), labels_only=True)
+    >>> kept = InMemoryDataset(World(size=32).singles(4), labels_only=True)
     >>> kept[3] is kept[3]
     True
     """

@@ -20,7 +20,7 @@ from torchvision.transforms.v2.functional import to_dtype
 from wsolnb._utils.cache import fingerprint
 from wsolnb._utils.progress import headless, track
 from wsolnb._utils.signals import Interruption
-from wsolnb.data.readers.images import Readable
+from wsolnb.data.readers.images import SkipUnreadable
 from wsolnb.losses import Objective
 from wsolnb.train.batches import ResumableSampler, SeededDataset, ShuffledBatchSampler, collate
 from wsolnb.train.checkpoint import (
@@ -85,7 +85,7 @@ class Loop:
             generator=torch.Generator(),  # so that it draws nothing from the generator of the augmentation
         )
         self.loader = fabric.setup_dataloaders(loader, use_distributed_sampler=False)
-        self.readable = dataset if isinstance(dataset, Readable) else None
+        self.readable = dataset if isinstance(dataset, SkipUnreadable) else None
         self.history: list[dict[str, float]] = []
         self.sums = torch.zeros(3, device=fabric.device)  # of this epoch and process: loss, hits, images
         self.seconds = 0.0

@@ -23,7 +23,7 @@ from torch.utils.data import Dataset, Sampler
 
 from wsolnb._utils.cache import cache_folder, fingerprint
 from wsolnb._utils.files import read_verified, to_bytes, write_atomic
-from wsolnb.data.readers.images import Readable
+from wsolnb.data.readers.images import SkipUnreadable
 from wsolnb.losses import Objective
 from wsolnb.train.checkpoint import Checkpoint, restore_module
 from wsolnb.train.loop import Loop
@@ -93,7 +93,7 @@ def train(
         model: Maps images in [0, 1] to outputs `(B, E)`; trained in place, left on the device in evaluation mode.
         dataset: Items `(image, label)` or `(image, {"labels": label, ...})`; a label is one class index, or a float
             vector over the classes. uint8 images are scaled to [0, 1]. The records of the epochs count the unreadable
-            images of a `wsolnb.data.readers.images.Readable`.
+            images of a `wsolnb.data.readers.images.SkipUnreadable`.
         objective: Loss of outputs and labels (`wsolnb.losses`). If it has a method `begin_epoch(epoch, epochs)`, that
             is called before every epoch, counted from 0: for loss weights that follow a schedule.
         plan: Optimizer, schedule and number of epochs; its batch size is per process.
@@ -111,7 +111,7 @@ def train(
     Raises:
         FloatingPointError: If the loss is no longer finite; the last checkpoint stays.
         KeyboardInterrupt: After Ctrl-C, once the checkpoint is saved. SIGTERM ends the process.
-        UnreadableImage: For an image that does not decode, unless `Readable` skips it.
+        UnreadableImage: For an image that does not decode, unless `SkipUnreadable` skips it.
         OSError: If the weights cannot be written; the last checkpoint stays. A failed checkpoint only gives a warning.
         ValueError: If the data set is empty, an argument is out of range, the device is missing, `batches` are not
             shared between the processes, or the checkpoint or the weights are damaged or of another training.
@@ -167,7 +167,7 @@ def train(
         model.to(resolved).eval()
         if fabric.is_global_zero:
             data = to_bytes(model.state_dict())
-            unreadable = dataset.broken if isinstance(dataset, Readable) else []
+            unreadable = dataset.broken if isinstance(dataset, SkipUnreadable) else []
             record = {"plan": asdict(plan), "history": history, "unreadable": unreadable}
             record["sha256"] = hashlib.sha256(data).hexdigest()
             write_atomic(weights.with_suffix(".json"), json.dumps(record).encode())
@@ -181,7 +181,7 @@ def _cached(model: nn.Module, dataset: Dataset[Any], weights: Path, device: torc
     record = json.loads(weights.with_suffix(".json").read_text())
     restore_module(model, read_verified(weights, record.get("sha256"), "train again with retrain=True"), weights)
     model.to(device).to(memory_format=torch.channels_last).eval()
-    if isinstance(dataset, Readable):
+    if isinstance(dataset, SkipUnreadable):
         dataset.flags[record["unreadable"]] = 1
     return Training(record["history"], weights, cached=True)
 

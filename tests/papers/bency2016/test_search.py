@@ -12,7 +12,7 @@ from torchvision.ops import roi_align
 
 from wsolnb.papers.bency2016.network import GridClassifier, grid_classifier
 from wsolnb.papers.bency2016.search import BeamSearch, _best
-from wsolnb.papers.bency2016.windows import CHILDREN, Level, Tree, cut_out, stretch, stretched_children
+from wsolnb.papers.bency2016.windows import CHILDREN, Level, SearchTree, crop_and_resize, resample, resampled_children
 
 
 def softmax(outputs: Tensor) -> Tensor:
@@ -47,7 +47,9 @@ def one_at_a_time(model: GridClassifier, image: Tensor, klass: int, width: int, 
     for _ in range(depth):
         found: dict[tuple[str, str], Found] = {}
         for (x_steps, y_steps), window, _ in sorted(beam, key=lambda f: [(len(x), x) for x in f[0]]):
-            crop = cut_out(image[None], torch.tensor([0]), torch.tensor([window], dtype=torch.float64), model.side)
+            crop = crop_and_resize(
+                image[None], torch.tensor([0]), torch.tensor([window], dtype=torch.float64), model.side
+            )
             grid = model.features(crop)
             x0, y0, x1, y1 = window
             across, down = (x1 - x0) / cells, (y1 - y0) / cells
@@ -110,7 +112,10 @@ def test_exhaustive_search_of_one_grid_sees_every_window_of_it(net: GridClassifi
     assert len(tree.levels) == 1 + 6  # from 4x4 to 1x1
     assert sum(tree.windows) == (4 * 5 // 2) ** 2
     assert tree.crops == [1] + [0] * 6
-    grid, best = net.features(cut_out(images[:1], torch.tensor([0]), torch.tensor([[0.0, 0, 1, 1]]), net.side)), 0.0
+    grid, best = (
+        net.features(crop_and_resize(images[:1], torch.tensor([0]), torch.tensor([[0.0, 0, 1, 1]]), net.side)),
+        0.0,
+    )
     for x0, y0 in itertools.product(range(4), repeat=2):
         for x1, y1 in itertools.product(range(x0 + 1, 5), range(y0 + 1, 5)):
             part = F.interpolate(grid[:, :, y0:y1, x0:x1], (4, 4), mode="bilinear", align_corners=True)
@@ -150,21 +155,21 @@ def test_windows_are_stretched_as_interpolation_does() -> None:
     for row, (x0, y0, x1, y1) in enumerate(regions.int().tolist()):
         part = grids[source[row], None, :, y0:y1, x0:x1]
         wanted = F.interpolate(part, (5, 5), mode="bilinear", align_corners=True)
-        assert torch.allclose(stretch(grids, source, regions, 5)[row], wanted[0], atol=1e-5)
+        assert torch.allclose(resample(grids, source, regions, 5)[row], wanted[0], atol=1e-5)
 
 
 def test_children_are_stretched_as_any_windows_are() -> None:
     grids = torch.randn(3, 2, 4, 4)
     regions = (torch.tensor([0, 0, 4, 4]) + CHILDREN).double()
-    wanted = [stretch(grids, torch.full((4,), k), regions, 4) for k in range(3)]
-    assert torch.allclose(stretched_children(grids), torch.stack(wanted), atol=1e-5)
+    wanted = [resample(grids, torch.full((4,), k), regions, 4) for k in range(3)]
+    assert torch.allclose(resampled_children(grids), torch.stack(wanted), atol=1e-5)
 
 
 def test_crops_of_many_sizes_and_images_in_any_order() -> None:
     images = torch.rand(4, 3, 24, 40)
     image, corner = torch.tensor([3, 0, 3, 1, 0, 3]), torch.rand(6, 2, dtype=torch.float64) / 2
     windows = torch.cat([corner, corner + torch.tensor([0.5, 0.1, 0.45, 0.3, 0.5, 0.2]).double()[:, None]], dim=1)
-    together = cut_out(images, image, windows, 6)
+    together = crop_and_resize(images, image, windows, 6)
     assert together.is_contiguous(memory_format=torch.channels_last)
     for row in range(6):
         x0, y0, x1, y1 = (windows[row] * torch.tensor([40, 24, 40, 24])).tolist()
@@ -177,7 +182,7 @@ def test_crops_of_many_sizes_and_images_in_any_order() -> None:
 def test_crops() -> None:
     images = torch.arange(2 * 3 * 8 * 12, dtype=torch.float32).view(2, 3, 8, 12)
     windows = torch.tensor([[0.0, 0.0, 1 / 3, 0.5], [0.5, 0.0, 0.75, 0.5], [0.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
-    crops = cut_out(images, torch.tensor([1, 0, 1]), windows, 4)
+    crops = crop_and_resize(images, torch.tensor([1, 0, 1]), windows, 4)
     assert torch.allclose(crops[0], images[1, :, :4, :4])
     enlarged = F.interpolate(images[:1, :, :4, 6:9], (4, 4), mode="bilinear")[0]
     assert torch.allclose(crops[1][:, :, 1:3], enlarged[:, :, 1:3])  # but for its edges, which see what is outside
@@ -190,14 +195,14 @@ def test_heat_by_hand() -> None:
     none, scores = torch.zeros(2, dtype=torch.int64), torch.tensor([[0.0, 0.5], [0.0, 0.25]], dtype=torch.float64)
     root = Level(none[:1], windows[:1] * 0 + 1, none[:1], scores[:1], none[:1, None], 1)
     kept = torch.tensor([[0, 1, -1]])
-    tree = Tree(pairs, torch.zeros(1, 2), [root, Level(none, windows, none, scores, kept, 0)])
+    tree = SearchTree(pairs, torch.zeros(1, 2), [root, Level(none, windows, none, scores, kept, 0)])
     heat = tree.heat(2)
     assert heat[0, 0].abs().sum() == 0
     # the second window covers half of both lower cells
     assert heat[0, 1].tolist() == [[0.5, 0.0], [0.625, 0.125]]
     assert tree.survivors()[1].tolist() == [[0.5, 0.25, 0.0]]
     assert tree.best()[0].tolist() == [[0.0, 0.0, 0.5, 1.0]]
-    assert Tree(pairs, torch.zeros(1, 2), [root]).heat(2).sum() == 0
+    assert SearchTree(pairs, torch.zeros(1, 2), [root]).heat(2).sum() == 0
 
 
 def test_candidates_count_once_and_ties_go_to_the_first() -> None:

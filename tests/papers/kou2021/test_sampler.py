@@ -13,7 +13,7 @@ from hypothesis import given, strategies as st
 from torch.utils.data import DataLoader, TensorDataset
 
 from wsolnb.data.critters import World
-from wsolnb.data.in_memory import Kept
+from wsolnb.data.in_memory import InMemoryDataset
 from wsolnb.data.tasks import single_object
 from wsolnb.papers.kou2021.sampler import ClassBalanced, labels_of
 
@@ -110,7 +110,7 @@ def test_description_tells_trainings_apart() -> None:
 def test_labels_are_found_without_drawing() -> None:
     singles = World(families=2, species=2, size=32).singles(6)
     expected = [0, 1, 2, 3, 0, 1]
-    kept = Kept(singles, labels_only=True)
+    kept = InMemoryDataset(singles, labels_only=True)
     assert labels_of(kept).tolist() == labels_of(singles).tolist() == expected
     assert kept.samples == {}
     assert labels_of(TensorDataset(torch.zeros(3), torch.tensor([2, 0, 1]))).tolist() == [2, 0, 1]

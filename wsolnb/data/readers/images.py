@@ -61,7 +61,7 @@ def _opened(path: str | Path, remedy: str = "") -> Iterator[Image.Image]:
         raise UnreadableImage(f"{path} does not decode as an image: {error}{remedy}") from None
 
 
-class Readable(Dataset[Any]):
+class SkipUnreadable(Dataset[Any]):
     """A data set in which unreadable images are replaced by the next readable one, and counted.
 
     The count is shared with the workers of a loader, and `wsolnb.train.train` merges the counts of its processes. For
@@ -72,7 +72,7 @@ class Readable(Dataset[Any]):
     ...     def __getitem__(self, index):
     ...         if index == 1: raise UnreadableImage("1.jpg does not decode")
     ...         return index
-    >>> readable = Readable(Broken())
+    >>> readable = SkipUnreadable(Broken())
     >>> [readable[i] for i in range(3)], readable.broken
     ([0, 2, 2], [1])
     """
@@ -118,10 +118,10 @@ def count_broken(dataset: Dataset[Any]) -> dict[str, int]:
 
     >>> from torch.utils.data import TensorDataset
     >>> images = TensorDataset(torch.zeros(4, 3, 8, 8))
-    >>> count_broken(images), count_broken(Readable(images))
+    >>> count_broken(images), count_broken(SkipUnreadable(images))
     ({}, {'unreadable': 0})
     """
-    return {"unreadable": len(dataset.broken)} if isinstance(dataset, Readable) else {}
+    return {"unreadable": len(dataset.broken)} if isinstance(dataset, SkipUnreadable) else {}
 
 
 def file_of(dataset: Any, index: int) -> Path:

@@ -13,8 +13,8 @@ from torch.utils.data import Dataset, Subset
 
 from wsolnb.data.critters import World
 from wsolnb.data.crops import InstanceCrops, crop_transform
-from wsolnb.data.in_memory import Kept
-from wsolnb.data.readers.images import Readable
+from wsolnb.data.in_memory import InMemoryDataset
+from wsolnb.data.readers.images import SkipUnreadable
 from wsolnb.data.readers.open import PHOTOS, open_scenes
 from wsolnb.data.readers.photos import Photos
 from wsolnb.data.readers.scenes import Target
@@ -62,10 +62,10 @@ def from_critters(
     """
     return CropsToScenes(
         world.classes,
-        Kept(world.singles(train_images, seed=4 * seed), labels_only=True),
-        Kept(world.scenes(tune_images, seed=4 * seed + 1, size=scene_size)),
-        Kept(world.scenes(test_images, seed=4 * seed + 2, size=scene_size)),
-        Kept(world.singles(test_images, seed=4 * seed + 3)),
+        InMemoryDataset(world.singles(train_images, seed=4 * seed), labels_only=True),
+        InMemoryDataset(world.scenes(tune_images, seed=4 * seed + 1, size=scene_size)),
+        InMemoryDataset(world.scenes(test_images, seed=4 * seed + 2, size=scene_size)),
+        InMemoryDataset(world.singles(test_images, seed=4 * seed + 3)),
         world.taxonomy,
     )
 
@@ -102,7 +102,7 @@ def from_photos(
         train_images: Number of training images, drawn by `seed`; 0: all.
         tune_images: Number of scenes to tune on, the first ones of the training split; 0: all.
         test_images: Number of test scenes, the first ones; 0: all.
-        skip_broken: Replace a training image whose photo does not decode by the next one, see `Readable`.
+        skip_broken: Replace a training image whose photo does not decode by the next one, see `SkipUnreadable`.
         seed: Of the draws.
 
     Raises:
@@ -157,7 +157,7 @@ def from_photos(
         train = Subset(crops, shuffled(range(len(crops)), seed)[: train_images or None])
         tune, test, single = first(scenes, tune_images), first(test, test_images), Subset(test, one)
     taxonomy = Taxonomy(tree) if tree else own_tree or Taxonomy.flat(classes)
-    return CropsToScenes(classes, Readable(train) if skip_broken else train, tune, test, single, taxonomy)
+    return CropsToScenes(classes, SkipUnreadable(train) if skip_broken else train, tune, test, single, taxonomy)
 
 
 class _AsScenes(Dataset[tuple[Tensor, Target]]):

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, Subset
 from wsolnb._utils.cache import cached
 from wsolnb._utils.progress import track
 from wsolnb.data.critters import World
-from wsolnb.data.in_memory import Kept
+from wsolnb.data.in_memory import InMemoryDataset
 from wsolnb.data.readers.open import open_scenes
 from wsolnb.data.tasks.split import SPLITS, Parts, check_request, first, shuffled
 
@@ -56,14 +56,14 @@ def from_critters(
     """
     counts = (train_images, held_images, test_images)
     train, held, test = (
-        Kept(world.scenes(count, seed=3 * seed + part, size=scene_size)) for part, count in enumerate(counts)
+        InMemoryDataset(world.scenes(count, seed=3 * seed + part, size=scene_size)) for part, count in enumerate(counts)
     )
     parts = ["drawn scenes", repr(world), 3 * seed, train_images, scene_size]
     present = cached("labels", parts, lambda: {"present": all_labels(train, len(world.classes))})["present"]
     return MultiLabel(world.classes, _KnownLabels(train, present), held, test, unseen(present, world.classes))
 
 
-class _KnownLabels(Kept):
+class _KnownLabels(InMemoryDataset):
     """Samples kept in memory whose labels are known without drawing them."""
 
     def __init__(self, dataset: Dataset[Any], present: Tensor) -> None:

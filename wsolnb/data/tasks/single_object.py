@@ -12,8 +12,8 @@ from torchvision.transforms import v2
 
 from wsolnb.data.critters import World
 from wsolnb.data.disk_cache import PixelCache, pixel_cache
-from wsolnb.data.in_memory import Kept
-from wsolnb.data.readers.images import Readable
+from wsolnb.data.in_memory import InMemoryDataset
+from wsolnb.data.readers.images import SkipUnreadable
 from wsolnb.data.readers.open import PHOTOS, ProtocolImages, open_scenes, open_split
 from wsolnb.data.readers.photos import Photos
 from wsolnb.data.tasks.split import (
@@ -53,9 +53,9 @@ def from_critters(
     """
     return SingleObject(
         world.classes,
-        Kept(world.singles(train_images, seed=3 * seed), labels_only=True),
-        Kept(world.singles(held_images, seed=3 * seed + 1)),
-        Kept(world.singles(test_images, seed=3 * seed + 2)),
+        InMemoryDataset(world.singles(train_images, seed=3 * seed), labels_only=True),
+        InMemoryDataset(world.singles(held_images, seed=3 * seed + 1)),
+        InMemoryDataset(world.singles(test_images, seed=3 * seed + 2)),
     )
 
 
@@ -87,7 +87,7 @@ def from_photos(
         train_images: Number of training images, drawn by `seed`; 0: all.
         held_images: Number of held-out images; 0: all.
         test_images: Number of test images; 0: all.
-        skip_broken: Replace a training image that does not decode by the next one, see `Readable`.
+        skip_broken: Replace a training image that does not decode by the next one, see `SkipUnreadable`.
         cache_gb: Size of the disk cache of resized training images, in 1e9 bytes; 0: none. The pixels are the same.
         seed: Of the draws.
 
@@ -136,7 +136,7 @@ def from_photos(
     augmented = _Augmented(train, order[: train_images or None], transform, cache)
     return SingleObject(
         train.classes,
-        Readable(augmented) if skip_broken else augmented,
+        SkipUnreadable(augmented) if skip_broken else augmented,
         Subset(held, held_order[: held_images or None]),
         Subset(test, shuffled(usable, seed)[: test_images or None]),
     )

@@ -47,7 +47,7 @@ class Searched:
     targets: list[Any]
 
     def maps(self, width: int, depth: int | None = None, cells: int = 32) -> SceneMaps:
-        """Heat maps as `wsolnb.papers.bency2016.windows.Tree.heat` gives them, with the scores of the whole images."""
+        """Heat maps as `SearchTree.heat` gives them, with the scores of the whole images."""
         windows, values = self.windows[width][:, :depth].flatten(1, 2), self.values[width][:, :depth].flatten(1, 2)
         heat = heat_maps(windows, values, self.pairs, (*self.scores.shape,), cells)
         return SceneMaps(list(heat), self.scores, self.sizes, self.targets)

@@ -18,14 +18,14 @@ from torch.utils.data import Dataset
 from wsolnb.localization.detect import Prediction
 from wsolnb.localization.maps import SceneMaps
 from wsolnb.localization.points import peaks
-from wsolnb.papers.bency2016.windows import Tree
+from wsolnb.papers.bency2016.windows import SearchTree
 from wsolnb.plots.style import BESIDE, HEAT, LINES, draw_outlines, show_picture
 
 _MARKS = ("o", "s", "D", "^", "v")
 _CANDIDATE, _KEPT = 0, 3  # indices in the palette: blue and orange-red
 
 
-def show_tree(image: Tensor, tree: Tree, search: int, levels: Sequence[int], truth: Tensor) -> Figure:
+def show_tree(image: Tensor, tree: SearchTree, search: int, levels: Sequence[int], truth: Tensor) -> Figure:
     """One search level by level (bency2016 Figs. 3 and 5): all candidate windows of an image, and those kept.
 
     `search` is its index in `tree.pairs`; `truth` are true boxes of the class, `(n, 4)` in pixels. A panel per level.

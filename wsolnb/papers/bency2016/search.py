@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from wsolnb.papers.bency2016.network import GridClassifier
-from wsolnb.papers.bency2016.windows import CHILDREN, Level, Tree, cut_out, stretch, stretched_children
+from wsolnb.papers.bency2016.windows import CHILDREN, Level, SearchTree, crop_and_resize, resample, resampled_children
 
 Scores = Callable[[Tensor], Tensor]
 """Outputs of the network `(n, K)` to comparable class scores `(n, K)`, such as an objective's `scores`."""
@@ -62,7 +62,7 @@ class BeamSearch:
     @torch.inference_mode()
     def __call__(
         self, model: GridClassifier, images: Tensor, scores: Scores, wanted: Tensor | int | None = None
-    ) -> Tree:
+    ) -> SearchTree:
         """Search every wanted class in every image: RGB in [0, 1], float `(B, 3, H, W)`, on the model's device.
 
         The model is in evaluation mode; `scores` turns its outputs into class scores. `wanted` are classes, bool
@@ -81,7 +81,7 @@ class BeamSearch:
         for _ in range(self.depth):
             if not walk.descend():
                 break
-        return Tree(walk.pairs, walk.scores, walk.levels)
+        return SearchTree(walk.pairs, walk.scores, walk.levels)
 
 
 class _Walk:
@@ -144,18 +144,18 @@ class _Walk:
             part = parents[start : start + step]
             grids = self._grids(last.image[part], last.windows[part]) if len(self.levels) > 1 else self.grids[part]
             mine = ((of >= start) & (of < start + step)).nonzero()[:, 0]
-            found[mine] = self._classify(stretched_children(grids)[of[mine] - start, which[mine]])
+            found[mine] = self._classify(resampled_children(grids)[of[mine] - start, which[mine]])
         return found
 
     def _parts(self, image: Tensor, regions: Tensor) -> Tensor:
         """Scores of parts of the grids of the whole images."""
         pieces = zip(image.split(4 * self.search.batch), regions.split(4 * self.search.batch), strict=True)
         grids = self.grids.contiguous()
-        return torch.cat([self._classify(stretch(grids, i, r, self.model.grid)) for i, r in pieces])
+        return torch.cat([self._classify(resample(grids, i, r, self.model.grid)) for i, r in pieces])
 
     def _grids(self, image: Tensor, windows: Tensor) -> Tensor:
         """Grids of windows of the images: cropped, resized to the network's input, passed through the backbone."""
-        return self.features(cut_out(self.images, image, windows, self.model.side))
+        return self.features(crop_and_resize(self.images, image, windows, self.model.side))
 
     def _classify(self, grids: Tensor) -> Tensor:
         return self.class_scores(self.model.classify(grids).double())

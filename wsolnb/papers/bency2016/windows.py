@@ -32,7 +32,7 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Tree:
+class SearchTree:
     """All windows that a search scored, and those it kept.
 
     `pairs`, int64 `(P, 2)`, are image and class of every search, `scores` `(B, K)` those of the whole images; `levels`
@@ -115,7 +115,7 @@ CHILDREN = torch.tensor([[0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, -1], [0, 1, 0, 0
 """The four children of a window (bency2016 Eq. 6): offsets of their corners in grid steps, xyxy."""
 
 
-def cut_out(images: Tensor, image: Tensor, windows: Tensor, side: int) -> Tensor:
+def crop_and_resize(images: Tensor, image: Tensor, windows: Tensor, side: int) -> Tensor:
     """Crops of images, resized by bilinear interpolation: `(n, 3, side, side)`, laid out as `channels_last`.
 
     `image` `(n,)` is the index of every window's image; windows `(n, 4)` are xyxy as fractions of it. Where a window
@@ -123,7 +123,7 @@ def cut_out(images: Tensor, image: Tensor, windows: Tensor, side: int) -> Tensor
 
     Example:
         >>> corner = torch.tensor([[0.0, 0.0, 0.5, 0.25]])
-        >>> cut_out(torch.arange(8.0).view(1, 1, 2, 4), torch.tensor([0]), corner, 1).item()
+        >>> crop_and_resize(torch.arange(8.0).view(1, 1, 2, 4), torch.tensor([0]), corner, 1).item()
         0.5
     """
     pixels = windows.new_tensor([*images.shape[:1:-1]])
@@ -155,7 +155,7 @@ def _look_up(images: Tensor, image: Tensor, windows: Tensor, across: Tensor, dow
     return found.unflatten(2, (-1, len(down))).permute(0, 2, 3, 4, 1)[own, row]
 
 
-def stretch(grids: Tensor, source: Tensor, regions: Tensor, cells: int) -> Tensor:
+def resample(grids: Tensor, source: Tensor, regions: Tensor, cells: int) -> Tensor:
     """Windows of grids, resampled to `cells` x `cells` by bilinear interpolation between the cells inside them.
 
     The first and last cell of a window become the first and last of the result (align_corners=True). Grids are
@@ -164,7 +164,7 @@ def stretch(grids: Tensor, source: Tensor, regions: Tensor, cells: int) -> Tenso
 
     Example:
         >>> row = torch.tensor([[[[1.0, 2.0, 9.0]] * 3]])
-        >>> stretch(row, torch.tensor([0]), torch.tensor([[0.0, 0.0, 2.0, 3.0]]), 3)[0, 0, 0]
+        >>> resample(row, torch.tensor([0]), torch.tensor([[0.0, 0.0, 2.0, 3.0]]), 3)[0, 0, 0]
         tensor([1.0000, 1.5000, 2.0000])
     """
     step = (regions[:, 2:] - regions[:, :2] - 1) / (cells - 1)
@@ -173,11 +173,11 @@ def stretch(grids: Tensor, source: Tensor, regions: Tensor, cells: int) -> Tenso
     return roi_align(grids, rows, cells, sampling_ratio=1, aligned=True)
 
 
-def stretched_children(grids: Tensor) -> Tensor:
+def resampled_children(grids: Tensor) -> Tensor:
     """The four `CHILDREN` of whole grids `(N, T, L, L)`, as `stretch` gives them: `(N, 4, T, L, L)`.
 
     Example:
-        >>> stretched_children(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]))[0, :, 0].tolist()[1]
+        >>> resampled_children(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]))[0, :, 0].tolist()[1]
         [[2.0, 2.0], [4.0, 4.0]]
     """
     cells = grids.shape[-1]
