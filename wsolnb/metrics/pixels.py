@@ -78,11 +78,7 @@ class PxAP(ColumnMetric):
             self.append("histograms", histograms)
 
     def compute(self) -> Tensor:
-        """PxAP of all images so far, a float64 fraction on the CPU.
-
-        Raises:
-            ValueError: If there is no foreground pixel.
-        """
+        """PxAP of all images so far, a float64 fraction on the CPU; undefined (ValueError) without foreground."""
         self._counts = torch.stack([self.foreground, self.background]).cpu()
         self._histograms = self.column("histograms").cpu() if self.per_image else None
         if not bool(self._counts[0].any()):

@@ -97,9 +97,9 @@ def train(
         objective: Loss of outputs and labels (`wsolnb.losses`). If it has a method `begin_epoch(epoch, epochs)`, that
             is called before every epoch, counted from 0: for loss weights that follow a schedule.
         plan: Optimizer, schedule and number of epochs; its batch size is per process.
-        batches: Batch sampler in place of random batches (class-balanced ones, say); its `repr` enters the
-            cache key, and its method `set_epoch(epoch)`, if any, is called before every epoch.
-        device: `auto`, or a device of this machine.
+        batches: Batch sampler in place of random batches (class-balanced ones, say); its `repr` enters the cache key,
+            and its method `set_epoch(epoch)`, if any, is called before every epoch.
+        device: As for :func:`resolve_device`.
         precision: As in Fabric; `auto` is `bf16-mixed` on devices with bfloat16 instructions (on a 2-core AVX-512
             processor: tiny 1.5x, mobilenet_v2 1.3x, resnet18 1.7x the images per second), else `32-true`.
         workers: Processes that load data; with any, epoch and image seed the augmentation.
