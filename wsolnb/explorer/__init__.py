@@ -49,7 +49,6 @@ class Explorer(anywidget.AnyWidget):
         maps: By method: maps `(N, C, h, w)` or one `(C, h, w)` per image; `(N, h, w)` for maps that belong to no class
             or to the true one; or `SceneMaps`, `LocalizationMaps`, or `LocalizationResult` with its rule. If these
             were made from resized images, images and truth are resized as well.
-        classes: Names of the classes.
         targets: Truth of every image (`boxes`, `labels`, optionally `masks` and `mark_masks`), instead of that of
             the data set.
         rules: A box rule for all methods, or one by method; the default is `BoxRule.preset("cam")`, and `"dcm"` for

@@ -83,10 +83,7 @@ def mean_statistic(values: Tensor, members: Tensor | None = None) -> Statistic:
 def image_weights(n: int, draws: int = 1000, seed: int = 0) -> Tensor:
     """Resample ``n`` images with replacement: multinomial counts per image, float64 ``(draws, n)``; rows sum to ``n``.
 
-    The same seed gives the same draws on every machine.
-
-    Raises:
-        ValueError: If there is no image or no draw.
+    The same seed gives the same draws on every machine. There has to be at least one image and one draw.
 
     Example:
         >>> image_weights(4, draws=2).sum(dim=1)

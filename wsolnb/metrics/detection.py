@@ -39,7 +39,6 @@ class DetectionAP(ColumnMetric):
     Args:
         classes: Number of classes; labels run from 0 to ``classes - 1``.
         iou_thresholds: The IoU thresholds, each in [0, 1].
-        matching: ``"instances"`` or ``"image-class"``, as above.
         interpolation: ``"coco"`` (101 recalls), ``"voc07"`` (11) or ``"area"``.
 
     Example:

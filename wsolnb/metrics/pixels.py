@@ -86,10 +86,7 @@ class PxAP(ColumnMetric):
         return _px_ap(self._counts.double())
 
     def curve(self) -> dict[str, Tensor]:
-        """Pooled ``precision``, ``recall`` and ``iou`` of the cut ``score >= threshold`` at each ``threshold``.
-
-        Precision is NaN where no pixel reaches the threshold.
-        """
+        """Pooled ``precision`` (NaN without pixels), ``recall`` and ``iou`` of the cut ``score >= threshold``."""
         self.compute()
         hits, misses = self._counts.double().flip(1).cumsum(dim=1).flip(1)[:, : len(self.thresholds)]
         positives = self._counts[0].sum()

@@ -27,7 +27,8 @@ def plot_training(runs: Mapping[str, Training]) -> Figure:
     """
     fig, ax = plt.subplots(figsize=(7, 3.4))
     for style, (name, training) in zip(cycle(LINES), runs.items(), strict=False):
-        epochs, accuracy = zip(*((row["epoch"], 100 * row["accuracy"]) for row in training.history), strict=True)
+        epochs = [row["epoch"] for row in training.history]
+        accuracy = [100 * row["accuracy"] for row in training.history]
         ax.plot(epochs, accuracy, style, marker="o", linewidth=2.5, label=name)
     ax.set(xlabel="epoch", ylabel="training accuracy (%)", ylim=(0, 103))
     ax.legend(frameon=False)

@@ -44,8 +44,7 @@ class Training:
 def resolve_device(device: str = "auto") -> torch.device:
     """The device of this machine that `auto`, `cpu`, `cuda`, `cuda:1` or `mps` stands for.
 
-    Raises:
-        ValueError: If there is none; the message lists those of this machine.
+    If there is none, the ValueError lists those of this machine.
 
     Example:
         >>> resolve_device("cpu")
@@ -127,8 +126,6 @@ def train(
         epoch   2/2  loss ... images/s
         >>> [record["epoch"] for record in training.history], training.cached, training.weights.suffix
         ([1, 2], False, '.safetensors')
-        >>> net(images).shape  # trained in place
-        torch.Size([8, 2])
     """
     if not len(dataset):  # type: ignore[arg-type]
         raise ValueError("the training set is empty")
