@@ -144,7 +144,7 @@ class BoxRule:
         return torch.from_numpy(boxes).to(maps.device)
 
     def all_boxes(self, maps: Tensor, sizes: Tensor | tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-        """All boxes of all maps, in the order of the maps. Arguments as for a call.
+        """All boxes of all maps, in the order of the maps. Arguments and errors as for a call.
 
         Returns:
             Boxes float32 ``(N, 4)``; the index of each box's image and of its class, int64 ``(N,)`` each. A map

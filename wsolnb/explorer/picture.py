@@ -23,7 +23,7 @@ _WHITE = (255, 255, 255)
 
 
 def draw(explorer: Explorer, image: int, height: int = 300) -> Image.Image:
-    """The image of that index with its truth, and beside it, in panels `height` pixels high, all methods shown.
+    """Image number `image` with its truth, and beside it map and boxes of every method shown, `height` pixels high.
 
     Example:
         >>> from wsolnb.explorer import Explorer

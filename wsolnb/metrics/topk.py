@@ -134,7 +134,7 @@ class TopLocalization(ThresholdCounts):
 class CorLoc(ThresholdCounts):
     """CorLoc: the fraction of a class's images in which its box is right, averaged over classes.
 
-    Arguments but the number of classes are those of :class:`TopLocalization`.
+    All arguments but the number of classes are those of :class:`TopLocalization`.
 
     Example:
         >>> metric = CorLoc(classes=3, thresholds=10)

@@ -86,7 +86,10 @@ class Backbone(nn.Module):
         return ((images.flip(1) if self.bgr else images) - self.mean) / self.std
 
     def stage_features(self, images: Tensor, *names: str) -> dict[str, Tensor]:
-        """Feature maps after the named stages (by default all), in the network's order; later ones are not computed."""
+        """Feature maps after the named stages (by default all), in the network's order; later ones are not computed.
+
+        A name that is no stage raises ValueError.
+        """
         if unknown := [n for n in names if n not in self.stages]:
             raise ValueError(f"{self.name} has no stage {unknown[0]!r}; its stages are {', '.join(self.stages)}")
         requested = set(names or self.stages)

@@ -124,8 +124,8 @@ def new_head(
 def class_activation_maps(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Class activation maps `m_ijc = W_c · ψ(x)_ij + b_c`, `(B, C, h, w)` (barz2022 Eq. 4).
 
-    Features `ψ(x)` are float `(B, D, h, w)`, `W` is `(C, D)`, `b` `(C,)`; without it, as in some public code, it is
-    left out. With average pooling, the mean of the maps over the cells is the classifier's output.
+    Features `ψ(x)` are float `(B, D, h, w)`, `W` is `(C, D)`, `b` `(C,)` or None: some public code leaves it out. With
+    average pooling, the mean of the maps over the cells is the classifier's output. ValueError if shapes do not match.
 
     Example:
         >>> maps = class_activation_maps(torch.ones(1, 2, 3, 4), torch.tensor([[1.0, 2.0]]), torch.tensor([0.5]))

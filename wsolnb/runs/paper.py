@@ -175,7 +175,7 @@ class Paper:
         return read_recipe(recipes[name])
 
     def parameters(self, namespace: Mapping[str, object]) -> dict[str, Any]:
-        """The notebook's parameters, all of them, among its variables, such as ``globals()``; types are checked."""
+        """The notebook's parameters among ``globals()``, say; ValueError if one is missing or does not fit its type."""
         known = known_parameters(self.notebook)
         if missing := [name for name in known if name not in namespace]:
             raise ValueError(f"no variable for the parameters {', '.join(missing)}: run the parameters cell first")

@@ -67,7 +67,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class StepPlan(Plan):
-    """Stochastic gradient descent whose learning rate is multiplied by `factor` after `every` epochs; no cycles.
+    """Gradient descent whose learning rate is multiplied by `factor` after `every` epochs; `cycle` must be 0.
 
     Example:
         >>> StepPlan(epochs=60, lr=0.001, every=20).factor
