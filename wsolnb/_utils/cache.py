@@ -96,10 +96,7 @@ def cached(
     """Take named tensors from the folder `kind` of the cache (on the CPU), or compute and cache them.
 
     `parts` is everything that determines them, as for `wsolnb._utils.cache.fingerprint`; the versions of this package,
-    PyTorch and Pillow are added. If `fresh`, they are computed even if they are cached.
-
-    Raises:
-        ValueError: If the cached file is damaged.
+    PyTorch and Pillow are added. If `fresh`, they are computed even if they are cached. A damaged file is an error.
 
     Example:
         >>> cached("examples", ["two and two"], lambda: {"sum": torch.tensor(4)})["sum"]

@@ -22,11 +22,7 @@ def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def read_verified(path: Path, sha256: str | None, remedy: str) -> dict[str, Tensor]:
-    """Read a safetensors file and check its SHA-256, unless that is None.
-
-    Raises:
-        ValueError: If it is missing or damaged; the message ends with `remedy`.
-    """
+    """Read a safetensors file and check its SHA-256, if given; the error for a damaged one ends with the remedy."""
     try:
         data = path.read_bytes()
         if sha256 is not None and (digest := hashlib.sha256(data).hexdigest()) != sha256:
@@ -39,8 +35,7 @@ def read_verified(path: Path, sha256: str | None, remedy: str) -> dict[str, Tens
 def write_atomic(path: Path, data: bytes) -> None:
     """Write to a temporary file, flush it to disk and rename it, so that no reader ever sees half of it.
 
-    Raises:
-        OSError: If it cannot be written; the previous file stays.
+    If it cannot be written (OSError), the previous file stays.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:

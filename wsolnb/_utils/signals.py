@@ -45,11 +45,8 @@ class Interruption:
     def obey(self, number: int, message: str) -> None:
         """Print the message to stderr, unless empty; then do what the signal would have done without this context.
 
-        The signal may have reached another process.
-
-        Raises:
-            KeyboardInterrupt: For Ctrl-C.
-            SystemExit: If the process survives the signal.
+        The signal may have reached another process. Ctrl-C raises KeyboardInterrupt, a signal that the process
+        survives SystemExit.
         """
         self._restore()
         if message:

@@ -78,14 +78,13 @@ def _basins(image: np.ndarray, hills: np.ndarray, rows: np.ndarray, reach: int) 
                         brightest, column, up = image[y + 1, x], x, False
             if column < 0:
                 continue
+            target = above if up else below
+            while hills[target, 1] <= column:
+                target += 1
             if up:
-                while hills[above, 1] <= column:
-                    above += 1
-                target = above
+                above = target
             else:
-                while hills[below, 1] <= column:
-                    below += 1
-                target = below
+                below = target
             parent[root(parent, hill)] = root(parent, target)
     number = np.full(len(hills), -1, np.int32)
     basin = np.empty(len(hills), np.int32)
@@ -184,15 +183,10 @@ def _saddles(image: np.ndarray, hills: np.ndarray, rows: np.ndarray, basin: np.n
 
 @njit(cache=True, nogil=True)
 def component_table(image: np.ndarray, eight: bool) -> np.ndarray:
-    """Every component of ``image >= v`` for every v from 255 to 1.
+    """Every component, 8- or 4-connected, of ``image >= v`` for every v from 255 to 1; the image is uint8 ``(H, W)``.
 
-    Args:
-        image: uint8 ``(H, W)``.
-        eight: 8-connected if True, else 4-connected.
-
-    Returns:
-        int32 ``(n, 7)``: v; x0, y0, x1, y1 (far corner exclusive); pixels; raster index of a pixel in the component's
-        topmost row, which orders the components of a level as their first pixels do. The rows are in no order.
+    The rows, int32 ``(n, 7)`` in no order: v; x0, y0, x1, y1 (far corner exclusive); pixels; raster index of a pixel in
+    the component's topmost row, which orders the components of a level as their first pixels do.
     """
     height, width = image.shape
     reach = 1 if eight else 0

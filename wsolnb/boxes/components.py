@@ -62,10 +62,9 @@ def copy_row(source: np.ndarray, target: np.ndarray) -> None:
 
 @njit(cache=True, nogil=True)
 def components(mask: np.ndarray, eight: bool) -> np.ndarray:
-    """Components of one mask ``(H, W)``, in raster order of their first pixels.
+    """Components of one mask ``(H, W)``, in raster order of their first pixels, int32 ``(n, 6)``.
 
-    Returns:
-        int32 ``(n, 6)``: x0, y0, x1, y1 (far corner exclusive), pixels, column of the first pixel (its row is y0).
+    The columns: x0, y0, x1, y1 (far corner exclusive), pixels, column of the first pixel (its row is y0).
     """
     height, width = mask.shape
     # count the runs, so that the arrays can be allocated

@@ -9,10 +9,7 @@ from torch import Tensor
 
 
 def require_finite(maps: Tensor) -> None:
-    """Check that maps ``(B, ...)`` hold neither NaN nor infinity.
-
-    Raises:
-        ValueError: With the first image at fault.
+    """Check that maps ``(B, ...)`` hold neither NaN nor infinity; the error names the first image that does.
 
     Example:
         >>> require_finite(torch.tensor([[0.0], [float("nan")]]))
@@ -43,9 +40,7 @@ def minmax_normalise(maps: Tensor) -> Tensor:
 
 
 def quantise(maps: Tensor) -> Tensor:
-    """Maps in [0, 1], any shape, as uint8: ``int(255 v)`` in float64, truncated as in the protocol.
-
-    Values outside [0, 1] are clamped.
+    """Maps clamped to [0, 1], any shape, as uint8: ``int(255 v)`` in float64, truncated as in the protocol.
 
     Example:
         >>> quantise(torch.tensor([0.0, 0.5, 0.999, 1.0]))

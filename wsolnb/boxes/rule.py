@@ -110,14 +110,11 @@ class BoxRule:
         return replace(PRESETS[name], **changes)
 
     def __call__(self, maps: Tensor, sizes: Tensor | tuple[int, int]) -> Tensor:
-        """One box per map.
+        """One box per map, float32 ``(B, K, 4)`` on the maps' device; rows of NaN where the rule finds no box.
 
         Args:
             maps: Float ``(B, K, h, w)``, any device.
             sizes: Height and width of the images: one pair, or ``(B, 2)``.
-
-        Returns:
-            float32 ``(B, K, 4)`` on the maps' device; rows of NaN where the rule finds no box.
 
         Raises:
             ValueError: If the rule gives several boxes per map, or a map or size is invalid.
@@ -147,14 +144,11 @@ class BoxRule:
         return torch.from_numpy(boxes).to(maps.device)
 
     def all_boxes(self, maps: Tensor, sizes: Tensor | tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-        """All boxes of all maps, in the order of the maps. Arguments as for a call.
+        """All boxes of all maps, in the order of the maps. Arguments and errors as for a call.
 
         Returns:
             Boxes float32 ``(N, 4)``; the index of each box's image and of its class, int64 ``(N,)`` each. A map
             without a box contributes none; rules for one box give one.
-
-        Raises:
-            ValueError: If a map or size is invalid.
 
         Example:
             >>> BoxRule(component="all", connectivity=4).all_boxes(torch.eye(2)[None, None], (10, 20))
@@ -215,11 +209,10 @@ class BoxRule:
         return maps
 
     def limits(self, maps: Tensor, thresholds: Tensor) -> Tensor:
-        """The value at which each of ``T`` thresholds (float64, in place of the rule's own) cuts each prepared map.
+        """The value ``(n, T)`` at which each of ``T`` thresholds (float64) cuts each prepared map ``(n, H, W)``.
 
-        Returns:
-            ``(n, T)`` in the maps' dtype (int16 if quantised) and on their device. With a relative reference, a map
-            ``(n, H, W)`` without a positive value is cut above its maximum.
+        It has the maps' dtype (int16 if quantised) and device. With a relative reference, a map without a positive
+        value is cut above its maximum.
         """
         highest = maps.amax(dim=(1, 2))
         thresholds = thresholds.cpu()
@@ -237,10 +230,8 @@ class BoxRule:
     def convert(self, cells: np.ndarray, grid: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
         """Boxes of cells on a grid as boxes in the image, float32 ``(n, 4)``, in the rule's convention.
 
-        Args:
-            cells: int ``(n, 4)`` xyxy, far corner exclusive; rows of -1 stand for no box.
-            grid: Height and width of the grid.
-            size: Height and width of the image.
+        ``cells`` are int ``(n, 4)`` xyxy, far corner exclusive, rows of -1 for no box; ``grid`` and ``size`` are the
+        heights and widths of grid and image.
         """
         height, width = size
         scale = np.array([width / grid[1], height / grid[0]] * 2)

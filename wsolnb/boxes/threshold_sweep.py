@@ -26,13 +26,8 @@ _FAR_CORNERS = {"exclusive": 0, "padded": 1, "padded_clamped": 2, "last": 3}
 def levels(maps: Tensor, thresholds: Tensor | np.ndarray | Sequence[float], rule: BoxRule) -> Tensor:
     """The level of each threshold in each map: ``int(threshold * reference)``, as the field's code computes it.
 
-    Args:
-        maps: uint8 ``(N, H, W)``, from `wsolnb.boxes.quantise.quantise`.
-        thresholds: ``(T,)`` fractions, 0 to 1, of the rule's reference (of 255 if that is absolute).
-        rule: Only its ``reference`` and ``percentile`` are used.
-
-    Returns:
-        int64 ``(N, T)`` on the CPU: columns of `sweep_boxes` and `sweep_ious`, 0 to 255.
+    The maps are uint8 ``(N, H, W)``, from `wsolnb.boxes.quantise.quantise`; the thresholds ``(T,)`` fractions, 0 to 1,
+    of the rule's reference (of 255 if that is absolute). The result is int64 ``(N, T)`` on the CPU, 0 to 255.
 
     Example:
         >>> levels(torch.tensor([[[0, 100, 255]], [[0, 9, 10]]], dtype=torch.uint8), [0.0, 0.5, 0.99],
@@ -54,14 +49,10 @@ def levels(maps: Tensor, thresholds: Tensor | np.ndarray | Sequence[float], rule
 
 
 def sweep_boxes(maps: Tensor, rule: BoxRule) -> Tensor:
-    """The rule's box of every map at every level.
+    """The rule's box of every map at every level: float32 ``(N, 256, 4)`` in pixels of the map; NaN without a box.
 
-    Args:
-        maps: uint8 ``(N, H, W)``, any device; swept on the CPU in `torch.get_num_threads` threads.
-        rule: A strict rule for one box; only its component, connectivity, far corner and empty box are used.
-
-    Returns:
-        float32 ``(N, 256, 4)`` on the CPU, in pixels of the map, as `BoxRule` returns boxes; NaN where there is none.
+    The maps, uint8 ``(N, H, W)`` on any device, are swept on the CPU in `torch.get_num_threads` threads. Of the rule, a
+    strict one for one box, only component, connectivity, far corner and empty box are used.
 
     Raises:
         ValueError: If the rule gives several boxes or is not strict, or the maps have another shape.
@@ -82,7 +73,7 @@ def sweep_boxes(maps: Tensor, rule: BoxRule) -> Tensor:
 
 
 def sweep_ious(maps: Tensor, boxes: Sequence[Tensor], rule: BoxRule) -> Tensor:
-    """The best IoU, at every level, of any of the rule's boxes with any ground-truth box of the image.
+    """The best IoU, at every level, of any of the rule's boxes with any ground-truth box: float64 ``(N, 256)``.
 
     The inner loop of MaxBoxAcc with the preset ``wsoleval``, and of MaxBoxAccV2 (all contours, those of holes
     included) with ``wsoleval_multi``, equal to the last digit.
@@ -92,9 +83,6 @@ def sweep_ious(maps: Tensor, boxes: Sequence[Tensor], rule: BoxRule) -> Tensor:
         boxes: Ground truth of each map, ``(n, 4)`` xyxy in pixels of the map, far corner EXCLUSIVE: add one to the far
             corners of inclusive boxes. A map without boxes gets 0.
         rule: A strict rule; only its component, connectivity, far corner and empty box are used.
-
-    Returns:
-        float64 ``(N, 256)`` on the CPU.
 
     Raises:
         ValueError: If counts differ, a box has negative size or is not finite, the rule is not strict, or the maps

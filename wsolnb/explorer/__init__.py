@@ -47,7 +47,6 @@ class Explorer(anywidget.AnyWidget):
         maps: By method: maps `(N, C, h, w)` or one `(C, h, w)` per image; `(N, h, w)` for maps that belong to no class
             or to the true one; or `SceneMaps`, `LocalizationMaps`, or `LocalizationResult` with its rule. If these
             were made from resized images, images and truth are resized as well.
-        classes: Names of the classes.
         targets: Truth of every image (`boxes`, `labels`, optionally `masks` and `mark_masks`), instead of that of
             the data set.
         rules: A box rule for all methods, or one by method; the default is `BoxRule.preset("cam")`, and `"dcm"` for
@@ -174,15 +173,13 @@ class Explorer(anywidget.AnyWidget):
 
     @t.validate("labels")
     def _valid_labels(self, proposal: Any) -> list[int]:
-        wrong = [label for label in proposal["value"] if not 0 <= label < len(self._classes)]
-        if wrong:
+        if wrong := [label for label in proposal["value"] if not 0 <= label < len(self._classes)]:
             raise t.TraitError(f"labels {wrong} are none of the {len(self._classes)} classes")
         return list(proposal["value"])
 
     @t.validate("methods", "thresholds", "presences")
     def _valid_methods(self, proposal: Any) -> Any:
-        unknown = [name for name in proposal["value"] if name not in self._readings]
-        if unknown:
+        if unknown := [name for name in proposal["value"] if name not in self._readings]:
             raise t.TraitError(f"no method {', '.join(unknown)}; the methods are {', '.join(self._readings)}")
         if isinstance(proposal["value"], Mapping):
             return {**getattr(self, proposal["trait"].name), **proposal["value"]}
@@ -198,14 +195,10 @@ class Explorer(anywidget.AnyWidget):
         return rule
 
     def table(self, image: int | None = None) -> pd.DataFrame:
-        """The boxes shown; the browser computes the same ones.
+        """The boxes on an image, by default the one shown; the browser computes the same ones.
 
-        Args:
-            image: Index of the image; by default the one shown.
-
-        Returns:
-            One row per box: `method`, `label` (the class, or "any"), `score` (NaN if unknown), `x0`, `y0`, `x1`,
-            `y1` in pixels, and `iou` with the best true box of the class (NaN if there is none).
+        One row per box: `method`, `label` (the class, or "any"), `score` (NaN if unknown), `x0`, `y0`, `x1`, `y1` in
+        pixels, and `iou` with the best true box of the class (NaN if there is none).
         """
         index = self.image if image is None else image
         shown = self._pictures[index]
@@ -252,11 +245,9 @@ class Explorer(anywidget.AnyWidget):
         ]
 
     def png(self, *, height: int = 300, colours: int = 256) -> bytes:
-        """The current view as a PNG: the image with its truth, and every method shown.
+        """The current view as a PNG: the image with its truth, and every method shown, in panels `height` pixels high.
 
-        Args:
-            height: Of a panel, in pixels.
-            colours: Size of the palette; fewer make a smaller file.
+        Fewer `colours` in its palette make a smaller file.
         """
         from wsolnb.explorer.picture import draw
 

@@ -22,23 +22,14 @@ ANY = -1
 
 @dataclass(frozen=True)
 class ShippedMaps:
-    """The maps of one method for all images, as the browser has them.
+    """The maps of one method for all images, as the browser has them."""
 
-    Attributes:
-        maps: One per image, float32 `(C, h, w)`, rounded to 16-bit steps; C = 1 for a method without classes.
-        scores: Class scores `(N, C)`, or None.
-        agnostic: Whether there is one map per image, whatever the class.
-        rule: The box rule.
-        dense: Whether the maps are similarities of dense class embeddings.
-        image_size: Height and width to which the images were resized, or None for their own sizes.
-    """
-
-    maps: list[Tensor]
-    scores: Tensor | None
-    agnostic: bool
+    maps: list[Tensor]  # one per image, float32 (C, h, w), rounded to 16-bit steps; C = 1 for a method without classes
+    scores: Tensor | None  # of the classes, (N, C)
+    agnostic: bool  # whether there is one map per image, whatever the class
     rule: BoxRule
-    dense: bool = False
-    image_size: tuple[int, int] | None = None
+    dense: bool = False  # whether the maps are similarities of dense class embeddings
+    image_size: tuple[int, int] | None = None  # height and width to which the images were resized, if they were
 
     def first(self, count: int) -> ShippedMaps:
         """The maps and scores of the first images only."""
@@ -55,17 +46,12 @@ def prepare(
     rule: BoxRule | None = None,
     dense: bool = False,
 ) -> ShippedMaps:
-    """Take a method's maps from what a notebook has, check them, and round them.
+    """Take a method's maps, those of the images `indices`, from what a notebook has, check them, and round them.
 
-    Args:
-        name: Of the method, for messages.
-        source: Maps `(N, C, h, w)`, one `(C, h, w)` per image, or without classes `(N, h, w)`; or what holds them:
-            `wsolnb.localization.maps.SceneMaps`, `wsolnb.localization.maps.LocalizationMaps` or `LocalizationResult`.
-        count: Number of images, N.
-        classes: Number of classes, C.
-        indices: Images to take.
-        rule: The box rule; by default that of `source`, or the preset `"cam"` (`"dcm"` if dense).
-        dense: Whether the maps are similarities of dense class embeddings.
+    The `source` is maps `(N, C, h, w)` of `count` images and of the classes, one `(C, h, w)` per image, or without
+    classes `(N, h, w)`; or what holds them: `wsolnb.localization.maps.SceneMaps`,
+    `wsolnb.localization.maps.LocalizationMaps` or `LocalizationResult`. The default `rule` is that of the source, or
+    the preset `"cam"` (`"dcm"` if the maps are `dense`: similarities of dense class embeddings).
 
     Raises:
         ValueError: If counts, classes or shapes do not fit or a value is not finite; the message names the method.
@@ -104,9 +90,8 @@ def prepare(
 def codes(maps: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Maps `(C, h, w)` in 16-bit steps between the lowest and the highest value of each.
 
-    Returns:
-        uint16 `(C, h, w)`; the lowest values and the steps, float64 `(C,)`. A value is off by at most half a step,
-        `(highest - lowest) / 131070`; the lowest and the highest are exact.
+    They are uint16 `(C, h, w)`; with them come the lowest values and the steps, float64 `(C,)`. A value is off by at
+    most half a step, `(highest - lowest) / 131070`; the lowest and the highest are exact.
 
     Example:
         >>> code, low, step = codes(torch.tensor([[[-1.0, 0.0, 3.0]]]))
@@ -175,16 +160,11 @@ def unpack(packed: Mapping[str, Any], rule: BoxRule) -> ShippedMaps:
 
 
 def picture(item: Any, target: Mapping[str, Any] | None, image_size: tuple[int, int] | None) -> dict[str, Any]:
-    """An image with its truth as the browser gets it.
+    """An image `(3, H, W)`, uint8 or float in [0, 1], with its truth as the browser gets it.
 
-    Args:
-        item: The image `(3, H, W)`, uint8 or float in [0, 1].
-        target: Its truth: `boxes` and `labels`, and optionally `masks` and `mark_masks` `(n, H, W)`.
-        image_size: Height and width to which image and boxes are resized; None keeps theirs.
-
-    Returns:
-        `jpeg` (bytes), `size` `[height, width]`, `boxes`, `labels`, and `parts`: a PNG with the outlines of the parts,
-        or None.
+    The truth holds `boxes` and `labels`, and optionally `masks` and `mark_masks` `(n, H, W)`. Image and boxes are
+    resized to `image_size` (height, width), unless that is None. The browser gets `jpeg` (bytes), `size` `[height,
+    width]`, `boxes`, `labels`, and `parts`: a PNG with the outlines of the parts, or None.
 
     Example:
         >>> truth = {"boxes": torch.tensor([[4.0, 6.0, 20.0, 15.0]]), "labels": torch.tensor([2])}

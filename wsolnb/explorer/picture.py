@@ -23,12 +23,7 @@ _WHITE = (255, 255, 255)
 
 
 def draw(explorer: Explorer, image: int, height: int = 300) -> Image.Image:
-    """An image with its truth, and beside it the map and the boxes of every method shown.
-
-    Args:
-        explorer: The explorer, with its state.
-        image: Index of the image.
-        height: Of a panel, in pixels.
+    """Image number `image` with its truth, and beside it map and boxes of every method shown, `height` pixels high.
 
     Example:
         >>> from wsolnb.explorer import Explorer
@@ -58,12 +53,7 @@ def draw(explorer: Explorer, image: int, height: int = 300) -> Image.Image:
 
 
 def sheet(explorer: Explorer, count: int = 12, height: int = 150) -> Image.Image:
-    """A contact sheet: `draw` for the first images, one below the other.
-
-    Args:
-        explorer: The explorer, with its state.
-        count: Largest number of images.
-        height: Of a panel, in pixels.
+    """A contact sheet: `draw` for the first `count` images at most, one below the other.
 
     Example:
         >>> from wsolnb.explorer import Explorer

@@ -23,11 +23,7 @@ _BITS = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8)
 
 
 def exclusive_truth(boxes: Sequence[Tensor], images: int, convention: Convention) -> list[Tensor]:
-    """Ground truth with far corners exclusive, float64 ``(n_i, 4)`` per image on the CPU.
-
-    Raises:
-        ValueError: If counts differ, a box is malformed, or an image has none.
-    """
+    """Ground truth with exclusive far corners, at least one box per image: float64 ``(n_i, 4)`` each, on the CPU."""
     if len(boxes) != images:
         raise ValueError(f"{images} maps but {len(boxes)} lists of boxes: there must be one of each per image")
     rows = check_box_lists(boxes, lambda index: f"boxes of image {index} of this batch")
@@ -44,14 +40,8 @@ def best_ious(maps: Tensor, truth: Sequence[Tensor], rule: BoxRule, thresholds: 
     All thresholds are swept at once: over the 256 levels of a quantised map, else over the ranks of the map's values
     among the limits at which the thresholds cut it. The rule's own threshold is not used.
 
-    Args:
-        maps: Float ``(B, H, W)`` in [0, 1], or uint8 as the rule would quantise them; any device.
-        truth: Boxes of each image, ``(n_i, 4)``, far corners exclusive.
-        rule: From maps to boxes.
-        thresholds: ``(T,)``.
-
-    Returns:
-        float64 ``(B, T)`` on the CPU; 0 where the rule gives no box.
+    Maps are float ``(B, H, W)`` in [0, 1], or uint8 as the rule would quantise them; the boxes of ``truth`` have
+    exclusive far corners. The result is float64 ``(B, T)`` on the CPU, 0 where the rule gives no box.
     """
     if rule.quantise and rule.strict:
         grey = maps if maps.dtype == torch.uint8 else (cubehelix_grey if rule.colour_map else quantise)(maps)
@@ -166,8 +156,7 @@ class ThresholdCounts(ColumnMetric):
     def require_images(self) -> None:
         """Check that the metric can be bootstrapped, and collect its images."""
         if not self.per_image:
-            name = type(self).__name__
-            raise ValueError(f"{name} keeps counts only: make it with per_image=True to bootstrap it")
+            raise ValueError(f"{type(self).__name__} keeps counts only: make it with per_image=True to bootstrap it")
         self.compute()
 
 

@@ -48,11 +48,9 @@ def threshold_grid(count: int) -> Tensor:
 def threshold_index(thresholds: Tensor, threshold: float) -> int:
     """Index of a threshold on a grid; if it is not on it, the error names the nearest one."""
     index = int((thresholds - threshold).abs().argmin())
-    if abs(float(thresholds[index]) - threshold) > 1e-9:
-        raise ValueError(
-            f"threshold {threshold} is not among this metric's {len(thresholds)} thresholds; the nearest is "
-            f"{float(thresholds[index]):g}"
-        )
+    nearest, known = float(thresholds[index]), f"this metric's {len(thresholds)} thresholds"
+    if abs(nearest - threshold) > 1e-9:
+        raise ValueError(f"threshold {threshold} is not among {known}; the nearest is {nearest:g}")
     return index
 
 

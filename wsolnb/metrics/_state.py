@@ -51,8 +51,7 @@ class ColumnMetric(Metric):
 def image_order(ids: Tensor) -> Tensor:
     """Order of images by their ids, so that ties do not depend on batches and processes; by arrival if all are -1.
 
-    Raises:
-        ValueError: If only some images have an id, or an image was given twice, as a padding sampler does.
+    Refused are ids of some images only, and an image given twice, as a padding sampler does.
     """
     given = ids >= 0
     if bool(given.any() and not given.all()):

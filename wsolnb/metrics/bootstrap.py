@@ -2,8 +2,7 @@
 
 A *statistic* is a score as a vectorised function of image weights: it takes ``weights`` ``(draws, n)``, in which row
 ``d`` says how often each of the ``n`` images occurs in the ``d``-th resampled data set, and returns one score per row.
-Metrics offer theirs as ``metric.statistic(...)``; `mean_statistic` makes one from a number per image. `interval`
-bootstraps one statistic, `difference` two in pairs, `measure` all methods and metrics of a run.
+Metrics offer theirs as ``metric.statistic(...)``; `mean_statistic` makes one from a number per image.
 """
 
 from __future__ import annotations
@@ -23,14 +22,9 @@ _BATCH_ELEMENTS = 2**22
 
 @dataclass(frozen=True)
 class Interval:
-    """A score with its percentile bootstrap interval.
+    """The score of a data set with its percentile bootstrap interval, which holds the fraction ``level`` of the draws.
 
-    Attributes:
-        value: The score of the data set itself.
-        low, high: The ends of the interval.
-        level: Fraction of the draws between the two ends.
-        draws: The scores of the resampled data sets, float64 ``(draws,)``, NaN where undefined; :meth:`minus` pairs
-            them.
+    ``draws`` are the scores of the resampled data sets, float64 ``(draws,)``, NaN where undefined.
 
     Example:
         >>> Interval(value=0.12, low=0.05, high=0.2).excludes_zero
@@ -61,22 +55,16 @@ class Interval:
             Interval(value=0.0, low=0.0, high=0.0, level=0.95)
         """
         if self.draws is None or other.draws is None or len(self.draws) != len(other.draws):
-            counts = ["no" if side.draws is None else str(len(side.draws)) for side in (self, other)]
-            raise ValueError(
-                f"a paired difference needs the same draws on both sides, got {' and '.join(counts)} draws"
-            )
+            counts = " and ".join("no" if side.draws is None else str(len(side.draws)) for side in (self, other))
+            raise ValueError(f"a paired difference needs the same draws on both sides, got {counts} draws")
         return _between_percentiles(self.value - other.value, self.draws - other.draws, self.level)
 
 
 def mean_statistic(values: Tensor, members: Tensor | None = None) -> Statistic:
     """The weighted mean of one number per image, ``Σ w v / Σ w``, as a statistic.
 
-    Args:
-        values: ``(n,)``, any dtype; computed in float64 on the CPU.
-        members: Images to average over, bool ``(n,)``; all by default.
-
-    Returns:
-        A function of weights ``(draws, n)``; NaN in draws without a member.
+    ``values`` ``(n,)`` of any dtype are averaged in float64 on the CPU over the images marked in ``members``, bool
+    ``(n,)``, by default all; a draw without any of them gives NaN.
 
     Example:
         >>> accuracy = mean_statistic(torch.tensor([True, False, True]))
@@ -95,10 +83,7 @@ def mean_statistic(values: Tensor, members: Tensor | None = None) -> Statistic:
 def image_weights(n: int, draws: int = 1000, seed: int = 0) -> Tensor:
     """Resample ``n`` images with replacement: multinomial counts per image, float64 ``(draws, n)``; rows sum to ``n``.
 
-    The same seed gives the same draws on every machine.
-
-    Raises:
-        ValueError: If there is no image or no draw.
+    The same seed gives the same draws on every machine. There has to be at least one image and one draw.
 
     Example:
         >>> image_weights(4, draws=2).sum(dim=1)

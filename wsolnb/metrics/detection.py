@@ -24,8 +24,6 @@ _Annotations = list[dict[str, Any]]
 class DetectionAP(ColumnMetric):
     """Mean average precision at any IoU threshold, 0 and 0.25 among them (barz2022 section 4.4 and Fig. 4).
 
-    Two matchings answer two questions.
-
     - ``"instances"``: every ground-truth box is a positive, as in COCO. A method with one box per class cannot exceed a
       recall of (pairs of image and class) / (boxes), however good its boxes are.
     - ``"image-class"``: every pair of image and class is one positive, found at IoU ``t`` if the best-scored box of the
@@ -41,16 +39,12 @@ class DetectionAP(ColumnMetric):
     Args:
         classes: Number of classes; labels run from 0 to ``classes - 1``.
         iou_thresholds: The IoU thresholds, each in [0, 1].
-        matching: ``"instances"`` or ``"image-class"``.
         interpolation: ``"coco"`` (101 recalls), ``"voc07"`` (11) or ``"area"``.
 
     Example:
         >>> metric = DetectionAP(classes=2, iou_thresholds=(0, 0.5))
-        >>> boxes = torch.tensor([[0.0, 0.0, 10.0, 20.0]])
-        >>> metric.update(
-        ...     [{"boxes": boxes + 50, "scores": torch.tensor([0.9]), "labels": torch.tensor([1])}],
-        ...     [{"boxes": boxes, "labels": torch.tensor([1])}],
-        ... )
+        >>> truth = {"boxes": torch.tensor([[0.0, 0.0, 10.0, 20.0]]), "labels": torch.tensor([1])}
+        >>> metric.update([truth | {"boxes": truth["boxes"] + 50, "scores": torch.tensor([0.9])}], [truth])
         >>> {key: value.item() for key, value in metric.compute().items() if key.startswith("mAP")}
         {'mAP@0': 1.0, 'mAP@0.5': 0.0}
     """
@@ -101,12 +95,7 @@ class DetectionAP(ColumnMetric):
             self.append(name, rows)
 
     def compute(self) -> dict[str, Tensor]:
-        """Score all images so far.
-
-        Returns:
-            ``mAP@t`` (scalar) and ``AP@t`` ``(classes,)`` for each threshold ``t``, float64 fractions on the CPU; NaN
-            where there is no positive.
-        """
+        """``mAP@t`` and ``AP@t`` ``(classes,)`` for each threshold ``t``, float64 on the CPU; NaN without positives."""
         self._rankings = dict(zip(self.iou_thresholds, self._match(), strict=True))
         result = {}
         for threshold, ranking in self._rankings.items():
@@ -125,8 +114,7 @@ class DetectionAP(ColumnMetric):
     def curve(self, iou: float, *, per_class: bool = False) -> tuple[Tensor, Tensor]:
         """Precision over recall (barz2022 Fig. 4), of all classes pooled into one ranking or per class.
 
-        Returns:
-            The 101 recalls ``(101,)`` and the interpolated precision, ``(101,)`` pooled or ``(classes, 101)``.
+        Given are the 101 recalls ``(101,)`` and the interpolated precision, ``(101,)`` pooled or ``(classes, 101)``.
         """
         ranking = self.ranking(iou)
         precision = (ranking if per_class else ranking.pooled()).precision(COCO_RECALLS)[0]

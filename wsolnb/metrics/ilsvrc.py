@@ -18,12 +18,8 @@ class GuessLocalizationError(ColumnMetric):
     """ILSVRC localization error of the ``k`` best-scored guesses (barz2022 section 4.3 reports k = 5).
 
     A guess is a class with one box. An image is right if one of its ``k`` best-scored guesses names a class of the
-    image and overlaps a ground-truth box of that class with an IoU of at least the threshold.
-
-    Args:
-        classes: Number of classes; labels run from 0 to ``classes - 1``.
-        k: Number of guesses.
-        iou_threshold: Smallest IoU that counts.
+    image and overlaps a ground-truth box of that class with an IoU of at least ``iou_threshold``. Labels run from 0 to
+    ``classes - 1``.
 
     Example:
         >>> metric = GuessLocalizationError(classes=3, k=2)

@@ -26,7 +26,6 @@ class MaxBoxAccV2(ThresholdCounts):
 
     Args:
         gt_convention: ``"exclusive"`` or, for the protocol's own files, ``"inclusive"`` far corners.
-        iou_thresholds: Smallest IoUs that count.
         rule: Another way from maps to boxes; its threshold, resize and normalisation are not used.
         **options: ``thresholds``: number of thresholds ``i / thresholds``, 1000 (the default) in the protocol's
             training runs, 100 in its stand-alone evaluator; ``per_image=True``: keep a bit per image, IoU and threshold
@@ -88,10 +87,7 @@ class MaxBoxAccV2(ThresholdCounts):
         return torch.stack([accuracy[row, self.index_of(value)] for row, value in enumerate(per_iou)]).mean()
 
     def statistic(self, threshold: float | None = None) -> Statistic:
-        """The value as a function of image weights, at a fixed threshold or, as in :meth:`compute`, each draw's best.
-
-        Needs ``per_image=True``.
-        """
+        """The value as a function of image weights, at a fixed threshold or each draw's best; needs ``per_image``."""
         return oracle_statistic(self, 0, threshold)
 
 

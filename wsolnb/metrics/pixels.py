@@ -78,11 +78,7 @@ class PxAP(ColumnMetric):
             self.append("histograms", histograms)
 
     def compute(self) -> Tensor:
-        """PxAP of all images so far, a float64 fraction on the CPU.
-
-        Raises:
-            ValueError: If there is no foreground pixel.
-        """
+        """PxAP of all images so far, a float64 fraction on the CPU; undefined (ValueError) without foreground."""
         self._counts = torch.stack([self.foreground, self.background]).cpu()
         self._histograms = self.column("histograms").cpu() if self.per_image else None
         if not bool(self._counts[0].any()):
@@ -90,10 +86,7 @@ class PxAP(ColumnMetric):
         return _px_ap(self._counts.double())
 
     def curve(self) -> dict[str, Tensor]:
-        """Pooled ``precision``, ``recall`` and ``iou`` of the cut ``score >= threshold`` at each ``threshold``.
-
-        Precision is NaN where no pixel reaches the threshold.
-        """
+        """Pooled ``precision`` (NaN without pixels), ``recall`` and ``iou`` of the cut ``score >= threshold``."""
         self.compute()
         hits, misses = self._counts.double().flip(1).cumsum(dim=1).flip(1)[:, : len(self.thresholds)]
         positives = self._counts[0].sum()

@@ -17,23 +17,13 @@ class PointAP(RankedMetric):
     """Average precision of points (oquab2015): one scored point per image and class.
 
     A point, the centre of the map's strongest cell, is right if it lies in a box of its class or within ``tolerance``
-    pixels of one, else it is a false positive. Every image that shows the class is one positive; images that show it
-    only as a crowd are ignored.
-
-    Args:
-        classes: Number of classes.
-        tolerance: Pixels by which every box is enlarged on each side (Oquab et al. allow 18).
-        interpolation: ``"area"``, ``"voc07"`` or ``"coco"``.
+    pixels of one (Oquab et al. allow 18), else it is a false positive. Every image that shows the class is one
+    positive; images that show it only as a crowd are ignored.
 
     Example:
-        >>> metric = PointAP(classes=1)
-        >>> maps = torch.tensor([[[[0.1, 0.9, 0.2]]]])
-        >>> metric.update(
-        ...     maps,
-        ...     torch.tensor([[0.8]]),
-        ...     [{"boxes": torch.tensor([[20.0, 0.0, 40.0, 30.0]]), "labels": torch.tensor([0])}],
-        ...     torch.tensor([[30, 60]]),
-        ... )
+        >>> metric, maps = PointAP(classes=1), torch.tensor([[[[0.1, 0.9, 0.2]]]])
+        >>> target = {"boxes": torch.tensor([[20.0, 0.0, 40.0, 30.0]]), "labels": torch.tensor([0])}
+        >>> metric.update(maps, torch.tensor([[0.8]]), [target], torch.tensor([[30, 60]]))
         >>> metric.compute()["mAP"]
         tensor(1., dtype=torch.float64)
     """

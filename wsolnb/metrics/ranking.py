@@ -1,8 +1,4 @@
-"""Predictions ranked by score and matched with the ground truth: their precision, recall and average precision.
-
-Detection metrics differ in how they match predictions with ground truth. Interpolation, image weights and the pooling
-of classes are the same for all of them: tensor expressions over all classes and draws.
-"""
+"""Predictions ranked by score and matched with the ground truth: their precision, recall and average precision."""
 
 from __future__ import annotations
 
@@ -72,31 +68,22 @@ class Ranking:
         return replace(self, klass=klass, positive_class=positive_class, classes=1)
 
     def precision(self, recalls: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Interpolated precision: the best precision at each recall or a higher one.
+        """Interpolated precision: the best precision at each recall or a higher one, float64 ``(draws, C, R)``.
 
-        Args:
-            recalls: Recalls in rising order, ``(R,)``.
-            weights: Number of occurrences of each image in each resampled data set, ``(draws, n)``; by default one.
-
-        Returns:
-            float64 ``(draws, C, R)``: 0 where a recall is never reached, NaN for classes without positives.
+        It is 0 where a recall is never reached, NaN for classes without positives. The recalls ``(R,)`` are in rising
+        order; ``weights`` ``(draws, n)`` say how often each resampled data set has each image, by default once.
 
         Raises:
             ValueError: If the weights are not of shape ``(draws, n)``.
         """
         recalls = recalls.to(torch.float64)
-        chunks = self._chunks(weights)
-        return torch.cat([self._precision(recalls, *self._counts(chunk)) for chunk in chunks])
+        return torch.cat([self._precision(recalls, *self._counts(chunk)) for chunk in self._chunks(weights)])
 
     def average_precision(self, interpolation: Interpolation = "coco", weights: Tensor | None = None) -> Tensor:
-        """Area under the interpolated precision-recall curve of each class.
+        """Area under the interpolated precision-recall curve, float64 ``(draws, C)``; NaN without positives.
 
-        Args:
-            interpolation: ``"coco"`` averages the precision at 101 recalls, ``"voc07"`` at 11, ``"area"`` is exact.
-            weights: As for :meth:`precision`.
-
-        Returns:
-            float64 ``(draws, C)``, NaN for classes without positives.
+        ``"coco"`` averages the precision at 101 recalls, ``"voc07"`` at 11, ``"area"`` is exact. Weights are those of
+        :meth:`precision`.
         """
         if interpolation == "coco":
             return self.precision(COCO_RECALLS, weights).mean(dim=-1)

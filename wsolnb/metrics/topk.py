@@ -44,8 +44,6 @@ class TopLocalization(ThresholdCounts):
 
     Args:
         threshold: A fixed threshold, chosen on other images, to report beside the oracle.
-        ks: The values of k.
-        iou_threshold: Smallest IoU that counts.
         gt_convention: Whether far corners of the ground truth are exclusive or inclusive.
         **options: ``rule``, ``thresholds``, ``per_image`` and the rest, as for :class:`wsolnb.metrics.MaxBoxAcc`.
 
@@ -97,9 +95,8 @@ class TopLocalization(ThresholdCounts):
     def compute(self) -> dict[str, Tensor]:
         """All numbers, float64 fractions on the CPU.
 
-        Returns:
-            ``gt_known@best`` (an accuracy) and ``topk_error@best``, each at its own best threshold (oracle); the same
-            with ``@threshold`` if one was given; ``topk_classification_error``.
+        ``gt_known@best`` (an accuracy) and ``topk_error@best``, each at its own best threshold (oracle); the same with
+        ``@threshold`` if one was given; ``topk_classification_error``.
         """
         accuracy = self.collect()[:, 0]
         result = {}
@@ -123,10 +120,7 @@ class TopLocalization(ThresholdCounts):
         return float(self.thresholds[self.accuracy()[self._row(of), 0].argmax()])
 
     def statistic(self, of: str = "gt_known", threshold: float | None = None) -> Statistic:
-        """One of the numbers as a function of image weights, at a fixed threshold or at the best of every draw.
-
-        Needs ``per_image=True``.
-        """
+        """A number as a function of image weights, at a threshold or each draw's best; needs ``per_image``."""
         row = self._row(of)
         accuracy = oracle_statistic(self, row, threshold)
         return accuracy if row == 0 else lambda weights: 1 - accuracy(weights)
@@ -140,10 +134,7 @@ class TopLocalization(ThresholdCounts):
 class CorLoc(ThresholdCounts):
     """CorLoc: the fraction of a class's images in which its box is right, averaged over classes.
 
-    Args:
-        classes: Number of classes.
-        threshold: A fixed threshold, chosen on other images, to report beside the oracle.
-        iou_threshold, gt_convention, **options: As for :class:`TopLocalization`.
+    All arguments but the number of classes are those of :class:`TopLocalization`.
 
     Example:
         >>> metric = CorLoc(classes=3, thresholds=10)
@@ -198,10 +189,7 @@ class CorLoc(ThresholdCounts):
         return float(self.thresholds[self.accuracy()[:, 0].nanmean(dim=0).argmax()])
 
     def statistic(self, threshold: float | None = None) -> Statistic:
-        """CorLoc as a function of the pairs' weights, at a fixed threshold or at the best of every draw.
-
-        Needs ``per_image=True``.
-        """
+        """CorLoc as a function of the pairs' weights, at a threshold or each draw's best; needs ``per_image``."""
         self.require_images()
         classes = range(self.classes)
         return lambda weights: self.resampled(classes, weights, threshold)[:, :, 0].nanmean(dim=1).amax(dim=-1)

@@ -23,28 +23,16 @@ class VOCAP(RankedMetric):
 
     This package's exclusive far corners give the same IoU as the devkit's inclusive pixel coordinates.
 
-    Args:
-        classes: Number of classes.
-        iou_threshold: Smallest IoU that counts, above 0.
-        interpolation: ``"area"`` or ``"voc07"``.
-
     Example:
         >>> metric = VOCAP(classes=1)
-        >>> boxes = torch.tensor([[0.0, 0.0, 10.0, 20.0]])
-        >>> metric.update(
-        ...     [{"boxes": boxes, "scores": torch.tensor([0.9]), "labels": torch.tensor([0])}],
-        ...     [{"boxes": boxes, "labels": torch.tensor([0])}],
-        ... )
+        >>> truth = {"boxes": torch.tensor([[0.0, 0.0, 10.0, 20.0]]), "labels": torch.tensor([0])}
+        >>> metric.update([truth | {"scores": torch.tensor([0.9])}], [truth])
         >>> metric.compute()["mAP"]
         tensor(1., dtype=torch.float64)
     """
 
     def __init__(
-        self,
-        classes: int,
-        iou_threshold: float = 0.5,
-        interpolation: Literal["area", "voc07"] = "area",
-        **kwargs: Any,
+        self, classes: int, iou_threshold: float = 0.5, interpolation: Literal["area", "voc07"] = "area", **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         if not 0 < iou_threshold <= 1:

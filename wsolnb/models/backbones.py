@@ -38,16 +38,9 @@ _INPUTS: dict[str, tuple[tuple[float, ...], tuple[float, ...], bool]] = {
 class Backbone(nn.Module):
     """A fully convolutional network as a chain of named stages.
 
-    Args:
-        name: The network's name.
-        stages: Named stages, first to last; each takes the output of the one before.
-        mean, std: Mean and deviation of the input channels, of images in [0, 1].
-        bgr: Whether the channels are reversed first.
-        freeze_norm: Keep the running statistics of batch normalisation as loaded, also in training mode.
-
-    Attributes:
-        channels: Channels `D` of the output of every stage.
-        strides: Image pixels per cell of the output of every stage.
+    Each stage takes the output of the one before; `channels` and `strides` hold the channels `D` and the image pixels
+    per cell of their outputs. Images in [0, 1] are normalised by the `mean` and `std` of their channels, reversed first
+    if `bgr`. With `freeze_norm`, batch normalisation keeps its running statistics also in training mode.
 
     Example:
         >>> net = backbone("tiny")
@@ -88,16 +81,14 @@ class Backbone(nn.Module):
     def normalise(self, images: Tensor) -> Tensor:
         """RGB images in [0, 1], `(B, 3, H, W)`, normalised as those that the weights were trained on."""
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-            raise ValueError(
-                f"{self.name} takes float images (B, 3, H, W) in [0, 1], got {images.dtype} {tuple(images.shape)}"
-            )
+            given = f"{images.dtype} {tuple(images.shape)}"
+            raise ValueError(f"{self.name} takes float images (B, 3, H, W) in [0, 1], got {given}")
         return ((images.flip(1) if self.bgr else images) - self.mean) / self.std
 
     def stage_features(self, images: Tensor, *names: str) -> dict[str, Tensor]:
-        """Feature maps after the named stages (by default all), in the network's order; later stages are not computed.
+        """Feature maps after the named stages (by default all), in the network's order; later ones are not computed.
 
-        Raises:
-            ValueError: If the network has no stage of that name.
+        A name that is no stage raises ValueError.
         """
         if unknown := [n for n in names if n not in self.stages]:
             raise ValueError(f"{self.name} has no stage {unknown[0]!r}; its stages are {', '.join(self.stages)}")

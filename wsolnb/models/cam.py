@@ -51,11 +51,7 @@ class Classifier(nn.Module):
 
     Because the layer is linear, `W` and `b` can be applied to every cell instead (barz2022 Eq. 3, bae2020 Eq. 2), which
     gives the class activation maps. Softmax or L2 normalisation of the output belongs to the loss.
-
-    Args:
-        backbone: From images to features `(B, D, h, w)`.
-        outputs: Number of outputs: classes `C`, or dimensions `E` of the class embeddings.
-        pool: From features to `(B, D)`; by default their average.
+    The outputs are classes `C`, or dimensions `E` of class embeddings; `pool` is the average by default.
 
     Example:
         >>> net = Classifier(backbone("tiny"), outputs=12)
@@ -128,15 +124,8 @@ def new_head(
 def class_activation_maps(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Class activation maps `m_ijc = W_c · ψ(x)_ij + b_c`, `(B, C, h, w)` (barz2022 Eq. 4).
 
-    With average pooling, their mean over the cells is the classifier's output.
-
-    Args:
-        features: `ψ(x)`, float `(B, D, h, w)`.
-        weight: `W`, `(C, D)`.
-        bias: `b`, `(C,)`; None leaves it out, as some public code does.
-
-    Raises:
-        ValueError: If channels and weights do not match.
+    Features `ψ(x)` are float `(B, D, h, w)`, `W` is `(C, D)`, `b` `(C,)` or None: some public code leaves it out. With
+    average pooling, the mean of the maps over the cells is the classifier's output. ValueError if shapes do not match.
 
     Example:
         >>> maps = class_activation_maps(torch.ones(1, 2, 3, 4), torch.tensor([[1.0, 2.0]]), torch.tensor([0.5]))
@@ -144,7 +133,6 @@ def class_activation_maps(features: Tensor, weight: Tensor, bias: Tensor | None 
         (torch.Size([1, 1, 3, 4]), 3.5)
     """
     if features.ndim != 4 or weight.ndim != 2 or features.shape[1] != weight.shape[1]:
-        raise ValueError(
-            f"features (B, D, h, w) {tuple(features.shape)} and weights (C, D) {tuple(weight.shape)} do not match"
-        )
+        shapes = f"features (B, D, h, w) {tuple(features.shape)} and weights (C, D) {tuple(weight.shape)}"
+        raise ValueError(f"{shapes} do not match")
     return F.conv2d(features, weight[:, :, None, None], bias)

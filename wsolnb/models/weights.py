@@ -55,11 +55,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 def load_into(net: nn.Module, name: str, weights: str | None, heads: tuple[str, ...]) -> None:
     """Load weights into a network in place, but for its classifier.
 
-    Args:
-        net: The network.
-        name: Its name in torchvision and in errors.
-        weights: None (the network stays as it is), one of torchvision's names, or a file's path.
-        heads: Prefixes of the classifier's keys, which may be missing, left over or of another shape.
+    `name` is the network's in torchvision and in errors; `weights` is None (the network stays as it is), one of
+    torchvision's names, or a file's path. Keys that begin with `heads`, those of the classifier, may be missing, left
+    over or of another shape.
 
     Raises:
         ValueError: If torchvision has no weights of that name, or keys or shapes do not fit (the first are named).

@@ -26,8 +26,7 @@ def show_singles(images: Dataset[Any], classes: Sequence[str], indices: Sequence
         True
     """
     fig, axes = plt.subplots(1, len(indices), figsize=(2.4 * len(indices), 2.9), squeeze=False)
-    for ax, index in zip(axes[0], indices, strict=True):
-        image, target = images[index]
+    for ax, (image, target) in zip(axes[0], (images[index] for index in indices), strict=True):
         show_picture(ax, image)
         ax.set_title(classes[int(target["labels"] if isinstance(target, Mapping) else target)], fontsize=11)
     fig.suptitle(title)
@@ -45,8 +44,7 @@ def show_scenes(scenes: Dataset[Any], classes: Sequence[str], indices: Sequence[
         True
     """
     fig, axes = plt.subplots(1, len(indices), figsize=(3.1 * len(indices), 3.1), squeeze=False)
-    for ax, index in zip(axes[0], indices, strict=True):
-        image, target = scenes[index]
+    for ax, (image, target) in zip(axes[0], (scenes[index] for index in indices), strict=True):
         show_picture(ax, image)
         labels = target["labels"].tolist()
         draw_boxes(ax, target["boxes"], labels, class_colours(labels), [classes[k] for k in labels])
@@ -78,18 +76,14 @@ def show_maps(
 
 
 def show_detections(
-    scenes: Dataset[Any],
-    classes: Sequence[str],
-    indices: Sequence[int],
-    detections: Mapping[str, Sequence[Prediction]],
+    scenes: Dataset[Any], classes: Sequence[str], indices: Sequence[int], detections: Mapping[str, Sequence[Prediction]]
 ) -> Figure:
     """Detections on several images: a row per image, a column per method after the truth (barz2022 Fig. 5).
 
     Example:
         >>> from wsolnb.data.critters import World
         >>> scenes = World(families=2, species=2, size=32).scenes(2, size=(48, 64))
-        >>> targets = [scenes[k][1] for k in range(2)]
-        >>> perfect = [target | {"scores": torch.ones(len(target["labels"]))} for target in targets]
+        >>> perfect = [target | {"scores": torch.ones(len(target["labels"]))} for _, target in (scenes[0], scenes[1])]
         >>> fig = show_detections(scenes, scenes.classes, [0, 1], {"perfect": perfect})
         >>> len(fig.axes), [ax.get_title() for ax in fig.axes[:2]]
         (4, ['truth', 'perfect'])

@@ -30,9 +30,8 @@ def show_located(
         >>> from wsolnb.data.critters import World
         >>> from wsolnb.localization.locate import tune_and_evaluate
         >>> from wsolnb.localization.maps import LocalizationMaps
-        >>> images = World(size=32).singles(2)
-        >>> boxes, labels = [images[k][1]["boxes"].as_subclass(Tensor) for k in range(2)], torch.tensor([0, 1])
-        >>> maps = LocalizationMaps(torch.rand(2, 8, 8), torch.zeros(2, 12), labels, boxes, (32, 32))
+        >>> images, boxes = World(size=32).singles(2), [torch.tensor([[4.0, 4.0, 24.0, 20.0]])] * 2
+        >>> maps = LocalizationMaps(torch.rand(2, 8, 8), torch.zeros(2, 12), torch.tensor([0, 1]), boxes, (32, 32))
         >>> results = {"cam": tune_and_evaluate(maps, maps, BoxRule(), thresholds=10)}
         >>> fig = show_located(images, results, [0, 1], images.classes)
         >>> len(fig.axes), fig.axes[2].get_ylabel()
@@ -63,8 +62,8 @@ def plot_thresholds(results: Mapping[str, LocalizationResult]) -> Figure:
         >>> from wsolnb.localization.maps import LocalizationMaps
         >>> heat = torch.full((1, 8, 12), 0.4)
         >>> heat[0, 2:6, 3:9], heat[0, 0, 0] = 1.0, 0.0
-        >>> truth = (torch.zeros(1, 2), torch.tensor([0]), [torch.tensor([[3.0, 2.0, 9.0, 6.0]])], (8, 12))
-        >>> maps = LocalizationMaps(heat, *truth)
+        >>> boxes = [torch.tensor([[3.0, 2.0, 9.0, 6.0]])]
+        >>> maps = LocalizationMaps(heat, torch.zeros(1, 2), torch.tensor([0]), boxes, (8, 12))
         >>> fig = plot_thresholds({"cam": tune_and_evaluate(maps, maps, BoxRule(), thresholds=10)})
         >>> [float(value) for value in fig.axes[0].lines[0].get_ydata()]
         [0.0, 0.0, 0.0, 0.0, 100.0, 100.0, 100.0, 100.0, 100.0, 100.0]
@@ -84,12 +83,8 @@ def plot_thresholds(results: Mapping[str, LocalizationResult]) -> Figure:
 def show_thresholds(image: Tensor, heat: Tensor, cuts: Sequence[float], boxes: Tensor, truth: Tensor) -> Figure:
     """One map cut at several thresholds: the pixels above, and the box around their largest component.
 
-    Args:
-        image: `(3, H, W)`.
-        heat: The map at the size of the image, `(H, W)`.
-        cuts: Thresholds, fractions of the map's maximum.
-        boxes: The box at each threshold, `(n, 4)`; NaN where there is none.
-        truth: True boxes `(m, 4)`.
+    The map `heat` `(H, W)` has the size of the image `(3, H, W)`; `cuts` are fractions of its maximum. There is a box
+    for each, `(n, 4)`, NaN where the map gives none; the true boxes are `(m, 4)`.
 
     Example:
         >>> heat = torch.zeros(32, 48)

@@ -18,13 +18,9 @@ _SIDE, _STRIP, _TEXT = 360, 26, 16
 def overlay(photo: Image.Image, boxes: Tensor, maps: Tensor, captions: Sequence[str]) -> Image.Image:
     """Draw maps and boxes over an RGB photo, in panels side by side of at most 360 pixels.
 
-    Colours show fractions of a map's maximum: black where the evidence is zero or against the class.
-
-    Args:
-        photo: RGB.
-        boxes: xyxy in pixels of the photo, `(n, 4)`; rows of NaN are not drawn.
-        maps: `(n, h, w)`.
-        captions: One per row; consecutive rows with the same caption share a panel.
+    Colours show fractions of a map's maximum: black where the evidence is zero or against the class. The `n` boxes
+    xyxy are in pixels of the photo, rows of NaN are not drawn; consecutive ones with the same caption share a panel
+    with the first of their maps `(n, h, w)`.
 
     Example:
         >>> import torch

@@ -29,17 +29,8 @@ TRUTH = (1.0, 1.0, 1.0)
 LINES = ("-", "--", "-.", ":")
 BESIDE: dict[str, Any] = {"frameon": False, "loc": "center left", "bbox_to_anchor": (1, 0.5)}  # legend at the right
 
-# Index in the palette.
-_METHODS = {
-    "cam": 7,
-    "cosine-cam": 1,
-    "dcm-onehot": 0,
-    "dcm-semantic": 2,
-    "beam": 0,
-    "greedy": 9,
-    "peak": 1,
-    "centre": 8,
-}
+_PALETTE_INDEX = {"cam": 7, "cosine-cam": 1, "dcm-onehot": 0, "dcm-semantic": 2}
+_PALETTE_INDEX |= {"beam": 0, "greedy": 9, "peak": 1, "centre": 8}
 _MAX_BYTES = 32_000  # of a picture at full size
 _MARGIN = 8  # pixels of white left around a picture
 
@@ -54,12 +45,8 @@ def use_style() -> None:
         150
     """
     sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=1.15)
-    plt.rcParams |= {
-        "figure.dpi": 57,
-        "savefig.dpi": 150,
-        "axes.titleweight": "bold",
-        "figure.constrained_layout.use": True,
-    }
+    plt.rcParams |= {"figure.dpi": 57, "savefig.dpi": 150}
+    plt.rcParams |= {"axes.titleweight": "bold", "figure.constrained_layout.use": True}
     if get_ipython() is not None:
         set_matplotlib_formats("jpeg", pil_kwargs={"quality": 66})
 
@@ -83,18 +70,14 @@ def method_colour(name: str) -> Colour:
         [0.01, 0.62, 0.45]
     """
     palette = sns.color_palette("colorblind", 10)
-    colour: Colour = palette[_METHODS.get(name, sum(map(ord, name)) % 10)]
+    colour: Colour = palette[_PALETTE_INDEX.get(name, sum(map(ord, name)) % 10)]
     return colour
 
 
 def show_picture(ax: Axes, image: Tensor, *, dim: float = 0.0, mask: Tensor | None = None) -> None:
     """Draw an image `(3, H, W)`, uint8 or float in [0, 1], without axes.
 
-    Args:
-        ax: Where to draw.
-        image: The image.
-        dim: Fraction of white to mix in.
-        mask: `(H, W)`; pixels outside are darkened.
+    `dim` is the fraction of white to mix in; pixels outside of the `mask` `(H, W)` are darkened.
 
     Example:
         >>> fig, ax = plt.subplots()
@@ -121,12 +104,8 @@ def draw_outlines(ax: Axes, boxes: Tensor, colour: Colour = TRUTH, *, dashed: bo
         >>> len(ax.patches)
         1
     """
-    style: dict[str, Any] = {
-        "fill": False,
-        "linewidth": 2.5,
-        "linestyle": (0, (3, 2)) if dashed else "solid",
-        "edgecolor": colour,
-    }
+    line = (0, (3, 2)) if dashed else "solid"
+    style: dict[str, Any] = {"fill": False, "linewidth": 2.5, "linestyle": line, "edgecolor": colour}
     for x0, y0, x1, y1 in boxes[boxes.isfinite().all(dim=1)].tolist():
         edge = [withStroke(linewidth=4.5, foreground="black")]
         ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, path_effects=edge, **style))
@@ -212,10 +191,7 @@ def compact(image: Image.Image, *, scale: float = 0.6) -> tuple[str, bytes]:
     """Encode a picture for a notebook, whose figures together may take at most 500 kB.
 
     A PNG of at most 32 kB keeps its size, so that lines and text stay sharp. Anything larger, such as photos, is scaled
-    by `scale` and stored as JPEG or PNG, whichever is smaller.
-
-    Returns:
-        ``"jpeg"`` or ``"png"``, and the file's content.
+    by `scale` and stored as JPEG or PNG, whichever is smaller. Returned are ``"jpeg"`` or ``"png"`` and the bytes.
 
     Example:
         >>> compact(Image.new("RGB", (800, 600), "white"))[0]

@@ -235,10 +235,8 @@ def measure_step(training: Training, classes: int, *, device: str = "auto", prec
                 torch.cuda.reset_peak_memory_stats(target)
                 torch.cuda.synchronize(target)
             started = time.perf_counter()
-            with (
-                torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor),
-                torch.autocast(target.type, torch.bfloat16, enabled=mixed),
-            ):
+            autocast = torch.autocast(target.type, torch.bfloat16, enabled=mixed)
+            with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor), autocast:
                 loss = cross_entropy(net(images), labels)
             optimizer.zero_grad()
             loss.backward()

@@ -11,14 +11,10 @@ from traitlets import default
 
 
 class Kernel(AsyncKernelManager):
-    """Runs this interpreter, whatever kernels the user has registered as ``python3``.
+    """Runs this interpreter, whatever kernels the user has registered as ``python3``."""
 
-    Attributes:
-        cell_started: Whether the cell that was sent last has started; until then the kernel ignores SIGINT.
-        interrupt_requested: Whether the run is to stop.
-    """
-
-    cell_started, interrupt_requested = False, False
+    cell_started = False  # whether the cell that was sent last has started; until then the kernel ignores SIGINT
+    interrupt_requested = False  # whether the run is to stop
 
     def request_interrupt(self, number: int) -> None:
         """Because of a signal, interrupt the running cell, or as soon as it starts the one that was just sent."""

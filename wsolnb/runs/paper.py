@@ -40,10 +40,8 @@ def suite_folder() -> Path:
     for folder in folders:
         if (folder / "notebooks").is_dir() and any((folder / "papers").glob("*/paper.yaml")):
             return folder
-    raise FileNotFoundError(
-        f"no folder with papers/ and notebooks/ in {folders[0]} or above it, nor in {folders[-2]} or {folders[-1]}: "
-        "start in a checkout of wsolnb"
-    )
+    searched = f"in {folders[0]} or above it, nor in {folders[-2]} or {folders[-1]}"
+    raise FileNotFoundError(f"no folder with papers/ and notebooks/ {searched}: start in a checkout of wsolnb")
 
 
 def paper_keys() -> list[str]:
@@ -90,12 +88,8 @@ class Claim:
 class Paper:
     """One paper of the suite, by its key: the folder name below ``papers/``, such as ``barz2022``.
 
-    Attributes:
-        folder: ``papers/<key>/``.
-        notebook: The notebook that walks through it.
-        card: The card, a Markdown file.
-        methods: Names of the results of a run, with a description of each.
-        metrics: Names of the metrics of a run, with a description of each.
+    ``folder``, ``notebook`` and ``card`` are paths; ``methods`` and ``metrics`` name and describe the results of a run
+    and what is measured of them.
 
     Raises:
         ValueError: If the key is unknown; the message lists the known ones.
@@ -127,9 +121,8 @@ class Paper:
     def reported(self) -> pd.DataFrame:
         """Every number the paper prints, one per row.
 
-        Returns:
-            Columns ``table`` and ``row`` (where it is printed), ``method`` (our name), ``dataset``, ``metric``,
-            ``value``, ``unit`` and ``note``; empty text if not applicable.
+        Columns are ``table`` and ``row`` (where it is printed), ``method`` (our name), ``dataset``, ``metric``,
+        ``value``, ``unit`` and ``note``; empty text if not applicable.
 
         Example:
             >>> reported = Paper("barz2022").reported()
@@ -170,10 +163,7 @@ class Paper:
         return {path.stem: path for path in sorted(self.folder.glob("*.yaml")) if path.name not in _NOT_RECIPES}
 
     def recipe(self, name: str) -> dict[str, Any]:
-        """The parameters of one recipe, as they stand in the file.
-
-        Raises:
-            ValueError: If there is no such recipe; the message lists those there are.
+        """The parameters of one recipe, as they stand in the file; the error for an unknown name lists the known ones.
 
         Example:
             >>> Paper("barz2022").recipe("coco-resnet50")["epochs"]
@@ -185,25 +175,17 @@ class Paper:
         return read_recipe(recipes[name])
 
     def parameters(self, namespace: Mapping[str, object]) -> dict[str, Any]:
-        """The notebook's parameters among its variables, such as ``globals()``, with their types checked.
-
-        Raises:
-            ValueError: If one is missing or does not fit its type.
-        """
+        """The notebook's parameters among ``globals()``, say; ValueError if one is missing or does not fit its type."""
         known = known_parameters(self.notebook)
         if missing := [name for name in known if name not in namespace]:
             raise ValueError(f"no variable for the parameters {', '.join(missing)}: run the parameters cell first")
         return {name: parameter.take(namespace[name]) for name, parameter in known.items()}
 
     def beside(self, metrics: Mapping[str, Mapping[str, Any]], dataset: str) -> pd.DataFrame:
-        """Put reported and measured numbers side by side.
+        """Put the numbers reported on a data set and measured ones side by side, in percent, NaN if missing.
 
-        Args:
-            metrics: Measured fractions, or intervals with a ``value``, by method and metric.
-            dataset: The data set of the reported numbers, as in ``reported().dataset``.
-
-        Returns:
-            A row per method, and for every metric the columns ``reported`` and ``measured`` in percent, NaN if missing.
+        Measured are fractions, or intervals with a ``value``, by method and metric. The table has a row per method, and
+        for every metric the columns ``reported`` and ``measured``.
 
         Example:
             >>> table = Paper("barz2022").beside({"cam": {"ap25": 0.25}}, "COCO")

@@ -61,12 +61,7 @@ def _convert(value: object, kind: str) -> Any:
         return [_convert(item, items) for item in loaded] if base == "list" and items else loaded
     if base == "bool":
         value = _BOOLS.get(value.lower()) if isinstance(value, str) else value
-    allowed: dict[str, tuple[type, ...]] = {
-        "bool": (bool,),
-        "str": (str,),
-        "int": (int, str),
-        "float": (float, int, str),
-    }
+    allowed: dict[str, Any] = {"bool": bool, "str": str, "int": (int, str), "float": (float, int, str)}
     if not isinstance(value, allowed[base]) or (isinstance(value, bool) and base != "bool"):
         raise TypeError
     return {"int": int, "float": float}.get(base, lambda same: same)(value)

@@ -27,11 +27,8 @@ class CellProgress:
     r"""A progress bar over the cells on a terminal, elsewhere a plain line per cell; with what cells print in between.
 
     It has the methods that nbclient calls (``on_cell_start``, ``on_cell_execute``), and stands in for the file that
-    papermill writes the cells' output to.
-
-    Args:
-        total: Number of code cells.
-        log: File for the plain lines; by default standard output.
+    papermill writes the cells' output to. Of ``total`` code cells, the plain lines go to the file ``log``, by default
+    standard output.
 
     Example:
         >>> with CellProgress(12) as progress:
@@ -65,8 +62,7 @@ class CellProgress:
 
     def on_cell_start(self, cell: Any, cell_index: int) -> None:
         """Note the section that a cell of any kind belongs to."""
-        heading = re.match(r"#+ +(.*)", cell.source.lstrip()) if cell.cell_type == "markdown" else None
-        if heading:
+        if cell.cell_type == "markdown" and (heading := re.match(r"#+ +(.*)", cell.source.lstrip())):
             self._section = heading[1].strip()
 
     def on_cell_execute(self, cell: Any, cell_index: int) -> None:
@@ -84,15 +80,11 @@ class CellProgress:
     def write(self, text: str) -> None:
         """Show whole lines of what a cell prints; of a line that is rewritten in place, its last state."""
         *lines, self._line = (self._line + text).split("\n")
-        for line in lines:
-            self._show(line)
+        for line in (line.rstrip("\r").rpartition("\r")[2] for line in lines):
+            if self._bar:
+                self._bar.console.print(line, markup=False, highlight=False)
+            else:
+                print(line, file=self._log, flush=True)
 
     def flush(self) -> None:
         """Do nothing: a line is shown when it ends."""
-
-    def _show(self, line: str) -> None:
-        line = line.rstrip("\r").rpartition("\r")[2]
-        if self._bar:
-            self._bar.console.print(line, markup=False, highlight=False)
-        else:
-            print(line, file=self._log, flush=True)

@@ -41,13 +41,9 @@ def record(
 
     ``metrics.json`` is written atomically, so a folder that has one belongs to a run that reached its end.
 
-    Args:
-        out: Folder for ``metrics.json`` and ``metrics.csv``; empty to write nothing.
-        parameters: All parameters.
-        metrics: Fractions by method and metric, as numbers or intervals (``value``, ``low`` and ``high``).
-        verdicts: What :func:`wsolnb.runs.verdicts.verdicts` returned.
-        device: The device of the run.
-        about: Anything else worth keeping, such as sizes of data sets or tuned thresholds.
+    ``metrics`` holds fractions by method and metric, as numbers or intervals (``value``, ``low`` and ``high``);
+    ``verdicts`` what :func:`wsolnb.runs.verdicts.verdicts` returned; ``about`` anything else worth keeping, such as
+    sizes of data sets or tuned thresholds. If ``out`` is empty, nothing is written.
 
     Returns:
         The content of ``metrics.json``: the arguments, ``seed``, ``wall_time`` (seconds since this module was
@@ -184,12 +180,10 @@ def save_figure(figure: Figure, out: str | Path, name: str) -> None:
 
 
 def load_runs(folder: str | Path = "runs") -> pd.DataFrame:
-    """Collect the ``metrics.json`` of all finished runs below a folder.
+    """Collect the ``metrics.json`` of all finished runs below a folder: one row per run, method and metric.
 
-    Returns:
-        One row per run, method and metric: ``run`` (its folder below ``folder``), ``method``, ``metric``, ``value``,
-        ``low``, ``high``, then ``wall_time``, ``device``, ``revision``, ``finished`` and one column per parameter,
-        ``parameter.<name>``.
+    The columns: ``run`` (its folder below ``folder``), ``method``, ``metric``, ``value``, ``low``, ``high``, then
+    ``wall_time``, ``device``, ``revision``, ``finished`` and one per parameter, ``parameter.<name>``.
 
     Raises:
         FileNotFoundError: If there is no such folder.

@@ -125,10 +125,8 @@ def resolve(
     return ResolvedRun(key, notebook, given, values, has_out="out" in known, warm_up=paper is not None)
 
 
-_KERNEL_OPTIONS = (
-    "--IPKernelApp.log_level=CRITICAL",  # its errors are of its own shutdown
-    "--HistoryManager.hist_file=:memory:",
-)
+# The errors that a kernel logs are of its own shutdown.
+_KERNEL_OPTIONS = ("--IPKernelApp.log_level=CRITICAL", "--HistoryManager.hist_file=:memory:")
 _WARM_UP = "--IPKernelApp.extra_extensions=wsolnb.runs.warm_up"
 _HEADLESS = {"WSOLNB_HEADLESS": "1", "WSOLNB_WIDGETS": "1"}
 _START_TIMEOUT = 600  # seconds: the first import of torch after an installation is slow

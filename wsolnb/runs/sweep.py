@@ -78,9 +78,8 @@ def read_grid(
     defaults = resolve(source, recipe=recipe).parameters
     axes: dict[str, list[Any]] = {}
     for name, value in values.items():
-        if not isinstance(value, list):
-            continue
-        if isinstance(defaults.get(name), list) and not any(isinstance(item, list) for item in value):
+        of_lists = isinstance(defaults.get(name), list)
+        if not isinstance(value, list) or (of_lists and not any(isinstance(item, list) for item in value)):
             continue
         if not value:
             raise ValueError(f"{grid}: {name} has no values to vary")
@@ -93,8 +92,7 @@ def read_grid(
         run = resolve(source, fixed | dict(zip(axes, combination, strict=True)), recipe=recipe)
         varied = {name: run.parameters[name] for name in axes}
         points.append(Point(_name(varied, run), varied, run))
-    repeated = [name for name, count in Counter(point.name for point in points).items() if count > 1]
-    if repeated:
+    if repeated := [name for name, count in Counter(point.name for point in points).items() if count > 1]:
         raise ValueError(f"{grid}: a value is repeated, so these runs would be the same: {', '.join(repeated)}")
     return points
 
@@ -178,10 +176,8 @@ class Sweep:
         folders = self._run_folders()
         tries = {name: 0 for name, folder in folders.items() if _ended(folder).state != "done"}
         while remaining := [point for point in self.points if tries.get(point.name, _TRIES) < _TRIES]:
-            jobs = [
-                joblib.delayed(_attempt)(point, self.folder, folders[point.name], per_machine, Path.cwd())
-                for point in remaining
-            ]
+            attempt, where = joblib.delayed(_attempt), (per_machine, Path.cwd())
+            jobs = [attempt(point, self.folder, folders[point.name], *where) for point in remaining]
             broken: Exception | None = None
             try:
                 joblib.Parallel(n_jobs=n_jobs, batch_size=1, pre_dispatch="all")(jobs)

@@ -33,13 +33,9 @@ def verdicts(
     margin, *same direction* if only the difference itself does, else *not reproduced*. What the run did not measure is
     *not tested*.
 
-    Args:
-        paper: The paper with its claims.
-        results: What :func:`wsolnb.metrics.bootstrap.measure` returned, for all methods over the same test images in
-            the same order and from the same draws; or the evidence for it.
-        n: With evidence, the number of test images; by metric where metrics are taken over different images.
-        draws: With evidence, the number of resampled data sets.
-        seed: With evidence, the seed of the draws.
+    ``results`` are what :func:`wsolnb.metrics.bootstrap.measure` returned, for all methods over the same test images in
+    the same order and from the same draws; or the evidence for it, with the number ``n`` of test images (by metric
+    where metrics are taken over different images), and the number and seed of the draws.
 
     Returns:
         A row per claim: ``claim``, ``says``, ``where``, ``kind``, ``metric``, ``first``, ``second``, ``unit``; in that
@@ -49,10 +45,8 @@ def verdicts(
     Example:
         >>> import torch
         >>> correct = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64)
-        >>> evidence = {
-        ...     "dcm-onehot": {"ap25": lambda weights: weights @ correct / weights.sum(dim=1)},
-        ...     "cam": {"ap25": lambda weights: 0.5 * weights @ correct / weights.sum(dim=1)},
-        ... }
+        >>> from wsolnb.metrics.bootstrap import mean_statistic
+        >>> evidence = {"dcm-onehot": {"ap25": mean_statistic(correct)}, "cam": {"ap25": mean_statistic(correct / 2)}}
         >>> tested = verdicts(Paper("barz2022"), measure(evidence, 4)).iloc[0]
         >>> print(tested.claim, tested.difference, tested.verdict)
         dcm-beats-cam 37.5 reproduced
@@ -102,10 +96,7 @@ def _judge(claim: Claim, value: float, low: float, high: float) -> str:
 
 
 def verdict_table(tested: pd.DataFrame) -> pd.DataFrame:
-    """Format verdicts for reading, as text.
-
-    The columns are ``claim``, ``says``, ``reported``, ``measured``, ``difference`` (with its 95 % interval) and
-    ``verdict``.
+    """Verdicts as text: claim, what it says, what was reported and measured, difference (with its interval), verdict.
 
     Example:
         >>> verdict_table(verdicts(Paper("barz2022"), {}, n=4)).reported[0]

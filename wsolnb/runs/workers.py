@@ -81,12 +81,7 @@ def one_gpu(parameters: Mapping[str, Any]) -> Iterator[dict[str, str]]:
 def worker_pool(backend: str, address: str, jobs: int) -> Iterator[tuple[int, int]]:
     """Set joblib's backend; give ``n_jobs`` for ``joblib.Parallel``, and how many runs share a machine.
 
-    Arguments as for :meth:`wsolnb.runs.sweep.Sweep.run`.
-
-    Raises:
-        ValueError: If there is no such backend, or loky is given an address.
-        ModuleNotFoundError: If the backend is not installed.
-        ConnectionError: If no scheduler answers.
+    Arguments and errors as for :meth:`wsolnb.runs.sweep.Sweep.run`.
 
     Example:
         >>> with worker_pool("loky", "", jobs=2) as pool:

@@ -16,10 +16,10 @@ from wsolnb._utils.cache import fingerprint
 
 
 class ShuffledBatchSampler(Sampler[list[int]]):
-    """Batches of all images, shuffled by `seed`.
+    """Batches of all images, shuffled by `seed`; `batch_size` is that of one process.
 
-    `replicas` processes share the batches that one process would draw with their total batch size; this is number
-    `rank`. `batch_size` is that of one process.
+    `replicas` processes share the batches that one process would draw with their total batch size; this one is
+    number `rank`.
 
     Example:
         >>> list(ShuffledBatchSampler(5, 2)), list(ShuffledBatchSampler(5, 1, rank=1, replicas=2))

@@ -158,10 +158,7 @@ def restore_random_states(states: Mapping[str, Any]) -> None:
 
 
 def restore_module(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Load weights that were read from `path` into a module.
-
-    Raises:
-        ValueError: If names or shapes do not fit.
+    """Load weights that were read from `path` into a module; names or shapes that do not fit raise ValueError.
 
     Example:
         >>> restore_module(nn.Linear(1, 1), nn.Linear(1, 1).state_dict(), Path("net.safetensors"))

@@ -200,9 +200,8 @@ class Loop:
 
     def _obey(self, number: int) -> None:
         if number:
-            saved = (
-                f"{self.saved_position} is saved in {self.checkpoint.folder}: run the same again to go on from there"
-            )
+            where = f"saved in {self.checkpoint.folder}"
+            saved = f"{self.saved_position} is {where}: run the same again to go on from there"
             message = f"{signal.Signals(number).name}: training stopped; "
             message += saved if self.saved_position else "nothing could be saved"
             self.interruption.obey(number, message if self.fabric.is_global_zero else "")

@@ -18,12 +18,7 @@ class Plan:
     one before. Paper scale is `epochs=372, cycle=12`: cycles of 12, 24, 48, 96 and 192 epochs.
 
     Args:
-        epochs: Passes over the data.
-        batch_size: Images per step.
-        lr: Learning rate at the start of a cycle.
         cycle: Epochs of the first cycle; 0: one cycle over all epochs.
-        momentum: Momentum.
-        weight_decay: Weight decay of all parameters.
         clip: Largest norm of the gradient; 0: no clipping.
         head_rate: Multiple of the learning rate for new layers (`model.head`, or `model.new_parts`); above 1, as is
             common in WSOL code, it spares the pretrained ones.
@@ -72,9 +67,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class StepPlan(Plan):
-    """Stochastic gradient descent with a learning rate that falls in steps.
-
-    The learning rate is multiplied by `factor` after `every` epochs. There are no cycles: `cycle` must be 0.
+    """Gradient descent whose learning rate is multiplied by `factor` after `every` epochs; `cycle` must be 0.
 
     Example:
         >>> StepPlan(epochs=60, lr=0.001, every=20).factor
@@ -100,9 +93,7 @@ class StepPlan(Plan):
 
 @dataclass(frozen=True)
 class AdamPlan(Plan):
-    """Adam, with a learning rate that falls along half a cosine.
-
-    `momentum` is Adam's beta1, `second` its beta2: at least 0 and below 1.
+    """Adam, with a learning rate that falls along half a cosine; `momentum` is its beta1, `second` its beta2 in [0, 1).
 
     Example:
         >>> AdamPlan(epochs=70, batch_size=16).lr
@@ -119,8 +110,7 @@ class AdamPlan(Plan):
 
     def optimizer(self, parameters: list[dict[str, Any]]) -> Optimizer:
         """The optimizer of these parameter groups."""
-        betas = (self.momentum, self.second)
-        return Adam(parameters, lr=self.lr, betas=betas, weight_decay=self.weight_decay)
+        return Adam(parameters, lr=self.lr, betas=(self.momentum, self.second), weight_decay=self.weight_decay)
 
 
 def groups(model: nn.Module, plan: Plan) -> list[dict[str, Any]]:

@@ -44,8 +44,7 @@ class Training:
 def resolve_device(device: str = "auto") -> torch.device:
     """The device of this machine that `auto`, `cpu`, `cuda`, `cuda:1` or `mps` stands for.
 
-    Raises:
-        ValueError: If there is none; the message lists those of this machine.
+    If there is none, the ValueError lists those of this machine.
 
     Example:
         >>> resolve_device("cpu")
@@ -97,9 +96,9 @@ def train(
         objective: Loss of outputs and labels (`wsolnb.losses`). If it has a method `begin_epoch(epoch, epochs)`, that
             is called before every epoch, counted from 0: for loss weights that follow a schedule.
         plan: Optimizer, schedule and number of epochs; its batch size is per process.
-        batches: Batch sampler in place of random batches (class-balanced ones, say); its `repr` enters the
-            cache key, and its method `set_epoch(epoch)`, if any, is called before every epoch.
-        device: `auto`, or a device of this machine.
+        batches: Batch sampler in place of random batches (class-balanced ones, say); its `repr` enters the cache key,
+            and its method `set_epoch(epoch)`, if any, is called before every epoch.
+        device: As for :func:`resolve_device`.
         precision: As in Fabric; `auto` is `bf16-mixed` on devices with bfloat16 instructions (on a 2-core AVX-512
             processor: tiny 1.5x, mobilenet_v2 1.3x, resnet18 1.7x the images per second), else `32-true`.
         workers: Processes that load data; with any, epoch and image seed the augmentation.
@@ -127,8 +126,6 @@ def train(
         epoch   2/2  loss ... images/s
         >>> [record["epoch"] for record in training.history], training.cached, training.weights.suffix
         ([1, 2], False, '.safetensors')
-        >>> net(images).shape  # trained in place
-        torch.Size([8, 2])
     """
     if not len(dataset):  # type: ignore[arg-type]
         raise ValueError("the training set is empty")

@@ -26,13 +26,8 @@ def page(notebook: NotebookNode, *, title: str = "", folder: str | Path = ".", t
     """The HTML of an executed notebook, to be opened from the file system without a network or a kernel.
 
     Widgets made with anywidget stay interactive if the notebook holds their state; any other is replaced by its
-    picture, or by a note if it has none.
-
-    Args:
-        notebook: The executed notebook; it is not changed.
-        title: Title of the page.
-        folder: Folder of the pictures that the notebook links to.
-        theme: `light` or `dark`.
+    picture, or by a note if it has none. The pictures that the notebook links to are looked up in `folder`; the theme
+    is `light` or `dark`. The notebook itself is not changed.
 
     Example:
         >>> notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("Let $x^2$ be")])
@@ -63,8 +58,7 @@ def page(notebook: NotebookNode, *, title: str = "", folder: str | Path = ".", t
 def take_states(notebook: NotebookNode) -> dict[str, dict[str, Any]]:
     """Remove the states of widgets from a notebook, and replace outputs that show a widget by HTML, in place.
 
-    Returns:
-        States of the widgets that are shown and can run without a kernel, by their keys in the page.
+    Returned are the states of the widgets shown that can run without a kernel, by their keys in the page.
 
     Example:
         >>> output = nbformat.v4.new_output("display_data", data={VIEW: {"model_id": "m1"}})

@@ -46,10 +46,8 @@ class Run:
 def report(runs: Sequence[str | Path], out: str | Path, *, theme: str = "light") -> Path:
     """Write a report: `index.html`, a page for every run, `results.csv`, and the verdict board as `verdicts.md`.
 
-    Args:
-        runs: Folders of runs, folders above them, or executed notebooks.
-        out: Folder of the report; files of an earlier report are replaced.
-        theme: `light` or `dark`, for the pages.
+    The runs are folders of runs, folders above them, or executed notebooks. Files of an earlier report in `out` are
+    replaced. The theme of the pages is `light` or `dark`.
 
     Raises:
         FileNotFoundError: If there is no such folder or file, or no executed notebook below it.
