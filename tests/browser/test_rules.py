@@ -17,7 +17,7 @@ import wsolnb.explorer
 from wsolnb.boxes import PRESETS, BoxRule, iou
 from wsolnb.boxes.quantise import percentile
 from wsolnb.explorer import payload
-from wsolnb.explorer.colours import greys
+from wsolnb.explorer.picture import greys
 from wsolnb.papers.barz2022.maps import assigned_classes, class_scores, dense_class_map
 
 HERE = Path(wsolnb.explorer.__file__).parent

@@ -20,7 +20,7 @@ from wsolnb.cli.localize import Method, choice
 from wsolnb.inference.localize import RULES
 from wsolnb.inference.photos import localize_photos
 from wsolnb.models.pretrained import PretrainedClassifier, pretrained_classifier
-from wsolnb.plots.overlay import overlay
+from wsolnb.plots.images import overlay
 
 COLUMNS = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
 ORIENTATION = 0x0112

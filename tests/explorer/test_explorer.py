@@ -18,8 +18,7 @@ from traitlets import TraitError
 from wsolnb.boxes import BoxRule
 from wsolnb.data.critters import World
 from wsolnb.explorer import Explorer, payload
-from wsolnb.explorer.colours import class_colours, heat
-from wsolnb.explorer.picture import sheet
+from wsolnb.explorer.picture import class_colours, heat, sheet
 from wsolnb.localization.detect import detections
 from wsolnb.localization.locate import LocalizationResult
 from wsolnb.localization.maps import LocalizationMaps, SceneMaps

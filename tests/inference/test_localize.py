@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import wsolnb
 from wsolnb.boxes import BoxRule
 from wsolnb.inference.localize import RULES, localize
-from wsolnb.localization.rows import choose_classes
+from wsolnb.localization.detect import choose_classes
 from wsolnb.models.cam import classifier
 from wsolnb.papers.bae2020.pooling import ThresholdedAveragePooling
 from wsolnb.papers.barz2022.maps import class_scores, dense_class_embeddings, similarity_maps

@@ -19,7 +19,6 @@ from wsolnb import __version__
 from wsolnb.cli.data import data_app
 from wsolnb.cli.evaluate import eval_command
 from wsolnb.cli.localize import localize_command
-from wsolnb.cli.report import report_command
 from wsolnb.cli.sweep import sweep_command
 
 _RUN_OPTIONS = ("-p", "--parameter")
@@ -149,6 +148,21 @@ def lab_command() -> None:
     raise typer.Exit(subprocess.run([sys.executable, "-m", "jupyterlab", str(notebooks)]).returncode)
 
 
+@app.command("report")
+def report_command(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RUNS...]", help="Folders of runs, or above them. Default: runs.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write to.")] = Path("report"),
+    theme: Annotated[str, typer.Option(help="light or dark.")] = "light",
+) -> None:
+    """Turn runs into pages that stay interactive without a kernel or a network, with an index and one table."""
+    from wsolnb.runs.report.report import report
+
+    index = report(runs or [Path("runs")], out, theme=theme)
+    for label, name in (("index", index.name), ("results", "results.csv"), ("verdicts", "verdicts.md")):
+        typer.echo(f"{label:<8}  {index.parent / name}")
+
+
 app.command("eval")(eval_command)
-app.command("report")(report_command)
 app.command("localize")(localize_command)

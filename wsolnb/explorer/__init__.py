@@ -22,8 +22,8 @@ from torch import Tensor
 from wsolnb._utils.progress import headless
 from wsolnb.boxes import BoxRule, iou
 from wsolnb.explorer import payload
-from wsolnb.explorer.colours import HEAT, class_colours, greys
 from wsolnb.explorer.payload import ANY, ShippedMaps
+from wsolnb.explorer.picture import HEAT, class_colours, greys
 from wsolnb.papers.barz2022.maps import class_scores
 from wsolnb.plots.style import encode_png
 

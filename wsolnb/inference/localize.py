@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from wsolnb.boxes import BoxRule
 from wsolnb.inference.linear_head import LinearHead, read_linear
-from wsolnb.localization.rows import choose_classes, class_indices, detection_rows
+from wsolnb.localization.detect import choose_classes, class_indices, detection_rows
 from wsolnb.models.cam import class_activation_maps
 from wsolnb.papers.barz2022.maps import class_scores, dense_class_embeddings, similarity_maps
 

@@ -19,7 +19,7 @@ from wsolnb.boxes import BoxRule
 from wsolnb.inference.linear_head import read_linear
 from wsolnb.inference.localize import localize
 from wsolnb.models.pretrained import PretrainedClassifier
-from wsolnb.plots.overlay import overlay
+from wsolnb.plots.images import overlay
 
 _PANELS = 5  # classes that an overlay shows at most
 

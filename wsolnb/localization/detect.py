@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,3 +86,96 @@ def tune_threshold(
         metric.update(_predictions(found, boxes), found.targets)
         curve[threshold] = float(metric.compute()[f"mAP@{iou:g}"])
     return curve
+
+
+def choose_classes(classes: str | int | Sequence[Any] | Tensor, scores: Tensor) -> Tensor:
+    """Class indices per image, int64 `(B, K)`, for a choice of classes as in `localize` and scores `(B, C)`.
+
+    Raises:
+        ValueError: If it is no choice of classes, or there is no such class.
+
+    Example:
+        >>> choose_classes(2, torch.tensor([[0.1, 0.3, 0.2]]))
+        tensor([[1, 2]])
+    """
+    images, count = scores.shape
+    if isinstance(classes, str):
+        if classes != "all":
+            raise ValueError(f"classes is {classes!r}; give 'all', a number of classes or a list of class indices")
+        return torch.arange(count, device=scores.device).expand(images, count)
+    if isinstance(classes, int) and not isinstance(classes, bool):
+        if not 1 <= classes <= count:
+            raise ValueError(f"classes={classes} asks for that many of the best, but the model has {count} classes")
+        return scores.topk(classes, dim=1).indices
+    rows = class_indices(classes)
+    if rows.ndim == 2 and len(rows) != images:
+        raise ValueError(f"classes has {len(rows)} rows for {images} images")
+    rows = (rows if rows.ndim == 2 else rows[None]).expand(images, -1)
+    outside = rows[(rows < 0) | (rows >= count)]
+    if len(outside):
+        raise ValueError(f"class {int(outside[0])} is not one of the model's {count} classes, 0 to {count - 1}")
+    ordered = rows.sort(dim=1).values
+    twice = ordered[:, 1:][ordered[:, 1:] == ordered[:, :-1]]
+    if len(twice):
+        raise ValueError(f"class {int(twice[0])} is asked for twice")
+    return rows.long().to(scores.device)
+
+
+def class_indices(classes: Any) -> Tensor:
+    """A list of class indices as an integer tensor, `(K,)` or `(B, K)`.
+
+    Raises:
+        ValueError: If it is no such list.
+
+    Example:
+        >>> class_indices([2, 0])
+        tensor([2, 0])
+    """
+    try:
+        rows = classes if isinstance(classes, Tensor) else torch.as_tensor(classes)
+    except (ValueError, TypeError, RuntimeError):
+        rows = torch.empty(0)
+    if rows.is_floating_point() or rows.dtype == torch.bool or rows.ndim not in (1, 2) or rows.numel() == 0:
+        raise ValueError(f"classes must be 'all', a number, or class indices (K,) or (B, K), not {classes!r}")
+    return rows
+
+
+def detection_rows(
+    maps: Tensor, scores: Tensor, labels: Tensor, rule: BoxRule, size: tuple[int, int]
+) -> list[dict[str, Tensor]]:
+    """One dictionary per image, with a row per box and at least one per class.
+
+    Args:
+        maps: Of the chosen classes, float `(B, K, h, w)`.
+        scores: Of all classes `(B, C)`.
+        labels: The chosen classes, int64 `(B, K)`.
+        rule: How a map becomes boxes.
+        size: Height and width of the images.
+
+    Returns:
+        `boxes` `(n, 4)` xyxy in pixels, NaN where there is none; `scores` and `labels` `(n,)`; `maps` `(n, h, w)`.
+
+    Example:
+        >>> maps = torch.tensor([[[[0.0, 1.0]], [[1.0, 0.0]]]])
+        >>> rows = detection_rows(maps, torch.tensor([[0.7, 0.3]]), torch.tensor([[0, 1]]), BoxRule(0.5), (10, 20))
+        >>> rows[0]["boxes"].tolist(), rows[0]["scores"].tolist()
+        ([[10.0, 0.0, 20.0, 10.0], [0.0, 0.0, 10.0, 10.0]], [0.699999988079071, 0.30000001192092896])
+    """
+    images, count = labels.shape
+    scores = scores.gather(1, labels)
+    if "all" not in rule.component:
+        rows = zip(*(column.unbind() for column in (rule(maps, size), scores, labels, maps)), strict=True)
+        return [dict(zip(_KEYS, row, strict=True)) for row in rows]
+    boxes, image, place = rule.all_boxes(maps, size)
+    index = image * count + place
+    # classes without a box get one of NaN; then all boxes are sorted by image and class
+    missing = (torch.bincount(index, minlength=images * count) == 0).nonzero()[:, 0]
+    boxes = torch.cat([boxes, boxes.new_full((len(missing), 4), torch.nan)])
+    index, order = torch.cat([index, missing]).sort(stable=True)
+    columns = (boxes[order], scores.flatten()[index], labels.flatten()[index], maps.flatten(0, 1)[index])
+    parts = torch.bincount(index // count, minlength=images).tolist()
+    rows = zip(*(column.split(parts) for column in columns), strict=True)
+    return [dict(zip(_KEYS, row, strict=True)) for row in rows]
+
+
+_KEYS = ("boxes", "scores", "labels", "maps")

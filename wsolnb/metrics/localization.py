@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from wsolnb.boxes import BoxRule
-from wsolnb.metrics._best_iou import Convention, ThresholdCounts, mean_of_best, oracle_statistic
+from wsolnb.metrics._best_iou import Convention
+from wsolnb.metrics._state import ThresholdCounts, mean_of_best, oracle_statistic
 from wsolnb.metrics.bootstrap import Statistic
 
 

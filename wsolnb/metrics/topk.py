@@ -8,8 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from wsolnb.metrics._best_iou import Convention, ThresholdCounts, oracle_statistic
+from wsolnb.metrics._best_iou import Convention
 from wsolnb.metrics._checks import check_labels
+from wsolnb.metrics._state import ThresholdCounts, oracle_statistic
 from wsolnb.metrics.bootstrap import Statistic
 
 

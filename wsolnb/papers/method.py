@@ -17,9 +17,9 @@ from torch.utils.data import Dataset
 
 from wsolnb.boxes import BoxRule
 from wsolnb.data.taxonomy import Taxonomy
+from wsolnb.localization.detect import choose_classes, detection_rows
 from wsolnb.localization.maps import as_probabilities, stretched
 from wsolnb.localization.read import FeatureReader, Labels, Reader, cam_reader
-from wsolnb.localization.rows import choose_classes, detection_rows
 from wsolnb.losses import CrossEntropy
 from wsolnb.models.backbones import Backbone
 from wsolnb.models.cam import Classifier, class_activation_maps, new_head

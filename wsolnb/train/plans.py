@@ -93,7 +93,7 @@ class StepPlan(Plan):
 
 @dataclass(frozen=True)
 class AdamPlan(Plan):
-    """Adam, with a learning rate that falls along half a cosine; `momentum` is its beta1, `second` its beta2 in [0, 1).
+    """Adam, with a learning rate that falls along half a cosine; `momentum` is its beta1, `beta2` the other in [0, 1).
 
     Example:
         >>> AdamPlan(epochs=70, batch_size=16).lr
@@ -101,16 +101,16 @@ class AdamPlan(Plan):
     """
 
     lr: float = 0.001
-    second: float = 0.999  # beta2 under the name that the keys of cached weights hold
+    beta2: float = 0.999
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.second < 1:
-            raise ValueError(f"second={self.second}: must be at least 0 and below 1")
+        if not 0 <= self.beta2 < 1:
+            raise ValueError(f"beta2={self.beta2}: must be at least 0 and below 1")
 
     def optimizer(self, parameters: list[dict[str, Any]]) -> Optimizer:
         """The optimizer of these parameter groups."""
-        return Adam(parameters, lr=self.lr, betas=(self.momentum, self.second), weight_decay=self.weight_decay)
+        return Adam(parameters, lr=self.lr, betas=(self.momentum, self.beta2), weight_decay=self.weight_decay)
 
 
 def groups(model: nn.Module, plan: Plan) -> list[dict[str, Any]]:

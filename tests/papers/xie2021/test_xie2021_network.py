@@ -250,14 +250,14 @@ class TestTraining:
 
     def test_adam_takes_the_steps_of_an_adam_plan(self) -> None:
         weight = nn.Parameter(torch.tensor([1.0, -2.0]))
-        optimizer = AdamPlan(1, lr=0.1, momentum=0.8, second=0.99).optimizer([{"params": [weight]}])
+        optimizer = AdamPlan(1, lr=0.1, momentum=0.8, beta2=0.99).optimizer([{"params": [weight]}])
         assert isinstance(optimizer, torch.optim.Adam)
         weight.grad = torch.tensor([3.0, -0.001])
         optimizer.step()
         torch.testing.assert_close(weight.detach(), torch.tensor([0.9, -1.9]), rtol=0, atol=1e-4)
         assert optimizer.defaults["betas"] == (0.8, 0.99)
-        with pytest.raises(ValueError, match="second=1: must be at least 0 and below 1"):
-            AdamPlan(1, second=1)
+        with pytest.raises(ValueError, match="beta2=1: must be at least 0 and below 1"):
+            AdamPlan(1, beta2=1)
 
 
 def soft(values: Tensor, boxes: list[list[float]], frame: tuple[int, int] = (8, 12)) -> LocalizationMaps:
