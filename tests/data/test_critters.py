@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from wsolnb.data.critters import World, staging
+from wsolnb.data.critters import World, world as module
 from wsolnb.data.critters.bodies import BODIES, POSES, draw_body
 from wsolnb.data.critters.drawing import MARKS, draw_mark, mark_name
 
@@ -140,8 +140,8 @@ def test_body_tells_is_the_share_of_bodies_of_the_family(
         seen.append(family)
         return draw(family, mark, **how)
 
-    draw = staging.draw_animal
-    monkeypatch.setattr(staging, "draw_animal", watch)
+    draw = module.draw_animal
+    monkeypatch.setattr(module, "draw_animal", watch)
     labels = [int(target["labels"]) for _, target in world.singles(240)]
     agree = np.mean([family == world.family(label) for family, label in zip(seen, labels, strict=True)])
     assert low <= agree <= high  # by chance one body in four agrees
