@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
 import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from wsolnb._utils import cache
 from wsolnb._utils.cache import fingerprint
 from wsolnb.data.critters import World
 
@@ -59,3 +66,57 @@ def test_it_is_the_same_in_every_process() -> None:
     code = "from wsolnb._utils.cache import fingerprint; print(fingerprint({'b': 1.5, 'a': ['x', None]}))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert printed == fingerprint({"a": ["x", None], "b": 1.5})
+
+
+def test_settings_that_no_repr_shows_count() -> None:
+    class Scaled(nn.Module):
+        def __init__(self, scale: float) -> None:
+            super().__init__()
+            self.linear, self.scale = nn.Linear(2, 2), scale
+            self.register_buffer("hidden", torch.full((1,), scale), persistent=False)
+
+    torch.manual_seed(0)
+    a = Scaled(1.0)
+    b = copy.deepcopy(a)
+    assert repr(a) == repr(b)
+    assert fingerprint(a) == fingerprint(b)
+    b.scale = 2.0
+    assert fingerprint(a) != fingerprint(b)
+    b.scale = 1.0
+    b.hidden += 1
+    assert fingerprint(a) != fingerprint(b)
+    b.hidden -= 1
+    b.linear.bias.requires_grad_(False)
+    assert fingerprint(a) != fingerprint(b)
+
+
+def test_objects_without_a_repr_count_by_what_they_hold() -> None:
+    class Holder:
+        def __init__(self, value: Any) -> None:
+            self.value, self.itself = value, self
+
+    assert fingerprint(Holder(1)) == fingerprint(Holder(1))
+    assert fingerprint(Holder(1)) != fingerprint(Holder(2))
+    assert fingerprint(Holder(np.zeros(5000))) != fingerprint(Holder(np.arange(5000)))  # whose repr is cut
+    assert fingerprint({"b", "a"}) == fingerprint({"a", "b"})
+    assert fingerprint(partial(max, 1)) != fingerprint(partial(max, 2))
+
+
+def test_code_counts_and_what_it_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "wsolnb"
+    (package / "room").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "room" / "__init__.py").write_text("from wsolnb.room.deep import value as value\n")
+    (package / "room" / "deep.py").write_text("value = 1\n")
+    (package / "loss.py").write_text("from wsolnb.room import (\n    value,\n)\n")
+    (package / "other.py").write_text("x = 1\n")
+    monkeypatch.setattr(cache, "_PACKAGE", package)
+    cache.source_digest.cache_clear()
+    try:
+        loss, other = cache.source_digest("wsolnb.loss"), cache.source_digest("wsolnb.other")
+        (package / "room" / "deep.py").write_text("value = 2\n")
+        cache.source_digest.cache_clear()
+        assert cache.source_digest("wsolnb.loss") != loss
+        assert cache.source_digest("wsolnb.other") == other
+    finally:
+        cache.source_digest.cache_clear()

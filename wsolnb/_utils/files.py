@@ -16,9 +16,9 @@ from torch import Tensor
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+def to_bytes(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
     """Serialize tensors of any device and memory layout to safetensors."""
-    return safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+    return safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, metadata)
 
 
 def read_verified(path: Path, sha256: str | None, remedy: str) -> dict[str, Tensor]:

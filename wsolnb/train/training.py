@@ -21,7 +21,7 @@ from lightning_fabric.plugins.environments import TorchElasticEnvironment
 from torch import nn
 from torch.utils.data import Dataset, Sampler
 
-from wsolnb._utils.cache import cache_folder, fingerprint
+from wsolnb._utils.cache import cache_folder, fingerprint, machine
 from wsolnb._utils.files import read_verified, to_bytes, write_atomic
 from wsolnb.data.readers.images import SkipUnreadable
 from wsolnb.losses import Objective
@@ -79,7 +79,8 @@ def train(
 ) -> Training:
     """Train a classifier, or reuse cached weights if the configuration matches.
 
-    The cache key covers model and initial weights, data, objective, plan, precision and versions. A checkpoint is
+    The cache key covers model and initial weights, which of them learn, data, objective, plan, precision, threads,
+    versions and the code of all of these. A checkpoint is
     saved after every epoch, every five minutes within one, and on Ctrl-C or SIGTERM. A training that was stopped or
     killed resumes from it when started again, with the same result as without the interruption. A second process that
     trains the same configuration waits for the first.
@@ -144,8 +145,12 @@ def train(
     special = [] if batches is None else [repr(batches)]
     special += [f"{name} {n}" for name, n in (("accumulate", accumulate), ("processes", processes)) if n > 1]
     special += ["compiled"] if compile else []
+    special += ["workers"] if workers else []  # which seed the augmentation in another way
+    if hasattr(objective, "begin_epoch"):
+        objective.begin_epoch(0, plan.epochs)  # an objective that has trained before is the same as a new one
     versions = f"wsolnb {version('wsolnb')}, torch {torch.__version__}, fabric {lightning_fabric.__version__}"
-    key = fingerprint(model, dataset, cast(nn.Module, objective), asdict(plan), precision, versions, *special)
+    kind = [type(plan), precision, machine(resolved), versions, train]
+    key = fingerprint(model, dataset, cast(nn.Module, objective), asdict(plan), kind, *special)
     key = fabric.broadcast(key)
     weights = cache_folder() / "weights" / f"{key}.safetensors"
     checkpoint = Checkpoint(weights.with_suffix(".checkpoint"), key, versions)

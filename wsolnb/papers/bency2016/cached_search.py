@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from wsolnb._utils.cache import cached, fingerprint
+from wsolnb._utils.cache import cached, fingerprint, machine
 from wsolnb._utils.progress import track
 from wsolnb.data.readers.scenes import scene_batches
 from wsolnb.localization.maps import SceneMaps
@@ -93,7 +93,7 @@ def search_scenes(
         >>> found.windows[2].shape, found.maps(1, cells=8).maps[0].shape
         (torch.Size([24, 2, 2, 4]), torch.Size([12, 8, 8]))
     """
-    key = fingerprint(model, objective, repr(search), list(widths), str(torch.device(device).type))
+    key = fingerprint(model, objective, repr(search), list(widths), machine(torch.device(device)))
     parts: list[dict[str, Tensor]] = []
     sizes: list[Tensor] = []
     targets: list[Any] = []
