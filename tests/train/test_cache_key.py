@@ -180,6 +180,8 @@ def test_plans_of_two_kinds_are_two_plans() -> None:
 @pytest.mark.usefixtures("empty")
 def test_an_objective_that_has_trained_is_the_same_as_a_new_one() -> None:
     class Rising(CrossEntropy):
+        epoch_state = ("now",)
+
         def begin_epoch(self, epoch: int, epochs: int) -> None:
             self.now = epoch / epochs
 

@@ -72,7 +72,8 @@ def _parts(thing: Any, above: tuple[int, ...] = ()) -> Iterator[bytes]:
     elif isinstance(thing, nn.Module):
         for name, module in thing.named_modules():
             yield f"{name} {_named(type(module))}".encode()
-            yield from _parts({key: value for key, value in vars(module).items() if key not in _TORCHS_OWN}, inner)
+            unhashed = _TORCHS_OWN.union(getattr(module, "epoch_state", ()))
+            yield from _parts({key: value for key, value in vars(module).items() if key not in unhashed}, inner)
         yield str([name for name, parameter in thing.named_parameters() if parameter.requires_grad]).encode()
         yield from _parts(dict(thing.named_parameters()) | dict(thing.named_buffers()))
     elif isinstance(thing, np.ndarray):

@@ -95,7 +95,8 @@ def train(
             vector over the classes. uint8 images are scaled to [0, 1]. The records of the epochs count the unreadable
             images of a `wsolnb.data.readers.images.SkipUnreadable`.
         objective: Loss of outputs and labels (`wsolnb.losses`). If it has a method `begin_epoch(epoch, epochs)`, that
-            is called before every epoch, counted from 0: for loss weights that follow a schedule.
+            is called before every epoch, counted from 0: for loss weights that follow a schedule. What it sets there is
+            named in the class attribute `epoch_state`, so that an objective that has trained has the key of a new one.
         plan: Optimizer, schedule and number of epochs; its batch size is per process.
         batches: Batch sampler in place of random batches (class-balanced ones, say); its `repr` enters the cache key,
             and its method `set_epoch(epoch)`, if any, is called before every epoch.
@@ -146,8 +147,6 @@ def train(
     special += [f"{name} {n}" for name, n in (("accumulate", accumulate), ("processes", processes)) if n > 1]
     special += ["compiled"] if compile else []
     special += ["workers"] if workers else []  # which seed the augmentation in another way
-    if hasattr(objective, "begin_epoch"):
-        objective.begin_epoch(0, plan.epochs)  # an objective that has trained before is the same as a new one
     versions = f"wsolnb {version('wsolnb')}, torch {torch.__version__}, fabric {lightning_fabric.__version__}"
     kind = [type(plan), precision, machine(resolved), versions, train]
     key = fingerprint(model, dataset, cast(nn.Module, objective), asdict(plan), kind, *special)

@@ -43,6 +43,8 @@ class CSoALoss(nn.Module):
         2.7726
     """
 
+    epoch_state = ("now",)
+
     def __init__(
         self,
         *,
