@@ -30,6 +30,7 @@ def imports(package: Path) -> Iterator[tuple[Path, str]]:
     """Every file of the package with the names of ours that it imports, wherever in the file."""
     for path in sorted(package.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            assert not (isinstance(node, ast.ImportFrom) and node.level), f"{path}: a relative import hides its room"
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "wsolnb":
                 names = [alias.name for alias in node.names]
                 yield from ((path, f"{node.module}.{name}") for name in names)
@@ -71,7 +72,8 @@ def test_rooms_import_only_rooms_below(repo: Path) -> None:
     wrong = []
     for path, name in imports(repo / "wsolnb"):
         room = path.relative_to(repo / "wsolnb").parts[0].removesuffix(".py")
-        other = name.split(".")[1]
+        other = [*name.split("."), ""][1]
+        assert other in FLOOR or other == "__version__", f"{path} imports {name}: name its room"
         if room in FLOOR and other in FLOOR and room != other and FLOOR[other] <= FLOOR[room]:
             wrong.append(f"{path.relative_to(repo)} imports {name}")
     assert wrong == []

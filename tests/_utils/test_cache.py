@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import Subset, TensorDataset
+from torchvision.transforms import v2
 
 from wsolnb._utils import cache
 from wsolnb._utils.cache import fingerprint
@@ -41,6 +43,7 @@ def test_tensors_count_by_type_shape_and_value() -> None:
 
 
 def test_parts_do_not_run_together() -> None:
+    assert fingerprint({"a": {"b": 1}, "c": 2}) != fingerprint({"a": {"b": 1, "c": 2}})
     assert fingerprint("ab", "c") != fingerprint("a", "bc")
     assert fingerprint([1, 2], 3) != fingerprint([1], 2, 3)
 
@@ -110,13 +113,55 @@ def test_code_counts_and_what_it_imports(tmp_path: Path, monkeypatch: pytest.Mon
     (package / "room" / "deep.py").write_text("value = 1\n")
     (package / "loss.py").write_text("from wsolnb.room import (\n    value,\n)\n")
     (package / "other.py").write_text("x = 1\n")
-    monkeypatch.setattr(cache, "_PACKAGE", package)
+    monkeypatch.setattr(cache, "_SOURCES", cache._sources(package))
     cache.source_digest.cache_clear()
     try:
         loss, other = cache.source_digest("wsolnb.loss"), cache.source_digest("wsolnb.other")
         (package / "room" / "deep.py").write_text("value = 2\n")
         cache.source_digest.cache_clear()
+        assert cache.source_digest("wsolnb.loss") == loss  # what is imported is what runs
+        monkeypatch.setattr(cache, "_SOURCES", cache._sources(package))
+        cache.source_digest.cache_clear()
         assert cache.source_digest("wsolnb.loss") != loss
         assert cache.source_digest("wsolnb.other") == other
     finally:
         cache.source_digest.cache_clear()
+
+
+def test_data_sets_count_by_what_they_wrap() -> None:
+    class Images(TensorDataset):
+        def __init__(self, transform: Any) -> None:
+            super().__init__(torch.zeros(4, 3, 4, 4))
+            self.transform = transform
+
+    class Other(Images):
+        """The same images by other code."""
+
+    erase = [v2.RandomErasing(p) for p in (0.5, 0.501)]
+    assert fingerprint(Images(erase[0])) == fingerprint(Images(v2.RandomErasing(0.5)))
+    assert fingerprint(Images(erase[0])) != fingerprint(Images(erase[1]))
+    assert fingerprint(Images(None)) != fingerprint(Other(None))
+    assert fingerprint(Subset(Images(erase[0]), [0, 1])) != fingerprint(Subset(Images(erase[1]), [0, 1]))
+
+
+def test_odd_objects_have_a_key_that_every_process_shares() -> None:
+    @dataclass(frozen=True)
+    class Long:
+        values: torch.Tensor
+
+    class Slotted:
+        __slots__ = ("value",)
+
+        def __init__(self, value: int) -> None:
+            self.value = value
+
+        def method(self) -> int:
+            return self.value
+
+    assert fingerprint(Long(torch.zeros(5000))) != fingerprint(Long(torch.arange(5000.0)))  # whose repr is cut
+    assert fingerprint(Slotted(1)) == fingerprint(Slotted(1))
+    assert fingerprint(Slotted(1)) != fingerprint(Slotted(2))
+    assert fingerprint(Slotted(1).method) != fingerprint(Slotted(2).method)
+    assert fingerprint(torch.Generator().manual_seed(1)) != fingerprint(torch.Generator().manual_seed(2))
+    assert fingerprint(np.random.default_rng(1)) == fingerprint(np.random.default_rng(1))
+    assert fingerprint(object()) == fingerprint(object())

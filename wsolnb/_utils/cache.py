@@ -8,9 +8,11 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,6 @@ from torch.utils.data import Dataset
 from wsolnb._utils.files import read_verified, to_bytes, write_atomic
 
 _SAMPLES = 16  # items that stand for a data set
-_PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def cache_folder() -> Path:
@@ -81,6 +82,7 @@ def _parts(thing: Any, above: tuple[int, ...] = ()) -> Iterator[bytes]:
     elif isinstance(thing, set | frozenset):
         yield from _parts(sorted(thing, key=str), inner)
     elif isinstance(thing, Mapping):
+        yield f"{len(thing)} keys".encode()
         for key in sorted(thing, key=str):
             yield str(key).encode()
             yield from _parts(thing[key], inner)
@@ -90,13 +92,24 @@ def _parts(thing: Any, above: tuple[int, ...] = ()) -> Iterator[bytes]:
             yield from _parts(item, inner)
     elif isinstance(thing, Dataset):
         yield from _dataset_parts(thing)
+    elif isinstance(thing, torch.Generator):
+        yield from _parts(thing.get_state())
+    elif isinstance(thing, np.random.Generator):
+        yield from _parts(thing.bit_generator.state, inner)
+    elif isinstance(thing, MethodType):
+        yield from _parts([thing.__func__, thing.__self__], inner)
     elif isinstance(thing, partial):
         yield from _parts([thing.func, thing.args, thing.keywords], inner)
     elif isinstance(thing, type) or hasattr(thing, "__qualname__"):
         yield _named(thing).encode()
+    elif is_dataclass(thing):
+        yield _named(type(thing)).encode()
+        yield from _parts({field.name: getattr(thing, field.name) for field in fields(thing)}, inner)
     elif type(thing).__repr__ is object.__repr__:  # its repr would be an address in memory
         yield _named(type(thing)).encode()
-        yield from _parts(vars(thing), inner)
+        slots = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]
+        values = {name: getattr(thing, name) for name in slots if hasattr(thing, name)}
+        yield from _parts(values | getattr(thing, "__dict__", {}), inner)
     else:
         yield json.dumps(thing, sort_keys=True, default=repr).encode()
 
@@ -114,6 +127,16 @@ def _named(thing: Any) -> str:
 _IMPORT = re.compile(r"^\s*(?:from (wsolnb[\w.]*) import (\([^)]*\)|[^\n(]+)|import (wsolnb[\w.]*))", re.MULTILINE)
 
 
+def _sources(package: Path) -> dict[str, str]:
+    """Every module of a package with its source."""
+    paths = {path: path.relative_to(package.parent).with_suffix("").parts for path in package.rglob("*.py")}
+    return {".".join(parts).removesuffix(".__init__"): path.read_text("utf-8") for path, parts in paths.items()}
+
+
+_SOURCES = _sources(Path(__file__).resolve().parents[1])
+"""Read now: what a running process executes is not what somebody has written to the files since."""
+
+
 @cache
 def source_digest(module: str) -> str:
     """Hash the source of a module of this package and of all that it imports from the package, directly or not.
@@ -125,11 +148,10 @@ def source_digest(module: str) -> str:
     found, waiting = {}, [module]
     while waiting:
         name = waiting.pop()
-        stem = _PACKAGE.parent.joinpath(*name.split("."))
-        path = next((path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.is_file()), None)
-        if name in found or path is None:  # None: a name that a module defines, not a module
+        source = _SOURCES.get(name)
+        if name in found or source is None:  # None: a name that a module defines, not a module
             continue
-        found[name] = source = path.read_text(encoding="utf-8")
+        found[name] = source
         for origin, names, imported in _IMPORT.findall(source):
             parts = [part.split()[0] for part in names.strip("()").split(",") if part.strip()]
             waiting += [imported] if imported else [origin, *(f"{origin}.{part}" for part in parts)]
@@ -137,25 +159,37 @@ def source_digest(module: str) -> str:
 
 
 def machine(device: torch.device) -> str:
-    """What rounds differently on a device: its kind, and the threads and instructions of a processor.
+    """What decides how a device rounds: the model of a GPU, the threads and instructions of a processor.
 
     Example:
-        >>> machine(torch.device("cuda", 1))
-        'cuda'
+        >>> machine(torch.device("cpu")).startswith("cpu, ")
+        True
     """
+    if device.type == "cuda":
+        return f"cuda, {torch.cuda.get_device_name(device)}"
     if device.type != "cpu":
         return device.type
     return f"cpu, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
 
 
+def _description(dataset: Dataset[Any]) -> Iterator[bytes]:
+    """Class, classes, transform and length of a data set, and the same of those that it wraps."""
+    length: int = len(dataset)  # type: ignore[arg-type]
+    yield f"{_named(type(dataset))} {length}".encode()
+    yield from _parts([getattr(dataset, name, None) for name in ("classes", "transform")])
+    for name, value in sorted(vars(dataset).items()):
+        if isinstance(value, Dataset):
+            yield name.encode()
+            yield from _description(value)
+
+
 def _dataset_parts(dataset: Dataset[Any]) -> Iterator[bytes]:
+    yield from _description(dataset)
     tensors = getattr(dataset, "tensors", None)
     if isinstance(tensors, tuple):
         yield from _parts(tensors)
         return
     length: int = len(dataset)  # type: ignore[arg-type]
-    yield f"{_named(type(dataset))} {length}".encode()
-    yield from _parts([getattr(dataset, name, None) for name in ("classes", "transform")])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         for index in sorted({round(i * (length - 1) / (_SAMPLES - 1)) for i in range(_SAMPLES)} if length else ()):

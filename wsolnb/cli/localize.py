@@ -43,13 +43,13 @@ def localize_command(
 
     from wsolnb.boxes import BoxRule
     from wsolnb.inference.localize import RULES
-    from wsolnb.inference.photos import _require_new, localize_photos
+    from wsolnb.inference.photos import localize_photos, require_new_folder
     from wsolnb.models.pretrained import pretrained_classifier
 
     box_rule = RULES[method] if rule is None else BoxRule.preset(rule)
     box_rule = box_rule if threshold is None else replace(box_rule, threshold=threshold)
     lines = None if names is None else names.read_text(encoding="utf-8").splitlines()
-    _require_new(out)  # before weights are fetched
+    require_new_folder(out)  # before weights are fetched
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(1, device=device)

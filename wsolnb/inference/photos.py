@@ -84,7 +84,7 @@ def localize_photos(
     """
     photos, folder = [Path(path) for path in paths], Path(out)
     _check_files(photos)
-    _require_new(folder)
+    require_new_folder(folder)
 
     def run(inputs: Tensor | list[Tensor]) -> list[dict[str, Tensor]]:
         return localize(model.net, inputs, method, classes, rule, head=head)
@@ -127,7 +127,12 @@ def localize_photos(
     return Localized(folder, len(images), len(detections), empty, unread)
 
 
-def _require_new(folder: Path) -> None:
+def require_new_folder(folder: Path) -> None:
+    """Refuse a folder that holds something already, or a file in its place (FileExistsError).
+
+    Example:
+        >>> require_new_folder(Path("a folder that does not exist"))
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists and is no empty folder: nothing is overwritten, give a new folder")
 

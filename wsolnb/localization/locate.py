@@ -40,6 +40,8 @@ class LocalizationResult:
     def regions(self) -> Tensor:
         """Pixels above the rule's threshold, before components are selected, bool `(N, H, W)`."""
         maps = self.maps.upsampled()
+        if self.rule.reference == "absolute":
+            return maps > self.rule.threshold
         percent = self.rule.percentile if self.rule.reference == "percentile" else 100.0
         return maps > (self.rule.threshold * percentile(maps, percent)).to(maps)[:, None, None]
 

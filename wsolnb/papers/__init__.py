@@ -12,6 +12,8 @@ is missing is a step that the paper leaves alone.
 - `embeddings.py`: what its outputs are compared with
 - `maps.py`: features to maps, readers of the maps, and `evidence`: the paper's numbers as functions of image weights
 - `search.py`: maps by a search over windows; `boxes.py`: maps to boxes, where the common box rules do not do
+- `analysis.py`: measurements of features; `windows.py`, `cached_search.py`, `cooccurrence.py`: parts of bency2016's
+  search and scores; `methods.py`, `evaluate.py`, `results.py`: the comparison
 - `method.py`: the paper as a `wsolnb.papers.method.Method`: how it is trained and how it is read
 - `figures.py`: figures that only its notebook shows
 

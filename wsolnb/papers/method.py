@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -40,6 +40,7 @@ class Trained(NamedTuple):
     network: Any
     objective: Any
     training: Training
+    settings: dict[str, Any] | None = None  # of the method that it was trained for
 
 
 class Start(NamedTuple):
@@ -64,6 +65,8 @@ class Method:
     paper: ClassVar[str] = ""
     absolute: ClassVar[bool] = False
     """Whether maps are probabilities, cut at absolute thresholds instead of fractions of a maximum."""
+    reading: ClassVar[tuple[str, ...]] = ("key", "percentile")
+    """Settings of how it is read."""
     class_specific: ClassVar[bool] = True
     """Whether it has a map for every class, as detecting several classes in one image requires."""
 
@@ -85,6 +88,10 @@ class Method:
     def upsample(self) -> Callable[[Tensor, tuple[int, int]], Tensor]:
         """How maps of one object are upsampled, see `wsolnb.localization.maps`."""
         return as_probabilities if self.absolute else stretched
+
+    def training_settings(self) -> dict[str, Any]:
+        """The settings that its training depends on: all but those of how it is read."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in self.reading}
 
     def untrained(self, start: Start, networks: Mapping[str, Trained]) -> Untrained:
         """The network to train, its objective and its batches; `networks` holds those of `needs`."""
@@ -116,6 +123,9 @@ class Method:
 
         The backbone of `start` is copied; `networks` come from the same start. `loop` is as for `wsolnb.train.train`.
 
+        Raises:
+            ValueError: If `networks` has one of that name that was trained with other settings.
+
         Example:
             >>> from wsolnb.data.critters import World
             >>> from wsolnb.models.backbones import backbone
@@ -129,11 +139,17 @@ class Method:
         """
         networks = {} if networks is None else networks
         for method in (*self.needs, self):
-            if method.network not in networks:
+            known = networks.get(method.network)
+            if known is not None and known.settings not in (None, method.training_settings()):
+                raise ValueError(
+                    f"network {method.network!r} was trained with {known.settings}, {method.key!r} wants "
+                    f"{method.training_settings()}: give other networks"
+                )
+            if known is None:
                 network, objective, batches = method.untrained(start, networks)
                 plan = start.plan if method.lr is None else replace(start.plan, lr=method.lr)
                 training = train(network, start.images, objective, plan, batches=batches, **loop)
-                networks[method.network] = Trained(network, objective, training)
+                networks[method.network] = Trained(network, objective, training, method.training_settings())
         return Fitted(self, networks)
 
 
@@ -176,6 +192,7 @@ class CAM(Method):
 
     paper = "primer"
     network = "gap"
+    reading = (*Method.reading, "clamp")
     clamp: bool = False
 
     def masked(self, backbone: Backbone) -> Backbone:
@@ -186,6 +203,10 @@ class CAM(Method):
         """From features to one number per channel; None: their average."""
         return None
 
+    def training_settings(self) -> dict[str, Any]:
+        """The settings that its training depends on: all but those of how it is read."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in self.reading}
+
     def untrained(self, start: Start, networks: Mapping[str, Trained]) -> Untrained:
         """A linear head on pooled features."""
         body = self.masked(start.backbone)
@@ -194,7 +215,7 @@ class CAM(Method):
 
     def reader(self, networks: Mapping[str, Trained]) -> Reader:
         """Class activation maps, of all weights or of the positive ones."""
-        network, objective, _ = networks[self.network]
+        network, objective = networks[self.network][:2]
         return _positive_reader(network, objective) if self.clamp else cam_reader(network, objective)
 
 

@@ -79,11 +79,11 @@ def train(
 ) -> Training:
     """Train a classifier, or reuse cached weights if the configuration matches.
 
-    The cache key covers model and initial weights, which of them learn, data, objective, plan, precision, threads,
-    versions and the code of all of these. A checkpoint is
-    saved after every epoch, every five minutes within one, and on Ctrl-C or SIGTERM. A training that was stopped or
-    killed resumes from it when started again, with the same result as without the interruption. A second process that
-    trains the same configuration waits for the first.
+    The cache key covers model and initial weights, which of them learn, data, objective, plan, batches, precision,
+    device, threads, versions and the code of all of these. A checkpoint is saved after every epoch, every five minutes
+    within one, and on Ctrl-C or SIGTERM. A training that was stopped or killed resumes from it when started again, with
+    the same result as without the interruption. A second process that trains the same configuration waits for the
+    first.
 
     Under `torchrun` all processes train together (DDP), one device each; they need the same cache folder. With random
     batches, n processes follow one with n times the batch size up to rounding, and so do n accumulated batches; only
@@ -143,7 +143,7 @@ def train(
         resolved = fabric.device
         if batches is not None and getattr(batches, "replicas", 1) != processes:
             raise ValueError(f"{batches!r} does not share its batches out to {processes} processes")
-    special = [] if batches is None else [repr(batches)]
+    special: list[Any] = [] if batches is None else [type(batches), repr(batches)]
     special += [f"{name} {n}" for name, n in (("accumulate", accumulate), ("processes", processes)) if n > 1]
     special += ["compiled"] if compile else []
     special += ["workers"] if workers else []  # which seed the augmentation in another way
@@ -156,10 +156,10 @@ def train(
     if not retrain and fabric.broadcast(weights.is_file()):
         if fabric.is_global_zero:
             _tidy_if_unlocked(weights, checkpoint)
-        return _cached(model, dataset, weights, resolved)
+        return _cached(model, objective, dataset, weights, resolved)
     with _locked(weights.with_suffix(".lock"), fabric):
         if not retrain and fabric.broadcast(weights.is_file()):  # trained by the process that held the lock
-            return _cached(model, dataset, weights, resolved)
+            return _cached(model, objective, dataset, weights, resolved)
         if retrain and fabric.is_global_zero:
             checkpoint.remove()
         fabric.barrier()
@@ -178,10 +178,14 @@ def train(
         return Training(history, weights)
 
 
-def _cached(model: nn.Module, dataset: Dataset[Any], weights: Path, device: torch.device) -> Training:
+def _cached(
+    model: nn.Module, objective: Objective, dataset: Dataset[Any], weights: Path, device: torch.device
+) -> Training:
     record = json.loads(weights.with_suffix(".json").read_text())
     restore_module(model, read_verified(weights, record.get("sha256"), "train again with retrain=True"), weights)
     model.to(device).to(memory_format=torch.channels_last).eval()
+    if isinstance(objective, nn.Module):
+        objective.to(device)  # as a training leaves it: a reader may need its embeddings
     if isinstance(dataset, SkipUnreadable):
         dataset.flags[record["unreadable"]] = 1
     return Training(record["history"], weights, cached=True)

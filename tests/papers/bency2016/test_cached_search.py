@@ -11,7 +11,7 @@ from torch.utils.data import Subset
 from wsolnb._utils.cache import cached
 from wsolnb.data.critters import World
 from wsolnb.losses import MultiLabelCrossEntropy
-from wsolnb.papers.bency2016.cached_search import Searched, load_scenes, search_scenes
+from wsolnb.papers.bency2016.cached_search import SearchResults, load_scenes, search_scenes
 from wsolnb.papers.bency2016.network import GridClassifier, grid_classifier
 from wsolnb.papers.bency2016.search import BeamSearch
 
@@ -29,7 +29,7 @@ def net() -> GridClassifier:
     return grid_classifier("tiny", 4, grid=4, hidden=(8,), adapt=8).eval()
 
 
-def searched(net: GridClassifier, **changes: object) -> Searched:
+def searched(net: GridClassifier, **changes: object) -> SearchResults:
     settings = {"search": BeamSearch(depth=3), "widths": [1, 2], "side": 48, "batch_size": 2} | changes
     return search_scenes(SCENES, net, LOSS, **settings)  # type: ignore[arg-type]
 

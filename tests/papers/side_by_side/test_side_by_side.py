@@ -69,6 +69,16 @@ def test_what_a_network_needs_is_trained_too(task: SingleObject) -> None:
         METHODS["dcm-semantic"].fit(start_of(task))
 
 
+def test_a_network_that_was_trained_with_other_settings_is_refused(
+    task: SingleObject, fitted: dict[str, Fitted]
+) -> None:
+    networks = dict(fitted["has"].networks)
+    other = replace(METHODS["has"], patch=16)
+    with pytest.raises(ValueError, match=r"network 'has' was trained with .*'patch': 8.*'has' wants .*'patch': 16"):
+        other.fit(start_of(task), networks)
+    assert METHODS["nwc"].fit(start_of(task), networks).networks["gap"] is networks["gap"]
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_readers_give_maps_and_scores_of_all_classes(name: str, fitted: dict[str, Fitted]) -> None:
     images, labels = torch.rand(2, 3, 48, 48), [torch.tensor([0]), torch.tensor([1])]

@@ -90,7 +90,7 @@ def mean_over_images(
     statistic: Callable[[Tensor], Tensor],
     *,
     image_size: int | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     workers: int = 0,
 ) -> Tensor:
     """Mean over all images of a statistic of their features, on the CPU.
@@ -106,6 +106,7 @@ def mean_over_images(
         >>> areas.shape == net.head.weight.shape[1:]  # one number per channel
         True
     """
+    device = next(model.parameters()).device if device is None else device
     batches = scene_batches(Resized(images, image_size), longer_side=None, batch_size=64, workers=workers)
     return torch.cat([statistic(model.features(batch.images.to(device))).cpu() for batch in batches]).mean(dim=0)
 

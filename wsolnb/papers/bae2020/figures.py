@@ -1,4 +1,7 @@
-"""Figures of the three problems of class activation maps (P1 to P3), and of what TAP, NWC and PAS change."""
+"""Figures of the three problems of class activation maps (P1 to P3), and of what TAP, NWC and PAS change.
+
+Paper: https://doi.org/10.1007/978-3-030-58555-6_37
+"""
 
 from __future__ import annotations
 

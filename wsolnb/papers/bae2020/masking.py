@@ -2,6 +2,8 @@
 
 Both methods are modules without weights, and the identity in evaluation mode. They are inserted between the stages of a
 copy of a backbone: `hide_and_seek` before the first stage, `attention_dropout` behind stages or blocks of a stage.
+
+Paper: https://doi.org/10.1007/978-3-030-58555-6_37
 """
 
 from __future__ import annotations

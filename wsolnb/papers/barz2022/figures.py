@@ -1,4 +1,7 @@
-"""Figures of dense class maps beside CAM: activations, scenes, tuning, precision over recall, chance similarity."""
+"""Figures of dense class maps beside CAM: activations, scenes, tuning, precision over recall, chance similarity.
+
+Paper: https://doi.org/10.5220/0010760800003124
+"""
 
 from __future__ import annotations
 

@@ -50,5 +50,5 @@ class DCM(Method):
 
     def reader(self, networks: Mapping[str, Trained]) -> Reader:
         """Similarity maps, scored per class."""
-        network, objective, _ = networks[self.network]
+        network, objective = networks[self.network][:2]
         return dcm_reader(network, objective)

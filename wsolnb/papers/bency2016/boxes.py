@@ -1,4 +1,7 @@
-"""Boxes of all blobs of a heat map, a threshold per class, and average precision of points and boxes (bency2016)."""
+"""Boxes of all blobs of a heat map, a threshold per class, and average precision of points and boxes (bency2016).
+
+Paper: https://doi.org/10.48550/arXiv.1603.00489
+"""
 
 from __future__ import annotations
 

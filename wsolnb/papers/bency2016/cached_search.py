@@ -1,4 +1,7 @@
-"""A search over a data set, cached: heat maps of all widths, and of smaller depths, follow from it (bency2016)."""
+"""A search over a data set, cached: heat maps of all widths, and of smaller depths, follow from it (bency2016).
+
+Paper: https://doi.org/10.48550/arXiv.1603.00489
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ from wsolnb.papers.bency2016.windows import heat_maps
 
 
 @dataclass(frozen=True)
-class Searched:
+class SearchResults:
     """The windows kept in all images, for several widths.
 
     Args:
@@ -71,7 +74,7 @@ def search_scenes(
     batch_size: int = 16,
     workers: int = 0,
     fresh: bool = False,
-) -> Searched:
+) -> SearchResults:
     """Search all images of a data set with several widths `M`, at least 1 each.
 
     Batches already searched with the same network and settings are read from the cache (`wsolnb._utils.cache`) unless
@@ -111,7 +114,7 @@ def search_scenes(
         raise ValueError("there is no image to search, or no width to search with")
     whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     counts = whole["counts"].view(-1, len(widths), 3).sum(dim=0) / len(targets)
-    return Searched(
+    return SearchResults(
         whole["pairs"],
         whole["scores"],
         {m: whole[f"windows {m}"] for m in widths},
@@ -130,7 +133,7 @@ def _survivors(
     widths: Sequence[int],
     wanted: Tensor | int | None,
 ) -> dict[str, Tensor]:
-    """What `Searched` keeps of a batch, as tensors on the CPU."""
+    """What `SearchResults` keeps of a batch, as tensors on the CPU."""
     found: dict[str, Tensor] = {}
     counts: list[list[float]] = []
     for width in widths:
@@ -200,7 +203,7 @@ def compare_searches(
     return found
 
 
-def width_and_depth(found: Searched, depths: Sequence[int]) -> dict[str, dict[int, float]]:
+def width_and_depth(found: SearchResults, depths: Sequence[int]) -> dict[str, dict[int, float]]:
     """Mean average precision of points, ranked by class scores: name of the width to depth to value.
 
     All widths were searched to the largest of the `depths` `H`.

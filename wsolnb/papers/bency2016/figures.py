@@ -1,4 +1,7 @@
-"""Figures of the beam search: the windows of a search, maps with their peaks, what width and depth cost and gain."""
+"""Figures of the beam search: the windows of a search, maps with their peaks, what width and depth cost and gain.
+
+Paper: https://doi.org/10.48550/arXiv.1603.00489
+"""
 
 from __future__ import annotations
 

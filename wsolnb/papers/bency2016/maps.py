@@ -1,4 +1,7 @@
-"""Readers of bency2016: heat maps of a beam search, the sliding window's score map, scores alone, positive CAM."""
+"""Readers of bency2016: heat maps of a beam search, the sliding window's score map, scores alone, positive CAM.
+
+Paper: https://doi.org/10.48550/arXiv.1603.00489
+"""
 
 from __future__ import annotations
 

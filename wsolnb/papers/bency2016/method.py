@@ -1,4 +1,7 @@
-"""Heat maps of a beam search over windows of the feature grid, as a method (bency2016)."""
+"""Heat maps of a beam search over windows of the feature grid, as a method (bency2016).
+
+Paper: https://doi.org/10.48550/arXiv.1603.00489
+"""
 
 from __future__ import annotations
 
@@ -34,6 +37,7 @@ class Beam(Method):
     """
 
     paper = "bency2016"
+    reading = (*Method.reading, "search", "wanted")
     network = "grid"
     grid: int | None = None
     hidden: tuple[int, ...] = (512,)
@@ -52,7 +56,7 @@ class Beam(Method):
 
     def reader(self, networks: Mapping[str, Trained]) -> Reader:
         """Heat maps of the search."""
-        network, objective, _ = networks[self.network]
+        network, objective = networks[self.network][:2]
         searching = BeamReader(network, objective, self.search, self.wanted)
 
         def by_heat(images: Tensor, labels: Labels | None) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,7 @@
-"""What bency2016 trains on (Sec. 4.1): image-level labels, rare classes over-sampled with noise and rotations."""
+"""What bency2016 trains on (Sec. 4.1): image-level labels, rare classes over-sampled with noise and rotations.
+
+Paper: https://doi.org/10.48550/arXiv.1603.00489
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Figures of the two heads and their training: the confidence mask, merged maps, embeddings, error rates."""
+"""Figures of the two heads and their training: the confidence mask, merged maps, embeddings, error rates.
+
+Paper: https://arxiv.org/abs/1911.07160
+"""
 
 from __future__ import annotations
 

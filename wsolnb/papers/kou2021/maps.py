@@ -89,7 +89,7 @@ def read_heads(
     *,
     image_size: int | None = None,
     crop: float | None = 224 / 256,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     workers: int = 0,
 ) -> LocalizationMaps:
     """The true class's maps of both heads, for images with objects of one class.
@@ -105,6 +105,7 @@ def read_heads(
         >>> read_heads(net, world.singles(3)).upsampled().shape
         torch.Size([3, 48, 64])
     """
+    device = next(model.parameters()).device if device is None else device
     readers = head_readers(model, crop)
     heads = read_objects(images, readers, image_size=image_size, upsample=merged, device=device, workers=workers)
     if len(heads) == 1:

@@ -1,4 +1,7 @@
-"""Batches of a few classes with equally many images each (kou2021 Sec. 4.1)."""
+"""Batches of a few classes with equally many images each (kou2021 Sec. 4.1).
+
+Paper: https://arxiv.org/abs/1911.07160
+"""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def evidence(result: LocalizationResult, classes: Sequence[str]) -> dict[str, St
 
 
 @dataclass(frozen=True)
-class Scened:
+class SceneResult:
     """Detections of a method in scenes: one box per class and image, at the threshold of the held-out scenes.
 
     `found` are maps and truth of the test scenes, `rule` turns maps into `boxes`, `judged` is their average precision.
@@ -122,7 +122,7 @@ class Scened:
         return [{name: values[rows] for name, values in each.items()} for each, rows in pairs]
 
 
-def judge_scenes(name: str, held_out: SceneMaps, test: SceneMaps) -> Scened:
+def judge_scenes(name: str, held_out: SceneMaps, test: SceneMaps) -> SceneResult:
     """Detect every class in scenes, at the threshold with the best average precision (IoU 0.25) on held-out scenes.
 
     Raises:
@@ -144,7 +144,7 @@ def judge_scenes(name: str, held_out: SceneMaps, test: SceneMaps) -> Scened:
     boxes = detections(test, rule, score_threshold=-1.0)
     judged = DetectionAP(test.scores.shape[1], (0, 0.25, 0.5))
     judged.update(boxes, test.targets)
-    return Scened(test, rule, boxes, judged)
+    return SceneResult(test, rule, boxes, judged)
 
 
 def cost(

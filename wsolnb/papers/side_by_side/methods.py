@@ -58,11 +58,12 @@ class Blind(CAM):
     """A map that looks at no image (a central Gaussian or the whole image), with the class scores of CAM's network."""
 
     paper = "side_by_side"
+    reading = (*CAM.reading, "whole")
     whole: bool = False
 
     def reader(self, networks: Mapping[str, Trained]) -> Reader:
         """The same map for every image and class."""
-        network, objective, _ = networks[self.network]
+        network, objective = networks[self.network][:2]
         values = torch.ones(32, 32) if self.whole else centred_gaussian((32, 32)).float()
 
         def readout(features: Tensor, labels: Labels | None) -> tuple[Tensor, Tensor]:

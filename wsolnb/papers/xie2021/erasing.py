@@ -1,6 +1,8 @@
 """Erase a part of an activation map while training, so that the rest is learned too (xie2021 Sec. 3.2.2, Fig. 7).
 
 Four strategies, from the simplest to the paper's, each for a whole batch of maps of any shape.
+
+Paper: https://arxiv.org/abs/2110.05741
 """
 
 from __future__ import annotations

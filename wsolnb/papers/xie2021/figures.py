@@ -1,4 +1,7 @@
-"""Figures of ORNet: histograms of activations, the weighted entropy, erasing, thresholds, weights and seeds."""
+"""Figures of ORNet: histograms of activations, the weighted entropy, erasing, thresholds, weights and seeds.
+
+Paper: https://arxiv.org/abs/2110.05741
+"""
 
 from __future__ import annotations
 

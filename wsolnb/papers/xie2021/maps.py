@@ -3,6 +3,8 @@
 A class activation map is stretched to [0, 1] before it is cut, as it has no scale of its own. A generator's map ends in
 a sigmoid, where 0.5 means "undecided" in every image. It is cut as it is, and one can measure how many pixels are
 undecided and how much the boxes depend on the threshold.
+
+Paper: https://arxiv.org/abs/2110.05741
 """
 
 from __future__ import annotations

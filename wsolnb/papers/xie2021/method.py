@@ -1,4 +1,7 @@
-"""ORNet as a method, its map refined against a frozen classifier; and its first stage alone (xie2021)."""
+"""ORNet as a method, its map refined against a frozen classifier; and its first stage alone (xie2021).
+
+Paper: https://arxiv.org/abs/2110.05741
+"""
 
 from __future__ import annotations
 
