@@ -10,7 +10,7 @@ import nbformat
 
 
 def leading_to_trainings(notebook: Path) -> tuple[CodeType, set[str]]:
-    """A backward slice of a notebook from every call of a function whose name begins with `train`.
+    """A backward slice of a notebook from every call of a function named `train...`, or of a method `fit`.
 
     Whole statements are kept, of loops and conditions those in them. A statement is kept if it trains, gives a value to
     a name that a later one needs, or is a call that takes such a name and may change it.
@@ -52,7 +52,8 @@ def _kept(body: list[ast.stmt], needed: set[str]) -> list[ast.stmt]:
 
 def _trains(statement: ast.stmt) -> bool:
     calls = [node.func for node in ast.walk(statement) if isinstance(node, ast.Call)]
-    return any(isinstance(function, ast.Name) and function.id.startswith("train") for function in calls)
+    trains = any(isinstance(function, ast.Name) and function.id.startswith("train") for function in calls)
+    return trains or any(isinstance(function, ast.Attribute) and function.attr == "fit" for function in calls)
 
 
 def _loaded(node: ast.AST) -> set[str]:
