@@ -13,9 +13,9 @@ LEAST = 0.005  # an image in two hundred: a number that no training moved may st
 def outside(run: pd.DataFrame, study: pd.DataFrame) -> pd.DataFrame:
     """The numbers of a run that lie outside of the study's prediction interval, with its ends.
 
-    With the mean ``m`` and standard deviation ``s`` of ``S`` trainings, one more lies within ``m ± t s √(1 + 1/S)`` with
+    With mean ``m`` and standard deviation ``s`` of ``S`` trainings, one more lies within ``m ± t s √(1 + 1/S)`` with
     probability ``LEVEL``, by Student's t with ``S - 1`` degrees of freedom. ``run`` and ``study`` have the columns
-    method, metric and value, the study one row per seed. A number that is missing on either side has no interval.
+    method, metric and value, the study one row per seed. A number that only one side has is outside.
     """
     found = run.set_index(["method", "metric"]).value.rename("value")
     each = study.groupby(["method", "metric"], sort=False).value

@@ -19,7 +19,15 @@ def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "notebooks").mkdir()
     folder = tmp_path / "papers" / "doe2000"
     folder.mkdir(parents=True)
-    about = {"title": "T", "authors": ["D"], "year": 2000, "notebook": "1_t.ipynb", "methods": {}, "metrics": {}, "remember": "R."}
+    about = {
+        "title": "T",
+        "authors": ["D"],
+        "year": 2000,
+        "notebook": "1_t.ipynb",
+        "methods": {},
+        "metrics": {},
+        "remember": "R.",
+    }
     (folder / "paper.yaml").write_text(yaml.safe_dump(about))
     (folder / "claims.yaml").write_text("[]")
     (tmp_path / "deep" / "er").mkdir(parents=True)

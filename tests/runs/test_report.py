@@ -10,7 +10,6 @@ from typing import Any
 import nbformat
 import pandas as pd
 import pytest
-import torch
 from nbformat import v4
 from PIL import Image
 from typer.testing import CliRunner

@@ -95,7 +95,9 @@ def test_a_study_killed_twice_ends_with_the_same_table(notebook: Path, tmp_path:
     wanted = (tmp_path / "whole" / "tiny" / "study" / "study.csv").read_bytes()
     wait = random.Random(0)
     for kind in (signal.SIGKILL, signal.SIGTERM):
-        process = subprocess.Popen(command("--seeds", "4", "--jobs", "1"), start_new_session=True, stdout=subprocess.PIPE)
+        process = subprocess.Popen(
+            command("--seeds", "4", "--jobs", "1"), start_new_session=True, stdout=subprocess.PIPE
+        )
         time.sleep(wait.uniform(6, 12))
         os.killpg(process.pid, kind) if kind == signal.SIGKILL else process.send_signal(kind)
         assert process.wait(60) != 0

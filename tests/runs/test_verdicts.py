@@ -33,9 +33,7 @@ def around(mean: float, half: float) -> list[float]:
 
 
 def table(**methods: list[float]) -> pd.DataFrame:
-    rows = [
-        [100 + seed, method, "m", value] for method, values in methods.items() for seed, value in enumerate(values)
-    ]
+    rows = [[100 + seed, method, "m", value] for method, values in methods.items() for seed, value in enumerate(values)]
     return pd.DataFrame(rows, columns=["seed", "method", "metric", "value"])
 
 
@@ -105,7 +103,9 @@ class OnePaper(Paper):
 
 def test_a_run_lies_beside_its_study_and_changes_no_verdict() -> None:
     study = table(a=[0.5 + seed / 100 for seed in range(8)], b=[0.4] * 8)
-    draws = {name: torch.tensor(values, dtype=torch.float64) for name, values in {"a": [0.1, 0.3], "b": [0.4, 0.4]}.items()}
+    draws = {
+        name: torch.tensor(values, dtype=torch.float64) for name, values in {"a": [0.1, 0.3], "b": [0.4, 0.4]}.items()
+    }
     run = {name: {"m": Interval(float(each.mean()), 0, 0, draws=each)} for name, each in draws.items()}
     tested = verdicts(OnePaper(claim(unit="%")), run, study).iloc[0]
     assert tested.run == pytest.approx(-20)

@@ -158,7 +158,8 @@ def report_command(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write to.")] = Path("report"),
     theme: Annotated[str, typer.Option(help="light or dark.")] = "light",
     board: Annotated[
-        Path | None, typer.Option(metavar="FILE.md", help="Only write the board of verdicts from the committed studies.")
+        Path | None,
+        typer.Option(metavar="FILE.md", help="Only write the board of verdicts from the committed studies."),
     ] = None,
 ) -> None:
     """Turn runs into pages that stay interactive without a kernel or a network, with an index and one table."""

@@ -19,13 +19,14 @@ _RUN = 1
 def plot_verdicts(tested: pd.DataFrame) -> list[Figure]:
     """Draw what :func:`wsolnb.runs.verdicts.verdicts` returned, at most six claims to a figure.
 
-    Every training of the study is a dot, their mean a bar with its 95 % interval, this run a diamond. What lies right of
-    the line is as claimed; for an equality, what lies within the band. Claims that nothing measured are left out, and
+    Every training of the study is a dot, their mean a bar with its 95 % interval, this run a diamond. What lies right
+    of the line is as claimed; for an equality, what lies within the band. Claims that nothing measured are left out, and
     those of different units do not share a figure.
 
     Example:
         >>> claim = {"claim": "a-beats-b", "kind": "greater", "unit": "%", "margin": 0.0, "verdict": "undecided"}
-        >>> study = {"mean": 1.0, "low": -1.0, "high": 3.0, "agreeing": 2, "trainings": 3, "differences": [3.0, 1.0, -1.0]}
+        >>> study = {"mean": 1.0, "low": -1.0, "high": 3.0, "agreeing": 2, "trainings": 3}
+        >>> study["differences"] = [3.0, 1.0, -1.0]
         >>> (figure,) = plot_verdicts(pd.DataFrame([claim | study | {"run": 2.0}]))
         >>> [text.get_text() for text in figure.axes[0].get_yticklabels()]
         ['a beats b']
@@ -53,7 +54,13 @@ def _page(rows: list[dict[Any, Any]]) -> Figure:
     handles, labels = axes.get_legend_handles_labels()
     by_label = dict(zip(labels, handles, strict=True))
     axes.legend(
-        by_label.values(), by_label.keys(), loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False, fontsize=15
+        by_label.values(),
+        by_label.keys(),
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1),
+        ncols=3,
+        frameon=False,
+        fontsize=15,
     )
     sns.despine(figure, left=True)
     return figure
@@ -66,8 +73,8 @@ def _strip(axes: Axes, height: int, row: dict[Any, Any]) -> None:
     values = sign * np.asarray(row["differences"], dtype=float)
     if row["kind"] == "equal":
         axes.fill_betweenx([height - 0.4, height + 0.4], -row["margin"], row["margin"], color="0.88", linewidth=0)
-    lift = np.linspace(0.12, 0.3, len(values)) if len(values) else []
-    axes.plot(values, height + np.asarray(lift), "o", color="0.55", markersize=8, label="a training of the study")
+    lift = np.linspace(0.12, 0.3, len(values))
+    axes.plot(values, height + lift, "o", color="0.55", markersize=8, label="a training of the study")
     if len(values) > 1:
         ends = sorted((sign * row["low"], sign * row["high"]))
         label = "mean, 95 % interval"
@@ -78,5 +85,12 @@ def _strip(axes: Axes, height: int, row: dict[Any, Any]) -> None:
         axes.plot(sign * row["run"], height - 0.26, "D", label="this run", **style)
     said = f"{row['verdict']}\n{row['agreeing']} of {row['trainings']}" if row["trainings"] else row["verdict"]
     axes.text(
-        1.01, height, said, transform=axes.get_yaxis_transform(), va="center", color=shade, fontsize=16, fontweight="bold"
+        1.01,
+        height,
+        said,
+        transform=axes.get_yaxis_transform(),
+        va="center",
+        color=shade,
+        fontsize=16,
+        fontweight="bold",
     )

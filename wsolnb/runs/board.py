@@ -19,28 +19,29 @@ _FIGURE = "wrong_verdicts.png"
 _INTRODUCTION = """\
 # Verdicts
 
-Every claim of the five papers, of the primer and of the comparison that can be put to the test on drawn images, tested on
-a *study*: the default run of the notebook with {trainings} seeds or more, from 100 on, on which nothing was chosen. A seed decides
-everything that chance decides: training, held-out and test data, first weights, order. The methods of one seed share all of
-it, so each training gives one difference. The interval is Student's t, 95 %, over these differences; beside it stands in how
-many trainings the difference has the claimed sign.
+Every claim of the five papers, of the primer and of the comparison that can be put to the test on drawn images,
+tested on a *study*: the default run of the notebook with {trainings} seeds or more, from 100 on, on which nothing
+was chosen. A seed decides everything that chance decides: training, held-out and test data, first weights, order.
+The methods of one seed share all of it, so each training gives one difference. The interval is Student's t, 95 %,
+over these differences; beside it stands in how many trainings the difference has the claimed sign.
 
 - **reproduced**: the whole interval lies on the claimed side of zero; for an equality, within the margin.
 - **contradicted**: the whole interval lies on the other side; for an equality, outside of the margin.
 - **undecided**: neither.
 - **not tested**: these runs do not measure it, or with fewer than {trainings} trainings.
 
-*Setting* says what was tested. Where it differs from the paper in what the claim is about, the claim stands under *Ours*: it is no
-verdict on the paper. All networks are small and all images are drawn, so a verdict says whether a mechanism shows its effect
-here, not whether the paper's table is right.
+*Setting* says what was tested. Where it differs from the paper in what the claim is about, the claim stands under
+*Ours*: it is no verdict on the paper. All networks are small and all images are drawn, so a verdict says whether
+a mechanism shows its effect here, not whether the paper's table is right.
 
-How often is such a verdict wrong? We simulated pairs of methods that do not differ, with noise of the sizes that these studies
-show. For half of the claims training noise is at least {typical} times image noise, for one in ten at least {most} times. There eight
-trainings give a wrong *reproduced* or *contradicted* in {many} % and {worst} % of all cases. One training with an interval over its test
-images, the rule of earlier boards, gives one in {one} % and {worst_one} %. What no interval mends: where one training in eight
-collapses, so that the noise has two heaps, eight trainings are wrong in {heaps} %. So look at the dots, which every notebook draws.
+How often is such a verdict wrong? We simulated pairs of methods that do not differ, with noise of the sizes that
+these studies show. For half of the claims training noise is at least {typical} times image noise, for one in ten
+at least {most} times. There eight trainings give a wrong *reproduced* or *contradicted* in {many} % and {worst} %
+of all cases. One training with an interval over its test images, the rule of earlier boards, gives one in {one} %
+and {worst_one} %. What no interval mends: where one training in eight collapses, so that the noise has two heaps,
+eight trainings are wrong in {heaps} %. So look at the dots, which every notebook draws.
 
-![Share of wrong verdicts against training noise over image noise: near 5 % throughout with eight trainings, rising with one training]({figure})
+![Wrong verdicts against training noise over image noise: 5 % with eight trainings, rising with one]({figure})
 
 Made by `wsolnb report --board VERDICTS.md` from `papers/<key>/study.csv`.
 """
@@ -135,7 +136,7 @@ def _sections(paper: Paper, tested: pd.DataFrame, links: Path) -> Iterator[str]:
     for ours, heading in ((False, ""), (True, "**Ours**\n")):
         if (rows := table[(tested.ours == ours).to_numpy()]).size:
             yield from ([heading] if heading else [])
-            yield "\n".join(_markdown(list(table), rows.to_numpy())) + "\n"
+            yield "\n".join(_markdown([*table.columns], rows.to_numpy())) + "\n"
 
 
 def _relative(path: Path, start: Path) -> str:

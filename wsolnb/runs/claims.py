@@ -33,7 +33,9 @@ class Claim:
         if not self.setting.strip():
             raise ValueError(f"claim {self.id!r}: setting is empty: say in plain words what is tested")
         if self.reported is None and not self.ours:
-            raise ValueError(f"claim {self.id!r}: reported is missing: .nan where the paper has no number, or ours: true")
+            raise ValueError(
+                f"claim {self.id!r}: reported is missing: .nan where the paper has no number, or ours: true"
+            )
         if self.reported is not None and len(self.reported) != 2:
             raise ValueError(f"claim {self.id!r}: reported needs two numbers, not {self.reported!r}")
         if self.unit not in ("", "%"):

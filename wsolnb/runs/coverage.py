@@ -100,7 +100,9 @@ def plot_coverage(measured: npt.NDArray[np.float64], ratios: Sequence[float] = R
     axes.annotate("one training, interval over its images", (ratios[middle], one[middle]), (8, -18), **_BESIDE)
     axes.annotate(f"{TRAININGS} trainings, Student's t", (ratios[middle], many[middle]), (8, 10), **_BESIDE)
     axes.axhline(1 - LEVEL, color="grey", linestyle=":")
-    axes.set(ylim=(0, 1), ylabel="wrong verdicts", title="Two methods that do not differ: how often is one called better?")
+    axes.set(
+        ylim=(0, 1), ylabel="wrong verdicts", title="Two methods that do not differ: how often is one called better?"
+    )
     axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
     rug.plot(measured.clip(max=max(ratios)), np.zeros(len(measured)), "|", color="black", markersize=18)
     rug.set(yticks=[], xlabel="training noise / image noise")

@@ -102,7 +102,7 @@ class Study:
             "seeds": sorted(runs),
             "missing": sorted({point.varied["seed"] for point in self.sweep.points} - set(runs)),
             "seconds": {seed: run.pop("wall_time") for seed, run in runs.items()},
-            # of each claim's difference, in its unit: the standard deviation that the 95 % intervals over images speak of
+            # of each claim's difference, in its unit: the standard deviation behind the 95 % intervals over images
             "image_noise": {claim: sum(widths) / len(widths) / 3.92 for claim, widths in intervals.items()},
             "runs_on": _distinct(runs),
         }
@@ -135,11 +135,11 @@ def read_study(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, dtype={"seed": int, "method": str, "metric": str, "value": float}, keep_default_na=True)
+        table = pd.read_csv(path, dtype={"seed": int, "method": str, "metric": str, "value": float})
     except (ValueError, KeyError) as error:
         raise ValueError(f"{path} is no study: {error}") from error
     if list(table) != COLUMNS:
-        raise ValueError(f"{path} is no study: its columns are {', '.join(table)}, not {', '.join(COLUMNS)}")
+        raise ValueError(f"{path} is no study: its columns are {', '.join(table.columns)}, not {', '.join(COLUMNS)}")
     if len(twice := table[table.duplicated(COLUMNS[:3])]):
         seed, method, metric = twice.iloc[0][COLUMNS[:3]]
         raise ValueError(f"{path}: two values for {metric} of {method} with seed {seed}")

@@ -150,7 +150,9 @@ def _of_run(claim: Claim, measured: Measured) -> dict[str, float]:
 
 
 def verdict_table(tested: pd.DataFrame) -> Styler:
-    """The verdicts as one table, whose long texts wrap: what is claimed and tested, reported, measured, and the verdict.
+    """The verdicts as one table, whose long texts wrap.
+
+    It has what is claimed, tested and reported, this run's difference, the study's, and the verdict.
 
     Example:
         >>> verdict_table(verdicts(Paper("primer"))).data.columns.tolist()[:4]
@@ -160,10 +162,12 @@ def verdict_table(tested: pd.DataFrame) -> Styler:
     table["claim"] = [f"{says} ({where})" for says, where in zip(tested.says, tested["where"], strict=True)]
     of_run = [_signed(row["run"], row["run_low"], row["run_high"]) for row in tested.to_dict("records")]
     table.insert(4, "this run, over images of one training", of_run)
-    left = {"text-align": "left", "white-space": "normal", "vertical-align": "top"}
-    styled = table.style.hide(axis="index").set_properties(**left)
-    styled = styled.set_table_styles([{"selector": "th", "props": list(left.items())}])
-    styled = styled.set_properties(subset=["claim"], **{"min-width": "18em"})
+    styled = table.style.hide(axis="index").set_table_styles(
+        [
+            {"selector": "th, td", "props": "text-align: left; white-space: normal; vertical-align: top"},
+            {"selector": "td.col0", "props": "min-width: 18em"},
+        ]
+    )
     return styled.map(lambda text: f"color: {_BADGES[text.partition(' (')[0]]}; font-weight: bold", subset=["verdict"])
 
 
@@ -182,7 +186,7 @@ def texts(tested: pd.DataFrame) -> pd.DataFrame:
         {
             "claim": row["says"],
             "where": row["where"],
-            "setting": row["setting"] + (f" (equal: within {row['margin']:g}, {row['because']})" if row["because"] else ""),
+            "setting": row["setting"] + _margin(row),
             "metric": row["metric"],
             "reported": _reported(row),
             "study: mean difference": _signed(row["mean"], row["low"], row["high"]),
@@ -192,6 +196,10 @@ def texts(tested: pd.DataFrame) -> pd.DataFrame:
         for row in tested.to_dict("records")
     ]
     return pd.DataFrame(rows)
+
+
+def _margin(row: Mapping[Hashable, Any]) -> str:
+    return f" (equal: within {row['margin']:g}, {row['because']})" if row["because"] else ""
 
 
 def _reported(row: Mapping[Hashable, Any]) -> str:

@@ -161,6 +161,10 @@ def _rows(run: Run) -> Iterator[dict[str, Any]]:
         for metric, number in row.items():
             yield {"run": run.name, "kind": "metric", "method": method, "metric": metric, **number, **about}
     for claim in record.get("verdicts", []):
-        compared = {"method": f"{claim['first']} - {claim['second']}", "metric": claim["metric"], "claim": claim["claim"]}
+        compared = {
+            "method": f"{claim['first']} - {claim['second']}",
+            "metric": claim["metric"],
+            "claim": claim["claim"],
+        }
         gap = {"value": claim["run"], "low": claim["run_low"], "high": claim["run_high"]}
         yield {"run": run.name, "kind": "claim", **compared, **gap, **about}
