@@ -20,7 +20,7 @@ def plot_verdicts(tested: pd.DataFrame) -> list[Figure]:
     """Draw what :func:`wsolnb.runs.verdicts.verdicts` returned, at most six claims to a figure.
 
     Every training of the study is a dot, their mean a bar with its 95 % interval, this run a diamond. What lies right
-    of the line is as claimed; for an equality, what lies within the band. Claims that nothing measured are left out, and
+    of the line is as claimed; for an equality, what is within the band. Claims that nothing measured are left out, and
     those of different units do not share a figure.
 
     Example:
@@ -58,7 +58,7 @@ def _page(rows: list[dict[Any, Any]]) -> Figure:
         by_label.keys(),
         loc="lower center",
         bbox_to_anchor=(0.5, 1),
-        ncols=3,
+        ncols=4,
         frameon=False,
         fontsize=15,
     )
@@ -72,7 +72,7 @@ def _strip(axes: Axes, height: int, row: dict[Any, Any]) -> None:
     shade = palette[_SHADES[row["verdict"]]] if row["verdict"] in _SHADES else (0.35, 0.35, 0.35)
     values = sign * np.asarray(row["differences"], dtype=float)
     if row["kind"] == "equal":
-        axes.fill_betweenx([height - 0.4, height + 0.4], -row["margin"], row["margin"], color="0.88", linewidth=0)
+        axes.fill_betweenx([height - 0.4, height + 0.4], -row["margin"], row["margin"], color="0.88", label="equal")
     lift = np.linspace(0.12, 0.3, len(values))
     axes.plot(values, height + lift, "o", color="0.55", markersize=8, label="a training of the study")
     if len(values) > 1:

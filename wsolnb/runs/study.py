@@ -94,14 +94,13 @@ class Study:
             for claim in record["verdicts"]:
                 if claim["run_low"] is not None:
                     intervals.setdefault(claim["claim"], []).append(claim["run_high"] - claim["run_low"])
-            runs[seed] = {name: record.get(name) for name in ("wall_time", "revision", "device", "machine", "versions")}
+            runs[seed] = {name: record.get(name) for name in ("revision", "device", "machine", "versions")}
         about = {
             "key": self.sweep.points[0].run.key,
             "recipe": self.recipe,
             "parameters": self.parameters,
             "seeds": sorted(runs),
             "missing": sorted({point.varied["seed"] for point in self.sweep.points} - set(runs)),
-            "seconds": {seed: run.pop("wall_time") for seed, run in runs.items()},
             # of each claim's difference, in its unit: the standard deviation behind the 95 % intervals over images
             "image_noise": {claim: sum(widths) / len(widths) / 3.92 for claim, widths in intervals.items()},
             "runs_on": _distinct(runs),
