@@ -69,8 +69,8 @@ def in_order() -> list[Paper]:
     """All papers in the order of their notebooks.
 
     Example:
-        >>> [paper.key for paper in in_order()][:2]
-        ['primer', 'bency2016']
+        >>> in_order()[0]
+        Paper('primer')
     """
     return sorted(map(Paper, paper_keys()), key=lambda paper: paper.notebook.name)
 

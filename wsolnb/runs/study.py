@@ -94,7 +94,8 @@ class Study:
             for claim in record["verdicts"]:
                 if claim["run_low"] is not None:
                     intervals.setdefault(claim["claim"], []).append(claim["run_high"] - claim["run_low"])
-            runs[seed] = {name: record.get(name) for name in ("revision", "device", "machine", "versions")}
+            runs[seed] = {name: record[name] for name in ("revision", "device", "machine", "versions")}
+            del runs[seed]["machine"]["system"]  # the name of a kernel: neither rounding nor result hangs on it
         about = {
             "key": self.sweep.points[0].run.key,
             "recipe": self.recipe,
