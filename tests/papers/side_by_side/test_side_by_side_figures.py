@@ -20,21 +20,24 @@ MEASURED = {
 
 
 def test_standings_show_every_number_and_leave_out_what_cannot_be() -> None:
-    fig = figures.plot_standings(MEASURED, NAMES, {"gt_known": "GT-known", "ap25": "AP 25", "pxap": "PxAP"})
-    (ax,) = fig.axes
-    texts = [text.get_text() for text in ax.texts]
-    assert texts.count("50.0") == 3
-    assert len(texts) == 2 * 7
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["GT-known", "AP 25"]
-    assert len(ax.patches) == 2
+    longer = {"tap-converged": {"ap25": Interval(0.6, 0.5, 0.7)}}
+    table = figures.standings_table(MEASURED | longer, NAMES, {"gt_known": "GT-known", "ap25": "AP 25", "pxap": "PxAP"})
+    first, second = figures.BUDGETS.values()
+    assert list(table.data) == [(first, "GT-known"), (first, "AP 25"), (second, "AP 25")]
+    assert list(table.data.index) == list(NAMES.values())
+    assert table.data[first, "GT-known"].tolist() == ["50.0 ± 10.0", "50.0 ± 10.0", "90.0 ± 10.0", "50.0 ± 10.0"]
+    assert table.data[first, "AP 25"].tolist() == ["30.0 ± 10.0", "40.0 ± 15.0", "", "20.0 ± 10.0"]
+    assert table.data[second, "AP 25"].tolist() == ["", "60.0 ± 10.0", "", ""]
+    bold = {cell for cell, css in table._compute().ctx.items() if ("font-weight", "bold") in css}
+    assert bold == {(2, 0), (1, 1), (1, 2)}
 
 
 def test_standings_grey_out_what_is_another_methods() -> None:
-    shown = {"gt_known": "GT-known", "ap25": "AP 25"}
-    (ax,) = figures.plot_standings(MEASURED, NAMES, shown, borrowed={("stage2", "gt_known")}).axes
-    grey = [text.get_text() for text in ax.texts if text.get_color() == "0.5"]
-    assert grey == ["90.0", "± 10.0"]
-    assert {(round(patch.get_x() + 0.48), round(patch.get_y() + 0.47)) for patch in ax.patches} == {(0, 0), (1, 1)}
+    table = figures.standings_table(MEASURED, NAMES, {"gt_known": "GT-known"}, borrowed={("stage2", "gt_known")})
+    css = {row: dict(value) for (row, _), value in table._compute().ctx.items()}
+    assert css[2] == {"color": "#999"}
+    assert css[0] == css[1] == css[3]  # the best among those that are their own
+    assert css[0]["font-weight"] == "bold"
 
 
 def test_cost_names_every_method_once_without_overlap() -> None:
@@ -79,10 +82,7 @@ def test_crowds_have_a_line_per_method_that_was_measured_at_every_level() -> Non
     }
     fig = figures.plot_crowds(panels, scores, NAMES, label="AP")
     assert [ax.get_title() for ax in fig.axes] == ["equal", "long"]
-    (line,) = [line for line in fig.axes[1].lines if len(line.get_ydata()) == 2 and line.get_label() != "_nolegend_"][
-        :1
-    ]
-    assert line.get_ydata() == pytest.approx([80, 70])
+    assert fig.axes[1].lines[0].get_ydata() == pytest.approx([80, 70])
     assert [text.get_text() for text in fig.legends[0].texts] == ["CAM"]
 
 

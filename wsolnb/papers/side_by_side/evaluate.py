@@ -42,6 +42,7 @@ def own_class(found: SceneMaps, side: int, method: Method) -> LocalizationMaps:
     Boxes are scaled to squares of `side` pixels, to which images were resized.
 
     Example:
+        >>> from wsolnb.papers.side_by_side.methods import METHODS
         >>> truth = {"boxes": torch.tensor([[16.0, 8.0, 32.0, 24.0]]), "labels": torch.tensor([1])}
         >>> found = SceneMaps([torch.rand(3, 4, 4)], torch.rand(1, 3), torch.tensor([[32, 64]]), [truth])
         >>> own_class(found, 16, METHODS["cam"]).boxes
@@ -62,6 +63,7 @@ def judge_single(method: Method, held_out: SceneMaps, test: SceneMaps, side: int
     `held_out` and `test` are the method's maps of images resized to squares of `side` pixels.
 
     Example:
+        >>> from wsolnb.papers.side_by_side.methods import METHODS
         >>> truth = {"boxes": torch.tensor([[16.0, 8.0, 32.0, 24.0]]), "labels": torch.tensor([0])}
         >>> maps = torch.nn.functional.pad(torch.ones(1, 16, 16), (16, 0, 8, 8))
         >>> found = SceneMaps([maps], torch.tensor([[0.9]]), torch.tensor([[32, 32]]), [truth])
@@ -78,6 +80,7 @@ def evidence(result: LocalizationResult) -> dict[str, Statistic]:
     masks, `pxap`, over all thresholds; `gt_known` by size (`gt_known small` ...).
 
     Example:
+        >>> from wsolnb.papers.side_by_side.methods import METHODS
         >>> truth = {"boxes": torch.tensor([[16.0, 8.0, 32.0, 24.0]]), "labels": torch.tensor([0])}
         >>> maps = torch.nn.functional.pad(torch.ones(1, 16, 16), (16, 0, 8, 8))
         >>> found = SceneMaps([maps], torch.tensor([[0.9]]), torch.tensor([[32, 32]]), [truth])
@@ -140,6 +143,7 @@ def judge_scenes(method: Method, held_out: SceneMaps, test: SceneMaps) -> SceneR
         ValueError: If the method's map is the same for all classes.
 
     Example:
+        >>> from wsolnb.papers.side_by_side.methods import METHODS
         >>> truth = {"boxes": torch.tensor([[16.0, 8.0, 32.0, 24.0]]), "labels": torch.tensor([0])}
         >>> maps = torch.nn.functional.pad(torch.ones(1, 16, 16), (16, 0, 8, 8))
         >>> found = SceneMaps([maps], torch.tensor([[0.9]]), torch.tensor([[32, 32]]), [truth])
@@ -196,6 +200,7 @@ def training_cost(
     are taken to be in proportion); `train_seconds` what the steps took, or had taken when they were cached.
 
     Example:
+        >>> from wsolnb.papers.side_by_side.methods import METHODS
         >>> from wsolnb.data.critters import World
         >>> from wsolnb.losses import CrossEntropy
         >>> from wsolnb.models.cam import classifier

@@ -7,64 +7,82 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
 from torch.utils.data import Dataset
 
 from wsolnb.localization.detect import Prediction
-from wsolnb.metrics.bootstrap import Measured
+from wsolnb.metrics.bootstrap import Interval, Measured
 from wsolnb.plots.style import LINES, class_colours, draw_boxes, show_picture
 
 LONGER = "-converged"
 """Ending of the names of results that were trained until the held-out loss stopped falling."""
+
+BUDGETS = {"": "equal steps", LONGER: "until the held-out loss stops falling"}
+"""Endings of the names of results, with what they mean."""
 
 _MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _COLOURS = plt.get_cmap("cividis", 6)  # only six colours: easier to name, and smaller files
 _DISTINCT = ("C0", "C1", "C2", "C3", "C4", "0.1", "C9", "0.55")
 
 
-def plot_standings(
+def standings_table(
     measured: Measured,
     names: Mapping[str, str],
     metrics: Mapping[str, str],
     *,
     borrowed: Collection[tuple[str, str]] = (),
-) -> Figure:
-    """A table with a row per method and a column per metric: percent, half the interval's width, the best one framed.
+) -> Styler:
+    """A table with a row per method, and a column per metric and budget: percent, and half the interval's width.
 
-    Colours go from the lowest to the highest number of a column. A cell is empty where a method was not measured, and
-    grey where the number is another method's: `borrowed` are those methods and metrics. `names` and `metrics` are those
-    to show, with their labels.
+    The second budget's results are those whose names end with `LONGER`. Colours go from the lowest to the highest
+    number of a column, whose best number is bold. A cell is empty where a method was not measured, and grey where the
+    number is another method's: `borrowed` are those methods and metrics. `names` and `metrics` are to be shown, with
+    their labels.
 
     Example:
         >>> from wsolnb.metrics.bootstrap import Interval
         >>> measured = {"cam": {"gt_known": Interval(0.5, 0.4, 0.6)}, "tap": {"gt_known": Interval(0.6, 0.5, 0.7)}}
-        >>> fig = plot_standings(measured, {"cam": "CAM", "tap": "TAP"}, {"gt_known": "GT-known"})
-        >>> [text.get_text() for text in fig.axes[0].texts]
-        ['50.0', '± 10.0', '60.0', '± 10.0']
+        >>> table = standings_table(measured, {"cam": "CAM", "tap": "TAP"}, {"gt_known": "GT-known"})
+        >>> table.data.to_dict("list")
+        {('equal steps', 'GT-known'): ['50.0 ± 10.0', '60.0 ± 10.0']}
     """
-    columns = [metric for metric in metrics if any(metric in measured.get(name, {}) for name in names)]
-    rows = [name for name in names if set(measured.get(name, {})) & set(columns)]
-    values = np.array([[getattr(measured[name].get(metric), "value", np.nan) for metric in columns] for name in rows])
-    own = np.array([[(name, metric) not in borrowed for metric in columns] for name in rows])
-    ranked = np.where(own, values, np.nan)
-    low, high = np.nanmin(ranked, axis=0), np.nanmax(ranked, axis=0)
-    above, spread = ranked - low, high - low
-    fig, ax = plt.subplots(figsize=(1.05 * len(columns) + 2.8, 0.42 * len(rows) + 1.1))
-    ax.set_facecolor("0.93")
-    ax.imshow(above / np.where(spread > 0, spread, 1), cmap=_COLOURS, aspect="auto", vmin=0, vmax=1)
-    for y, x in zip(*np.isfinite(values).nonzero(), strict=True):
-        score = measured[rows[y]][columns[x]]
-        dark = above[y, x] < 0.5 * spread[x]
-        style: dict[str, Any] = {"ha": "center", "color": "0.5" if not own[y, x] else "white" if dark else "black"}
-        ax.text(x, y + 0.1, f"{100 * score.value:.1f}", va="bottom", fontsize=13.5, **style)
-        ax.text(x, y + 0.08, f"± {50 * (score.high - score.low):.1f}", va="top", fontsize=10, **style)
-    for x, y in enumerate(np.nanargmax(ranked, axis=0)):
-        ax.add_patch(plt.Rectangle((x - 0.48, y - 0.47), 0.96, 0.94, fill=False, edgecolor="C3", linewidth=3))
-    _headings(ax, [names[name] for name in rows], [metrics[metric] for metric in columns])
-    return fig
+    rows = [name for name in names if any(set(measured.get(name + end, {})) & set(metrics) for end in BUDGETS)]
+    texts: dict[tuple[str, str], list[str]] = {}
+    styles: dict[tuple[str, str], list[str]] = {}
+    for end, budget in BUDGETS.items():
+        for metric, label in metrics.items():
+            scores = [measured.get(name + end, {}).get(metric) for name in rows]
+            if any(scores):
+                pairs = zip(rows, scores, strict=True)
+                values = [score.value for name, score in pairs if score and (name, metric) not in borrowed]
+                texts[budget, label] = [_percent(score) for score in scores]
+                styles[budget, label] = [
+                    "color: #999" if (name, metric) in borrowed else _shade(score, values)
+                    for name, score in zip(rows, scores, strict=True)
+                ]
+    index = [names[name] for name in rows]
+    table, css = (pd.DataFrame(columns, index=index) for columns in (texts, styles))
+    return table.style.apply(lambda _: css, axis=None)
+
+
+def _percent(score: Interval | None) -> str:
+    return "" if score is None else f"{100 * score.value:.1f} ± {50 * (score.high - score.low):.1f}"
+
+
+def _shade(score: Interval | None, values: Sequence[float]) -> str:
+    """Style of a cell among the values of its column."""
+    if score is None:
+        return ""
+    above = (score.value - min(values)) / ((max(values) - min(values)) or 1)
+    shade = round(255 - 60 * above)
+    return f"background: rgb({shade},{shade + 10 if shade < 246 else 255},255)" + "; font-weight: bold" * (
+        score.value == max(values)
+    )
 
 
 def plot_breakdown(means: Mapping[str, Mapping[str, float]], names: Mapping[str, str]) -> Figure:
@@ -205,9 +223,9 @@ def plot_scenes(
             for k, (label, score) in enumerate(zip(labels, scores, strict=True)):
                 text = classes[label] if score is None else f"{classes[label]} {score:.2f}"
                 dark = [0.75 * channel for channel in colours[label]]
-                ax.text(
-                    0.5, -0.03 - 0.11 * k, text, color=dark, transform=ax.transAxes, ha="center", va="top", fontsize=13
-                )
+                below = (0, -4 - 17 * k)  # points
+                style: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 13, "color": dark}
+                ax.annotate(text, (0.5, 0), below, "axes fraction", "offset points", **style)
             ax.set_title(title if index == indices[0] else "", fontsize=14)
     return fig
 
