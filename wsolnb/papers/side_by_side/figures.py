@@ -67,7 +67,8 @@ def standings_table(
                 ]
     index = [names[name] for name in rows]
     table, css = (pd.DataFrame(columns, index=index) for columns in (texts, styles))
-    return table.style.apply(lambda _: css, axis=None)
+    cells = {"selector": "td", "props": "white-space: nowrap; text-align: right"}
+    return table.style.apply(lambda _: css, axis=None).set_table_styles([cells])  # type: ignore[list-item]
 
 
 def _percent(score: Interval | None) -> str:
