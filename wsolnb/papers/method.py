@@ -7,20 +7,22 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
 from wsolnb.boxes import BoxRule
+from wsolnb.data.readers.scenes import scene_batches
 from wsolnb.data.taxonomy import Taxonomy
 from wsolnb.localization.detect import choose_classes, detection_rows
 from wsolnb.localization.maps import as_probabilities, stretched
-from wsolnb.localization.read import FeatureReader, Labels, Reader, cam_reader
-from wsolnb.losses import CrossEntropy
+from wsolnb.localization.read import FeatureReader, Labels, Reader, cam_reader, first_labels
+from wsolnb.losses import CrossEntropy, Objective
 from wsolnb.models.backbones import Backbone
 from wsolnb.models.cam import Classifier, class_activation_maps, new_head
 from wsolnb.train import Plan, Training, train
@@ -35,22 +37,32 @@ class Untrained(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """A trained network, with its objective and the record of its training."""
+    """A trained network, with its objective and the record of its training.
+
+    `held_losses` are its losses on held-out images after every cycle, where it was trained until they stop falling.
+    """
 
     network: Any
     objective: Any
     training: Training
-    settings: dict[str, Any] | None = None  # of the method that it was trained for
+    settings: dict[str, Any] | None = None  # of the method that it was trained for, and of its budget
+    held_losses: tuple[float, ...] = ()
 
 
 class Start(NamedTuple):
-    """What all methods start from: a backbone, and images of one object each with labels."""
+    """What all methods start from: a backbone, and images of one object each with labels.
+
+    Networks are trained as long as the plan says; with `held`-out images, in up to `cycles` cycles until their loss on
+    these stops falling (`train_until_held_loss_rises`).
+    """
 
     backbone: Backbone
     images: Dataset[Any]
     classes: Sequence[str]
     plan: Plan
     taxonomy: Taxonomy | None = None
+    held: Dataset[Any] | None = None
+    cycles: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +104,10 @@ class Method:
     def training_settings(self) -> dict[str, Any]:
         """The settings that its training depends on: all but those of how it is read."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in self.reading}
+
+    def plan(self, common: Plan) -> Plan:
+        """The plan of its training: the common one at its own learning rate."""
+        return common if self.lr is None else replace(common, lr=self.lr)
 
     def untrained(self, start: Start, networks: Mapping[str, Trained]) -> Untrained:
         """The network to train, its objective and its batches; `networks` holds those of `needs`."""
@@ -139,18 +155,100 @@ class Method:
         """
         networks = {} if networks is None else networks
         for method in (*self.needs, self):
+            settings = method.training_settings() | {"cycles": start.cycles if start.held is not None else 1}
             known = networks.get(method.network)
-            if known is not None and known.settings not in (None, method.training_settings()):
+            if known is not None and known.settings not in (None, settings):
                 raise ValueError(
                     f"network {method.network!r} was trained with {known.settings}, {method.key!r} wants "
-                    f"{method.training_settings()}: give other networks"
+                    f"{settings}: give other networks"
                 )
             if known is None:
                 network, objective, batches = method.untrained(start, networks)
-                plan = start.plan if method.lr is None else replace(start.plan, lr=method.lr)
-                training = train(network, start.images, objective, plan, batches=batches, **loop)
-                networks[method.network] = Trained(network, objective, training, method.training_settings())
+                plan = method.plan(start.plan)
+                losses: list[float] = []
+                if start.held is None:
+                    training = train(network, start.images, objective, plan, batches=batches, **loop)
+                else:
+                    training, losses = train_until_held_loss_rises(
+                        network, start.images, objective, plan, start.held, start.cycles, batches=batches, **loop
+                    )
+                networks[method.network] = Trained(network, objective, training, settings, tuple(losses))
         return Fitted(self, networks)
+
+
+def train_until_held_loss_rises(
+    network: nn.Module,
+    images: Dataset[Any],
+    objective: Objective,
+    plan: Plan,
+    held: Dataset[Any],
+    cycles: int,
+    *,
+    batches: Sampler[list[int]] | None = None,
+    **loop: Any,
+) -> tuple[Training, list[float]]:
+    """Train in cycles until the loss on held-out images no longer falls, and keep the weights of the best cycle.
+
+    The first cycle is `plan`. Each further one starts from the weights of the one before and runs the plan anew, with
+    twice as many epochs, as warm restarts do (barz2022 Sec. 4.2); there are at most `cycles`. `batches` and `loop` are
+    as for `wsolnb.train.train`.
+
+    Returns:
+        The record of all epochs, also those of a last cycle that was in vain, and the held-out loss after each cycle.
+
+    Raises:
+        ValueError: If there are less than one cycle.
+
+    Example:
+        >>> from wsolnb.data.critters import World
+        >>> from wsolnb.models.cam import classifier
+        >>> world = World(families=2, species=2, size=32)
+        >>> parts = classifier("tiny", 4), world.singles(8), CrossEntropy(), Plan(1, 4, lr=0.01)
+        >>> held = world.singles(4, seed=1)
+        >>> training, losses = train_until_held_loss_rises(*parts, held, 2, device="cpu")  # doctest: +ELLIPSIS
+        epoch   1/1 ...
+        >>> [record["epoch"] for record in training.history], len(losses)
+        ([1, 2, 3], 2)
+    """
+    if cycles < 1:
+        raise ValueError(f"cycles={cycles}: must be at least 1")
+    side = images[0][0].shape[-1]
+    history: list[dict[str, float]] = []
+    losses: list[float] = []
+    for cycle in range(cycles):
+        before = copy.deepcopy(network.state_dict())
+        longer = replace(plan, epochs=plan.epochs * 2**cycle, seed=plan.seed + 1000 * cycle)  # other orders
+        training = train(network, images, objective, longer, batches=batches, **loop)
+        history += [record | {"epoch": len(history) + k} for k, record in enumerate(training.history, start=1)]
+        losses.append(held_out_loss(network, objective, held, side))
+        if cycle and losses[-1] >= losses[-2]:
+            network.load_state_dict(before)
+            break
+    return Training(history), losses
+
+
+_HELD_BATCH = 128  # so many that a batch shows most classes more than once, as pairs of images need
+
+
+@torch.no_grad()
+def held_out_loss(network: nn.Module, objective: Objective, images: Dataset[Any], side: int) -> float:
+    """Mean of the training objective over images that the network did not learn from, in evaluation mode.
+
+    Images are resized to squares of `side` pixels.
+
+    Example:
+        >>> from wsolnb.data.critters import World
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 4))
+        >>> _ = nn.init.zeros_(net[1].weight), nn.init.zeros_(net[1].bias)
+        >>> round(held_out_loss(net, CrossEntropy(), World(families=2, species=2).singles(8), 16), 3)  # log 4
+        1.386
+    """
+    device = next(network.parameters()).device
+    total = 0.0
+    for batch in scene_batches(images, side=side, longer_side=None, batch_size=_HELD_BATCH):
+        labels = first_labels([target["labels"] for target in batch.targets]).to(device)
+        total += float(objective(network(batch.images.to(device)), labels)) * len(labels)
+    return total / len(images)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

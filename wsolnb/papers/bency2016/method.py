@@ -10,9 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from torch import Tensor
-
-from wsolnb.localization.read import Labels, Reader
+from wsolnb.localization.read import Reader
 from wsolnb.losses import CrossEntropy
 from wsolnb.papers.bency2016.maps import BeamReader
 from wsolnb.papers.bency2016.network import grid_classifier
@@ -28,8 +26,8 @@ class Beam(Method):
         grid: Cells of the grid on a side; None: the network's own.
         hidden: Widths of the fully connected layers.
         adapt: Width of the adaptation layer.
-        wanted: Classes to search in an image, as for `BeamReader`. Where all are searched, the maxima of the heat maps
-            are the class scores (Sec. 4.2).
+        frozen: Parts that keep their weights (Sec. 4.1 trains the last layers only), as for `GridClassifier.freeze`.
+        wanted: Classes to search in an image, as for `BeamReader`.
 
     Example:
         >>> Beam(key="beam").search.width
@@ -42,25 +40,19 @@ class Beam(Method):
     grid: int | None = None
     hidden: tuple[int, ...] = (512,)
     adapt: int = 2048
+    frozen: tuple[str, ...] = ()
     search: BeamSearch = field(default_factory=BeamSearch)
     wanted: int | Literal["present", "all"] = "all"
 
     def untrained(self, start: Start, networks: Mapping[str, Trained]) -> Untrained:
-        """Fully connected layers on a grid of the backbone's features."""
+        """Fully connected layers on a grid of the backbone's features; windows will be searched at the images' size."""
         shape: dict[str, Any] = {"grid": self.grid, "hidden": self.hidden, "adapt": self.adapt}
-        if self.grid is not None:
-            shape["side"] = self.grid * start.backbone.stride
+        shape["side"] = start.images[0][0].shape[-1]
         network = grid_classifier(start.backbone.name, len(start.classes), seed=start.plan.seed, **shape)
         network.backbone = copy.deepcopy(start.backbone)
-        return Untrained(network, CrossEntropy())
+        return Untrained(network.freeze(*self.frozen), CrossEntropy())
 
     def reader(self, networks: Mapping[str, Trained]) -> Reader:
-        """Heat maps of the search."""
+        """Heat maps of the search, with the class scores of the whole image."""
         network, objective = networks[self.network][:2]
-        searching = BeamReader(network, objective, self.search, self.wanted)
-
-        def by_heat(images: Tensor, labels: Labels | None) -> tuple[Tensor, Tensor]:
-            maps = searching(images, labels)[0]
-            return maps, maps.amax(dim=(2, 3))
-
-        return by_heat if self.wanted == "all" else searching
+        return BeamReader(network, objective, self.search, self.wanted)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from wsolnb.localization.baselines import centred_gaussian
-from wsolnb.localization.read import FeatureReader, Labels, Reader
+from wsolnb.localization.read import FeatureReader, Labels, Reader, cam_reader
 from wsolnb.papers.bae2020.method import ADL, TAP, HaS
 from wsolnb.papers.bae2020.pooling import ThresholdedAveragePooling
 from wsolnb.papers.barz2022.method import DCM
@@ -27,8 +27,9 @@ class Settings:
     """The settings of single methods at the size of the comparison's images, by the names of its parameters.
 
     They are explained in the docs of `TAP`, `HaS` and `ADL`, `CSoA` (`inner` to `embed_size`), `CoarseMap` and `ORNet`
-    (`shallow` to `area_weight`) and `Beam` (`grid` to `adapt`). Learning rates: `lr` with cross-entropy and of both
-    stages of ORNet, `lr_heads` of CSoA's networks, `lr_grid` for beam search, `lr_cosine` with the cosine loss.
+    (`shallow` to `area_weight`) and `Beam` (`grid` to `frozen`). Learning rates: `lr` with cross-entropy, `lr_heads` of
+    CSoA's networks, `lr_coarse` and `lr_refine` of ORNet's stages (Adam), `lr_grid` for beam search, `lr_cosine` with
+    the cosine loss.
     """
 
     tap_threshold: float = 0.1
@@ -47,8 +48,11 @@ class Settings:
     grid: int = 6
     hidden: tuple[int, ...] = (256,)
     adapt: int = 128
+    frozen: tuple[str, ...] = ()
     lr: float = 0.1
     lr_heads: float = 0.05
+    lr_coarse: float = 0.001
+    lr_refine: float = 0.001
     lr_grid: float = 0.05
     lr_cosine: float = 0.5
 
@@ -73,6 +77,15 @@ class Blind(CAM):
         return FeatureReader(network.features, readout)
 
 
+@dataclass(frozen=True, kw_only=True)
+class CosineCAM(DCM):
+    """Class activation maps and pooled scores of the network that dense class maps read: the loss without the map."""
+
+    def reader(self, networks: Mapping[str, Trained]) -> Reader:
+        """Class activation maps, with the similarities of the pooled features as scores."""
+        return cam_reader(*networks[self.network][:2])
+
+
 def build_methods(settings: Settings | None = None) -> dict[str, Method]:
     """All methods by name, in the order of the tables.
 
@@ -84,7 +97,9 @@ def build_methods(settings: Settings | None = None) -> dict[str, Method]:
     tap = partial(TAP, lr=own.lr, threshold=own.tap_threshold)
     heads = partial(CSoA, lr=own.lr_heads, pool=own.inner_pool, width=own.head_width, alpha=own.alpha)
     heads = partial(heads, coaug_weight=own.coaug_weight, embed_size=own.embed_size)
-    ornet: dict[str, Any] = {"lr": own.lr, "evaluator_lr": own.lr, "stage": own.shallow, "width": own.generator_width}
+    ornet: dict[str, Any] = {"evaluator_lr": own.lr, "stage": own.shallow, "width": own.generator_width}
+    refined = partial(ORNet, lr=own.lr_refine, coarse_lr=own.lr_coarse, alpha=own.entropy_weight, beta=own.area_weight)
+    beam: dict[str, Any] = {"grid": own.grid, "hidden": tuple(own.hidden), "adapt": own.adapt}
     pool = partial(ThresholdedAveragePooling, own.tap_threshold)
     methods = (
         CAM(key="cam", lr=own.lr),
@@ -97,13 +112,14 @@ def build_methods(settings: Settings | None = None) -> dict[str, Method]:
         heads(key="confseg", inner=own.inner, coaug_weight=0),
         heads(key="coaug"),
         heads(key="csoa", inner=own.inner),
-        CoarseMap(key="stage1", **ornet),
-        ORNet(key="stage2", alpha=own.entropy_weight, beta=own.area_weight, **ornet),
-        Beam(key="beam", lr=own.lr_grid, grid=own.grid, hidden=own.hidden, adapt=own.adapt),
+        CoarseMap(key="stage1", lr=own.lr_coarse, **ornet),
+        refined(key="stage2", **ornet),
+        Beam(key="beam", lr=own.lr_grid, frozen=tuple(own.frozen), **beam),
         DCM(key="dcm-onehot", lr=own.lr_cosine),
         DCM(key="dcm-semantic", lr=own.lr_cosine, semantic=True),
         DCM(key="cosine+tap", lr=own.lr_cosine, pool=pool, training="onehot+tap"),
         DCM(key="dcm+pas", lr=own.lr_cosine, percentile=True),
+        CosineCAM(key="cosine-cam", lr=own.lr_cosine),
         Blind(key="centre", lr=own.lr),
         Blind(key="whole", lr=own.lr, whole=True),
     )
@@ -112,6 +128,20 @@ def build_methods(settings: Settings | None = None) -> dict[str, Method]:
 
 METHODS = build_methods()
 """All methods by name, with the default settings."""
+
+
+def classes_of(name: str) -> str:
+    """The method whose class scores a method has: the first in the order of the tables that reads the same network.
+
+    Example:
+        >>> classes_of("nwc"), classes_of("stage2"), classes_of("dcm-onehot"), classes_of("cosine-cam")
+        ('cam', 'cam', 'dcm-onehot', 'cosine-cam')
+    """
+    method = METHODS[name]
+    if isinstance(method, CosineCAM):  # scores by the pooled features, where dense class maps score by the best cell
+        return name
+    network = method.network if method.class_specific else method.needs[0].network
+    return next(key for key, each in METHODS.items() if each.network == network)
 
 
 def chosen_methods(names: Iterable[str]) -> list[str]:

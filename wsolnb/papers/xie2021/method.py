@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -18,13 +18,16 @@ from wsolnb.papers.method import CAM, Method, Start, Trained, Untrained
 from wsolnb.papers.xie2021.erasing import Erasing
 from wsolnb.papers.xie2021.losses import RefinementLoss, TwoHeads
 from wsolnb.papers.xie2021.network import StageOne, StageTwo, frozen
+from wsolnb.train import AdamPlan, Plan
 
 
 @dataclass(frozen=True, kw_only=True)
 class CoarseMap(Method):
     """The map of ORNet's first stage, the same for all classes; the evaluator, CAM's network, names the class.
 
-    The generator of `width` (None: the stage's channels) reads `stage` (None: the backbone's shallow one).
+    The generator of `width` (None: the stage's channels) reads `stage` (None: the backbone's shallow one). Both stages
+    learn with Adam without weight decay (xie2021 Sec. 4.1), the evaluator with the common plan's optimizer and the rate
+    `evaluator_lr`.
 
     Example:
         >>> [method.network for method in CoarseMap(key="stage1").needs]
@@ -37,6 +40,11 @@ class CoarseMap(Method):
     stage: str | None = None
     width: int | None = None
     evaluator_lr: float | None = None
+    lr: float | None = 0.001
+
+    def plan(self, common: Plan) -> Plan:
+        """Adam with as many epochs, along half a cosine."""
+        return AdamPlan(**asdict(super().plan(common)) | {"weight_decay": 0.0})
 
     @property
     def needs(self) -> tuple[Method, ...]:
@@ -64,7 +72,7 @@ class CoarseMap(Method):
 class ORNet(CoarseMap):
     """The map of ORNet's second stage: the first one's generator, refined against the frozen evaluator.
 
-    Entropy has the weight `alpha`, area `beta`.
+    Entropy has the weight `alpha`, area `beta`; stage one learns at the rate `coarse_lr`.
 
     Example:
         >>> [method.network for method in ORNet(key="stage2").needs]
@@ -73,12 +81,14 @@ class ORNet(CoarseMap):
 
     alpha: float = 1.5
     beta: float = 0.02
+    lr: float | None = 0.0001
+    coarse_lr: float | None = 0.001
 
     @property
     def needs(self) -> tuple[Method, ...]:
         """The evaluator and the first stage."""
         common: dict[str, Any] = {"stage": self.stage, "width": self.width, "evaluator_lr": self.evaluator_lr}
-        return (*super().needs, CoarseMap(key="stage1", lr=self.lr, **common))
+        return (*super().needs, CoarseMap(key="stage1", lr=self.coarse_lr, **common))
 
     def untrained(self, start: Start, networks: Mapping[str, Trained]) -> Untrained:
         """Stage one's generator against the frozen classifier."""
