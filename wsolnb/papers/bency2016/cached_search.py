@@ -96,7 +96,7 @@ def search_scenes(
         >>> found.windows[2].shape, found.maps(1, cells=8).maps[0].shape
         (torch.Size([24, 2, 2, 4]), torch.Size([12, 8, 8]))
     """
-    key = fingerprint(model, objective, repr(search), list(widths), machine(torch.device(device)))
+    key = fingerprint(model, objective, search, list(widths), machine(torch.device(device)))
     parts: list[dict[str, Tensor]] = []
     sizes: list[Tensor] = []
     targets: list[Any] = []

@@ -12,12 +12,12 @@ from torchvision.ops import roi_align
 
 @dataclass(frozen=True)
 class Level:
-    """The windows of one level of the tree.
+    """The windows of one level of the tree; with recropping once for every window that they are cut from.
 
     Args:
         image: Index of every window's image, int64 `(n,)`.
         windows: xyxy as fractions of the image, float64 `(n, 4)`.
-        parent: Index in the previous level, int64 `(n,)`; the first where two parents share a child.
+        parent: The window it is a part of, as an index in the previous level, int64 `(n,)`.
         scores: Of every window for every class, `(n, K)`.
         kept: Indices of the best windows of every search, best first, int64 `(P, m)`; -1 where there are fewer.
         crops: Images that went through the backbone for this level.
