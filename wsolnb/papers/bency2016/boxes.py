@@ -6,6 +6,7 @@ Paper: https://doi.org/10.48550/arXiv.1603.00489
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -78,8 +79,17 @@ def tune_thresholds(found: SceneMaps, *, candidates: Sequence[float] = THRESHOLD
     return torch.tensor(list(candidates))[best]
 
 
-def judge_boxes(found: SceneMaps, predictions: Sequence[Prediction], *, iou: float = 0.5) -> VOCAP:
+def judge_boxes(
+    found: SceneMaps,
+    predictions: Sequence[Prediction],
+    *,
+    iou: float = 0.5,
+    interpolation: Literal["area", "voc07"] = "area",
+) -> VOCAP:
     """Detection average precision by Pascal VOC's rules (Tables 3 and 4).
+
+    `interpolation` is that of the precision-recall curve: the area under it as since VOC2010, or with `voc07` the mean
+    of 11 points, as VOC2007's development kit computes it.
 
     Example:
         >>> truth = {"boxes": torch.tensor([[5.0, 5.0, 15.0, 15.0]]), "labels": torch.tensor([0])}
@@ -87,7 +97,7 @@ def judge_boxes(found: SceneMaps, predictions: Sequence[Prediction], *, iou: flo
         >>> float(judge_boxes(found, [truth | {"scores": torch.tensor([0.8])}]).compute()["mAP"])
         1.0
     """
-    metric = VOCAP(found.scores.shape[1], iou)
+    metric = VOCAP(found.scores.shape[1], iou, interpolation)
     metric.update(predictions, found.targets)
     return metric
 
