@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wsolnb.metrics.bootstrap import Interval
-from wsolnb.plots.style import BESIDE, LINES, method_colour
+from wsolnb.plots.style import BESIDE, LINES, method_colour, name_intervals
 from wsolnb.train import Training
 
 
@@ -59,6 +59,7 @@ def plot_measured(measured: Mapping[str, Mapping[str, Interval]], metrics: Mappi
     ax.set(ylabel="%", ylim=(0, 112))
     ax.legend(**BESIDE)
     sns.despine(fig)
+    name_intervals(fig)
     return fig
 
 
@@ -92,6 +93,7 @@ def plot_components(
         ax.legend(frameon=False, fontsize=11, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     ax.set(xlabel=f"{title} (%)", ylim=(len(rows) - 0.5, -0.5))
     ax.margins(x=0.1)
+    name_intervals(fig)
     return fig
 
 

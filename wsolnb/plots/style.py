@@ -153,6 +153,18 @@ def draw_prediction(ax: Axes, box: Tensor, truth: Tensor) -> None:
     )  # fmt: skip
 
 
+def name_intervals(figure: Figure) -> None:
+    """Say below a figure what its intervals are taken over: images, not trainings.
+
+    Example:
+        >>> figure = Figure()
+        >>> name_intervals(figure)
+        >>> figure.get_supxlabel()
+        'lines: 95 %, over images of one training'
+    """
+    figure.supxlabel("lines: 95 %, over images of one training", fontsize=11, color="0.35")
+
+
 def render(figure: Figure, *, dpi: int = 110) -> Image.Image:
     """Draw a figure as an RGB image and cut off the white around it.
 

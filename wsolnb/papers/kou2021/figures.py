@@ -24,7 +24,7 @@ from wsolnb.metrics.bootstrap import Interval
 from wsolnb.papers.kou2021.confseg import confidence, confidence_mask, thresholds
 from wsolnb.papers.kou2021.maps import readings
 from wsolnb.plots.curves import draw_intervals
-from wsolnb.plots.style import BESIDE, HEAT, draw_prediction, show_picture
+from wsolnb.plots.style import BESIDE, HEAT, draw_prediction, name_intervals, show_picture
 
 _COLOURS = {"base": 7, "csoa": 0, "confseg": 1, "coaug": 2, "centre": 5}  # indices in the palette
 _SIDES = ListedColormap([sns.color_palette("colorblind")[k] for k in (0, 7, 1)])  # background, undecided, object
@@ -165,4 +165,5 @@ def plot_errors(
         ax.set_xlabel("error (%)")
         ax.margins(y=0.18)
     axes[0, 0].invert_yaxis()
+    name_intervals(fig)
     return fig
