@@ -11,7 +11,15 @@ from wsolnb.localization.points import judge_classes, judge_points, peaks
 from wsolnb.localization.read import read
 from wsolnb.losses import MultiLabelCrossEntropy
 from wsolnb.models.cam import classifier
-from wsolnb.papers.bency2016.boxes import blob_boxes, box_evidence, first, judge_boxes, point_evidence, tune_thresholds, without
+from wsolnb.papers.bency2016.boxes import (
+    blob_boxes,
+    box_evidence,
+    first,
+    judge_boxes,
+    point_evidence,
+    tune_thresholds,
+    without,
+)
 from wsolnb.papers.bency2016.maps import BeamReader, peak_reader, positive_cam_reader
 from wsolnb.papers.bency2016.network import MaxPooled, grid_classifier
 from wsolnb.papers.bency2016.search import BeamSearch
@@ -170,7 +178,9 @@ def test_of_several_sizes_of_window_the_largest_score_counts() -> None:
     assert torch.allclose(both, torch.maximum(small, torch.nn.functional.interpolate(large, (16, 16))))
     assert torch.equal(scores, both.amax(dim=(2, 3)))
     trained_so = MaxPooled(net, [1, 5]).eval()
-    assert torch.allclose(torch.stack([small, torch.nn.functional.interpolate(large, (16, 16))]).amax((0, 3, 4)), scores)
+    assert torch.allclose(
+        torch.stack([small, torch.nn.functional.interpolate(large, (16, 16))]).amax((0, 3, 4)), scores
+    )
     with torch.inference_mode():
         assert bool((trained_so(images) >= MaxPooled(net, [5]).eval()(images)).all())
 

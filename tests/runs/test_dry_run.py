@@ -137,7 +137,11 @@ def test_a_step_of_fully_connected_layers() -> None:
     body = linear.parameters - 97 * 5
     assert step.parameters == body + 96 * 9 * 16 + 16 + 17 * 8 + 9 * 5
     net = _network(layers, 5)
-    assert [p.requires_grad for part in net if isinstance(part, nn.Linear) for p in [part.weight]] == [False, True, True]
+    assert [p.requires_grad for part in net if isinstance(part, nn.Linear) for p in [part.weight]] == [
+        False,
+        True,
+        True,
+    ]
 
 
 def test_a_step_without_its_device_is_refused() -> None:

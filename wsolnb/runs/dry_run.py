@@ -34,7 +34,20 @@ from wsolnb.runs.run import resolve
 if TYPE_CHECKING:
     from torch import nn
 
-_FIELDS = {"what", "network", "stride", "images", "epochs", "side", "batch", "times", "only", "frozen", "counts", "dense"}
+_FIELDS = {
+    "what",
+    "network",
+    "stride",
+    "images",
+    "epochs",
+    "side",
+    "batch",
+    "times",
+    "only",
+    "frozen",
+    "counts",
+    "dense",
+}
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _SIDE = 224  # pixels, where image_size is 0
 _CPU_IMAGES = 4  # images of the measured step on a CPU; time and memory are scaled to the batch

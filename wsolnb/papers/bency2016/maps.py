@@ -120,7 +120,7 @@ def score_reader(model: GridClassifier, objective: Objective) -> Reader:
 def peak_reader(
     model: GridClassifier, objective: Objective, positions: Sequence[int], *, pooled: bool = False
 ) -> Reader:
-    """The score map of a network run as a sliding window, after oquab2015; of several sizes of window the largest score.
+    """The score map of a sliding window, after oquab2015; of several sizes of window the largest score.
 
     For every size the image is enlarged until `positions` x `positions` windows of the network's input fit into its
     grid, one cell apart. The map is zero where no window has its centre. Class scores are those of the whole image, or

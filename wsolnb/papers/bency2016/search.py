@@ -191,7 +191,7 @@ def _distinct(image: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _best(candidates: Tensor, scores: Tensor, klass: Tensor, window: Tensor, width: int | None) -> Tensor:
-    """The best candidates of every search, best first; -1 where there are fewer. A window counts once, by its best score.
+    """The best candidates of every search, best first, a window once by its best score; -1 where there are fewer.
 
     Candidates `(P, n)` are indices into `scores` `(N, K)` and `window` `(N,)`, equal for equal windows; -1 for none.
     `klass` `(P,)` is the class of every search.
