@@ -13,6 +13,7 @@ import torch
 from wsolnb.data.critters import World
 from wsolnb.localization.read import read
 from wsolnb.losses import MultiLabelCrossEntropy
+from wsolnb.metrics.bootstrap import Interval
 from wsolnb.papers.bency2016 import figures
 from wsolnb.papers.bency2016.boxes import blob_boxes
 from wsolnb.papers.bency2016.cached_search import compare_searches, load_scenes, search_scenes, width_and_depth
@@ -99,3 +100,14 @@ def test_gains_start_at_zero() -> None:
     assert list(lines[0].get_ydata()) == pytest.approx([0, 10])
     assert list(lines[1].get_ydata()) == pytest.approx([10])
     assert list(lines[2].get_ydata()) == pytest.approx([0, -10])
+
+
+def test_a_method_without_a_number_has_an_empty_row() -> None:
+    measured = {
+        "beam": {"a": Interval(0.5, 0.4, 0.6), "b": Interval(0.2, 0.1, 0.3)},
+        "other": {"a": Interval(0.7, 0.6, 0.8)},
+    }
+    fig = figures.plot_methods(measured, {"a": "points", "b": "boxes"})
+    assert [[text.get_text() for text in ax.texts] for ax in fig.axes] == [["50", "70"], ["20"]]
+    assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["beam", "other"]
+    assert list(fig.axes[1].lines[0].get_xdata()) == pytest.approx([10, 30])

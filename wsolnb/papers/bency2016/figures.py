@@ -22,6 +22,7 @@ from torch.utils.data import Dataset
 from wsolnb.localization.detect import Prediction
 from wsolnb.localization.maps import SceneMaps
 from wsolnb.localization.points import peaks
+from wsolnb.metrics.bootstrap import Interval
 from wsolnb.papers.bency2016.windows import SearchTree
 from wsolnb.plots.style import BESIDE, HEAT, LINES, draw_outlines, show_picture
 
@@ -69,7 +70,7 @@ def show_tree(image: Tensor, tree: SearchTree, search: int, levels: Sequence[int
     _show_heat(ax, heat, image)
     draw_outlines(ax, truth)
     _mark_peak(ax, heat, image, truth)
-    ax.set_title("heat map: sum of all kept windows")
+    ax.set_title("heat map")
     for ax in panels[len(levels) + 1 :]:
         ax.remove()
     return fig
@@ -159,6 +160,34 @@ def _mark_peak(ax: Axes, heat: Tensor, image: Tensor, truth: Tensor) -> None:
     ax.plot([x], [y], "P" if inside else "X", color=colour, markersize=15, markeredgecolor="white", markeredgewidth=1.8)
 
 
+def plot_methods(measured: Mapping[str, Mapping[str, Interval]], metrics: Mapping[str, str]) -> Figure:
+    """Measured numbers in percent with 95 % intervals over images: a panel per metric, a row per method.
+
+    A method without a number has an empty row.
+
+    Example:
+        >>> half = Interval(0.5, 0.4, 0.6)
+        >>> fig = plot_methods({"beam": {"ap50": half}, "CAM": {}}, {"ap50": "boxes"})
+        >>> [text.get_text() for text in fig.axes[0].get_yticklabels()], [text.get_text() for text in fig.axes[0].texts]
+        (['beam', 'CAM'], ['50'])
+    """
+    size = (3.2 + 2.0 * len(metrics), 1.4 + 0.68 * len(measured))
+    fig, axes = plt.subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False)
+    for ax, (metric, title) in zip(axes[0], metrics.items(), strict=True):
+        for row, (name, numbers) in enumerate(measured.items()):
+            if metric in numbers:
+                value, low, high = (
+                    100 * end for end in (numbers[metric].value, numbers[metric].low, numbers[metric].high)
+                )
+                ax.plot([low, high], [row, row], color=f"C{row}", linewidth=3)
+                ax.plot([value], [row], "o", color=f"C{row}", markersize=10, label=name)
+                ax.text(value, row - 0.2, f"{value:.0f}", ha="center", va="bottom", fontsize=14)
+        ax.set(title=title, xlim=(0, 100), xticks=(0, 50, 100), ylim=(len(measured) - 0.4, -0.7), xlabel="%")
+    axes[0, 0].set_yticks(range(len(measured)), [fill(name, 26) for name in measured], fontsize=13)
+    sns.despine(fig)
+    return fig
+
+
 def plot_searches(searches: Mapping[str, tuple[float, float]]) -> Figure:
     """Score of the best window over the number of windows scored, in percent of the exhaustive search's, the last one.
 
@@ -196,7 +225,7 @@ def plot_cost(curves: Mapping[str, Mapping[int, float]], costs: Mapping[str, flo
         style = LINES[k % 4] + _MARKS[k % 5]
         ax.plot(list(curve), [100 * v for v in curve.values()], style, color=f"C{k}", linewidth=2.2, label=label)
     ax.set(xlabel="depth H of the search", ylabel="point localization AP (%)", ylim=(0, None))
-    ax.legend(**BESIDE)
+    ax.legend(loc="lower right", frameon=False)
     sns.despine(fig)
     return fig
 
@@ -211,13 +240,13 @@ def plot_alpha(curves: Mapping[str, Mapping[float, float]], chosen: Mapping[str,
         >>> [round(float(gain), 1) for gain in fig.axes[0].lines[0].get_ydata()]
         [0.0, 4.0, 2.0]
     """
-    fig, ax = plt.subplots(figsize=(7.2, 3.3))
+    fig, ax = plt.subplots(figsize=(7.2, 4.2))
     for k, (name, curve) in enumerate(curves.items()):
         gain = {alpha: 100 * (value - curve[0.0]) for alpha, value in curve.items()}
         ax.plot(list(gain), list(gain.values()), LINES[k % 4], color=f"C{k}", linewidth=2.5, label=name)
         ax.plot([chosen[name]], [gain[chosen[name]]], _MARKS[k % 5], color=f"C{k}", markersize=11)
     ax.axhline(0, color="0.6", linewidth=1)
-    ax.set(xlabel="weight α of the other classes", ylabel="gain in classification\nmAP (points), test scenes")
-    ax.legend(**BESIDE)
+    ax.set(xlabel="weight α of the other classes", ylabel="gain in classification\nmAP (points)")
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1.02), frameon=False)
     sns.despine(fig)
     return fig
