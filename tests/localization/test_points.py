@@ -11,9 +11,17 @@ from wsolnb.localization.points import judge_classes, judge_points, peaks
 from wsolnb.localization.read import read
 from wsolnb.losses import MultiLabelCrossEntropy
 from wsolnb.models.cam import classifier
-from wsolnb.papers.bency2016.boxes import blob_boxes, judge_boxes, tune_thresholds, without
+from wsolnb.papers.bency2016.boxes import (
+    blob_boxes,
+    box_evidence,
+    first,
+    judge_boxes,
+    point_evidence,
+    tune_thresholds,
+    without,
+)
 from wsolnb.papers.bency2016.maps import BeamReader, peak_reader, positive_cam_reader
-from wsolnb.papers.bency2016.network import grid_classifier
+from wsolnb.papers.bency2016.network import MaxPooled, grid_classifier
 from wsolnb.papers.bency2016.search import BeamSearch
 
 LOSS = MultiLabelCrossEntropy()
@@ -130,7 +138,7 @@ def test_all_readers_read_the_same_scenes() -> None:
         "beam": beam,
         "present": present,
         "cam": positive_cam_reader(gap, LOSS),
-        "peak": peak_reader(net, LOSS, 3),
+        "peak": peak_reader(net, LOSS, [3]),
     }
     found = read(scenes, readers, side=48, batch_size=2)
     assert {name: tuple(way.maps[0].shape) for name, way in found.items()} == {
@@ -154,8 +162,66 @@ def test_the_score_map_puts_each_window_at_its_centre() -> None:
     net = grid_classifier("tiny", 3, grid=4, hidden=(8,), adapt=8).eval()
     images = torch.rand(1, 3, 48, 48)  # 6 cells: 3 x 3 windows of 4
     with torch.inference_mode():
-        maps, _ = peak_reader(net, LOSS, positions=3)(images, None)
+        maps, _ = peak_reader(net, LOSS, positions=[3])(images, None)
         grid = net.backbone(images)
         wanted = LOSS.scores(net.classify(grid[:, :, 1:5, 2:6]))[0]  # centre at column 4, row 3
     assert torch.allclose(maps[0, :, 5:7, 7:9], wanted[:, None, None].expand(3, 2, 2), atol=1e-5)
     assert bool((maps[0, :, :3] == 0).all())
+
+
+def test_of_several_sizes_of_window_the_largest_score_counts() -> None:
+    net = grid_classifier("tiny", 3, grid=4, hidden=(8,), adapt=8).eval()
+    images = torch.rand(2, 3, 48, 48)
+    with torch.inference_mode():
+        small, large = (peak_reader(net, LOSS, [p])(images, None)[0] for p in (5, 1))
+        both, scores = peak_reader(net, LOSS, [1, 5], pooled=True)(images, None)
+    assert torch.allclose(both, torch.maximum(small, torch.nn.functional.interpolate(large, (16, 16))))
+    assert torch.equal(scores, both.amax(dim=(2, 3)))
+    trained_so = MaxPooled(net, [1, 5]).eval()
+    assert torch.allclose(
+        torch.stack([small, torch.nn.functional.interpolate(large, (16, 16))]).amax((0, 3, 4)), scores
+    )
+    with torch.inference_mode():
+        assert bool((trained_so(images) >= MaxPooled(net, [5]).eval()(images)).all())
+
+
+def test_points_of_given_classes_by_hand(found: SceneMaps) -> None:
+    every = torch.ones(1, 2, dtype=torch.float64)
+    assert float(point_evidence(found)["point_acc"](every)) == 1
+    found.maps[0][0] = found.maps[0][0].flip(0, 1)  # beside the first object, still in the second
+    found.maps[1][1] = 0  # no map: the middle of the image, which is beside the object
+    found.targets[1]["boxes"] = torch.tensor([[50.0, 21.0, 80.0, 40.0]])
+    both = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], dtype=torch.float64)
+    hits = point_evidence(found)["point_acc"](both).tolist()
+    assert hits == [1, 0, 0.5]
+    assert len(first(found, 1)) == 1
+    empty = SceneMaps(found.maps, found.scores, found.sizes, [found.targets[0], truth(image_id=1)])
+    assert point_evidence(empty)["point_acc"](both)[2] == hits[0]  # an image without an object does not count
+
+
+def test_points_need_the_maps_of_present_classes_only() -> None:
+    scenes = World(families=2, species=2, size=32, objects=(1, 2)).scenes(6, size=(48, 56))
+    net = grid_classifier("tiny", 4, grid=4, hidden=(8,), adapt=8).eval()
+    readers = {name: BeamReader(net, LOSS, BeamSearch(2, 3), wanted=name) for name in ("all", "present")}  # type: ignore[arg-type]
+    every, present = (point_evidence(way) for way in read(scenes, readers, side=48).values())
+    for name, number in every.items():
+        assert number(torch.ones(1, 6)).tolist() == pytest.approx(present[name](torch.ones(1, 6)).tolist())
+
+
+def test_average_precision_of_boxes_on_11_points_as_in_voc2007(found: SceneMaps) -> None:
+    predictions = [
+        {
+            "boxes": torch.tensor([[10.0, 10, 30, 30], [0.0, 0, 5, 5]]),
+            "scores": torch.tensor([0.9, 0.8]),
+            "labels": torch.tensor([0, 0]),
+        },
+        {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0, dtype=torch.int64)},
+    ]
+    area = judge_boxes(found, predictions).compute()["AP"]
+    points = judge_boxes(found, predictions, interpolation="voc07").compute()["AP"]
+    assert float(area[0]) == pytest.approx(1 / 2)  # one of two objects, at precision 1
+    assert float(points[0]) == pytest.approx(6 / 11)  # recall 0, 0.1, ..., 0.5 of 11 points
+    said = box_evidence(found, predictions, "voc07")["ap50"](torch.ones(1, 2, dtype=torch.float64))
+    assert float(said) == pytest.approx(3 / 11)  # the other class has no box
+    with pytest.raises(ValueError, match="'area' and 'voc07', not 'coco'"):
+        judge_boxes(found, predictions, interpolation="coco")  # type: ignore[arg-type]

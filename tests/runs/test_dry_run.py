@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 import yaml
 from nbformat.v4 import new_code_cell, new_notebook
+from torch import nn
 from typer.testing import CliRunner
 
 from wsolnb.cli.app import app
-from wsolnb.runs.dry_run import Training, budget, describe, measure_step
+from wsolnb.runs.dry_run import Training, _network, budget, describe, measure_step
 
 PARAMETERS = """\
 dataset: str = "critters"
@@ -112,6 +115,33 @@ def test_a_step_is_really_taken() -> None:
     assert whole.seconds > 0
     images = 4 * 3 * 32 * 32 * 4  # kept by the first convolution, or its normalised copy
     assert whole.memory > state + images
+
+
+def test_fully_connected_layers_on_a_grid_count() -> None:
+    windows = budget("bency2016", recipe="voc2012-vgg16").trainings[0]
+    assert (windows.grid, windows.dense, windows.dense_frozen, windows.frozen) == (7, (4096, 4096, 2048), 0, True)
+    with torch.device("meta"):
+        net = _network(windows, 20)
+    dense = [layer for layer in net if isinstance(layer, nn.Linear)]
+    counts = [layer.weight.numel() + layer.bias.numel() for layer in dense]
+    assert counts[:2] == [102_764_544, 16_781_312]  # F6 and F7: 120 million, where the backbone has 14.7
+    assert sum(weight.numel() for weight in net[0].parameters()) == 14_714_688
+    assert all(layer.weight.requires_grad for layer in dense)
+    assert budget("bency2016", {"backbone": "vgg16", "grid": 5, "hidden": [9]}).trainings[1].dense == (9, 128)
+
+
+def test_a_step_of_fully_connected_layers() -> None:
+    layers = Training("x", "tiny", 10, 1, batch=4, side=32, grid=3, dense=(16, 8), dense_frozen=1)
+    step = measure_step(layers, 5, device="cpu")
+    linear = measure_step(replace(layers, grid=0), 5, device="cpu")
+    body = linear.parameters - 97 * 5
+    assert step.parameters == body + 96 * 9 * 16 + 16 + 17 * 8 + 9 * 5
+    net = _network(layers, 5)
+    assert [p.requires_grad for part in net if isinstance(part, nn.Linear) for p in [part.weight]] == [
+        False,
+        True,
+        True,
+    ]
 
 
 def test_a_step_without_its_device_is_refused() -> None:

@@ -9,7 +9,10 @@ notebook's parameters:
 - ``times``: how many, or a list whose parts are added; there the name of a parameter counts the items of its list, or
   is 1 if its text is not empty;
 - ``only: critters`` for what is left out on photos;
-- ``frozen``: the parameter that says whether the backbone is;
+- ``frozen``: the parameter that says whether the backbone is, or lists the parts that are (``backbone``, ``dense``);
+- ``dense``: fully connected layers on a grid of cells in place of a linear head: the parameters that hold the cells on
+  a side (``grid``), the ``hidden`` widths and that of the last layer (``adapt``); under the name of a network, its own
+  cells and widths, which hold where the grid is 0 or theirs;
 - ``counts: objects`` where every object of a photo is an image of its own.
 """
 
@@ -20,7 +23,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -28,7 +31,23 @@ from wsolnb.data.download.sources import Source, human, read_sources
 from wsolnb.runs.paper import Paper
 from wsolnb.runs.run import resolve
 
-_FIELDS = {"what", "network", "stride", "images", "epochs", "side", "batch", "times", "only", "frozen", "counts"}
+if TYPE_CHECKING:
+    from torch import nn
+
+_FIELDS = {
+    "what",
+    "network",
+    "stride",
+    "images",
+    "epochs",
+    "side",
+    "batch",
+    "times",
+    "only",
+    "frozen",
+    "counts",
+    "dense",
+}
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _SIDE = 224  # pixels, where image_size is 0
 _CPU_IMAGES = 4  # images of the measured step on a CPU; time and memory are scaled to the batch
@@ -48,6 +67,9 @@ class Training:
     times: int = 1  # trainings of this kind
     frozen: bool = False  # whether the backbone is
     objects: bool = False  # whether every object is an image of its own, so that there are at least as many as images
+    grid: int = 0  # cells on a side that fully connected layers read; 0: a linear head on averaged features
+    dense: tuple[int, ...] = ()  # widths of these layers
+    dense_frozen: int = 0  # how many of them, from the first, are frozen
 
     @property
     def steps(self) -> int | None:
@@ -128,6 +150,7 @@ def _trainings(
     name = entry.get("network", "backbone")
     networks = values.get(name, name)
     for network in networks if isinstance(networks, list) else [networks]:
+        grid, hidden, adapt = _dense_layers(entry["dense"], values, network) if "dense" in entry else (0, [], [])
         training = Training(
             entry["what"],
             network,
@@ -139,9 +162,21 @@ def _trainings(
             times=sum(map(count, parts if isinstance(parts, list) else [parts])),
             frozen="backbone" in frozen if isinstance(frozen, list) else bool(frozen),
             objects=not critters and entry.get("counts") == "objects",
+            grid=grid,
+            dense=(*hidden, *adapt),
+            dense_frozen=len(hidden) if isinstance(frozen, list) and "dense" in frozen else 0,
         )
         if training.times and training.epochs:
             yield training
+
+
+def _dense_layers(
+    entry: Mapping[str, Any], values: Mapping[str, Any], network: str
+) -> tuple[int, list[int], list[int]]:
+    """Cells on a side, and widths of the hidden and of the last fully connected layers."""
+    cells, *widths = entry.get(network, [7])
+    grid, adapt = values[entry["grid"]] or cells, [values[entry["adapt"]]]
+    return (grid, widths, adapt) if widths and grid == cells else (grid, values[entry["hidden"]], adapt)
 
 
 def _split(values: Mapping[str, Any]) -> str:
@@ -191,10 +226,10 @@ class Step:
 
 
 def measure_step(training: Training, classes: int, *, device: str = "auto", precision: str = "auto") -> Step:
-    """Take a step on random images: the backbone with a linear head and cross-entropy.
+    """Take a step on random images: the backbone with a linear head or fully connected layers, and cross-entropy.
 
-    On a GPU it is a whole batch; on a CPU a few images, and time and memory are scaled in proportion. What a paper adds
-    (further heads, a second network) is not included. Device and precision are those of the notebooks.
+    On a GPU it is a whole batch; on a CPU a few images, and time and memory are scaled in proportion. What else a paper
+    adds (further heads, a second network) is not included. Device and precision are those of the notebooks.
 
     Raises:
         ValueError: If the device does not exist, or a batch does not fit into its memory.
@@ -207,15 +242,12 @@ def measure_step(training: Training, classes: int, *, device: str = "auto", prec
     import torch
     from torch.nn.functional import cross_entropy
 
-    from wsolnb.models.cam import classifier
     from wsolnb.train.training import resolve_device
 
     target = resolve_device(device)
     gpu = target.type == "cuda"
     count = training.batch if gpu else min(training.batch, _CPU_IMAGES)
-    net = classifier(training.network, classes, stride=training.stride).to(target).train()
-    if training.frozen:
-        net.backbone.requires_grad_(False)
+    net = _network(training, classes).to(target).train()
     trained = [weight for weight in net.parameters() if weight.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=1e-6, momentum=0.9)
     images = torch.rand(count, 3, training.side, training.side, device=target)
@@ -258,6 +290,29 @@ def measure_step(training: Training, classes: int, *, device: str = "auto", prec
     return Step(seconds * scale, memory, sum(weight.numel() for weight in weights), count, str(target))
 
 
+def _network(training: Training, classes: int) -> nn.Module:
+    from itertools import pairwise
+
+    from torch import nn
+
+    from wsolnb.models.backbones import backbone
+    from wsolnb.models.cam import classifier
+
+    if not training.grid:
+        net = classifier(training.network, classes, stride=training.stride)
+        net.backbone.requires_grad_(not training.frozen)
+        return net
+    body = backbone(training.network, stride=training.stride)
+    widths = [body.out_channels * training.grid**2, *training.dense, classes]
+    layers = [nn.Linear(*pair) for pair in pairwise(widths)]
+    for layer in layers[: training.dense_frozen]:
+        layer.requires_grad_(False)
+    dense = [part for layer in layers for part in (nn.ReLU(), layer)][1:]
+    return nn.Sequential(
+        body.requires_grad_(not training.frozen), nn.AdaptiveAvgPool2d(training.grid), nn.Flatten(), *dense
+    )
+
+
 def describe(plan: Budget) -> Iterator[str]:
     """The lines of ``wsolnb run --dry-run``; measures a step for every kind of network.
 
@@ -270,9 +325,11 @@ def describe(plan: Budget) -> Iterator[str]:
     yield f"            {plan.classes or 'unknown number of'} classes"
     yield "parameters  " + ", ".join(f"{name}={value!r}" for name, value in values.items())
     steps: dict[tuple[object, ...], Step] = {}
+    kind: tuple[object, ...]
     seconds = 0.0
     for training in plan.trainings:
         kind = (training.network, training.stride, training.batch, training.side, training.frozen)
+        kind += (training.grid, training.dense, training.dense_frozen)
         if kind not in steps:
             device, precision = values.get("device", "auto"), values.get("precision", "auto")
             steps[kind] = measure_step(training, plan.classes or 100, device=device, precision=precision)
@@ -282,7 +339,12 @@ def describe(plan: Budget) -> Iterator[str]:
         images = f"{at_least}{training.images:,}" if training.images else "an unknown number of"
         count = f"{at_least}{training.steps:,}" if training.steps else "unknown"
         yield f"training    {training.what}: {training.times} x {training.epochs} epochs"
-        yield f"  model     {training.network} with a linear head, {step.parameters:,} weights{frozen}"
+        head = "a linear head"
+        if training.grid:
+            widths = ", ".join(map(str, training.dense))
+            head = f"fully connected layers of {widths} on {training.grid} x {training.grid} cells"
+            frozen += f", {training.dense_frozen} of these layers too" if training.dense_frozen else ""
+        yield f"  model     {training.network} with {head}, {step.parameters:,} weights{frozen}"
         yield f"  steps     {count}, of {training.batch} images of {training.side} px, {images} images in an epoch"
         measured = f"measured on {step.measured} images on {step.device}"
         yield f"  a step    {step.seconds:.3g} s, {human(step.memory)} ({measured})"

@@ -13,6 +13,7 @@ import torch
 from wsolnb.data.critters import World
 from wsolnb.localization.read import read
 from wsolnb.losses import MultiLabelCrossEntropy
+from wsolnb.metrics.bootstrap import Interval
 from wsolnb.papers.bency2016 import figures
 from wsolnb.papers.bency2016.boxes import blob_boxes
 from wsolnb.papers.bency2016.cached_search import compare_searches, load_scenes, search_scenes, width_and_depth
@@ -37,13 +38,16 @@ def net() -> GridClassifier:
     return grid_classifier("tiny", 4, grid=4, hidden=(8,), adapt=8).eval()
 
 
-def test_a_tree_has_a_picture_per_level(net: GridClassifier) -> None:
+def test_a_tree_has_a_picture_per_level_and_one_of_the_heat_map(net: GridClassifier) -> None:
     loaded = load_scenes(SCENES, 4, side=48)
     tree = BeamSearch(2, 4)(net, loaded.images, LOSS.scores, loaded.present)
     fig = figures.show_tree(loaded.images[0], tree, 0, [1, 3], torch.tensor([[4.0, 4, 20, 30]]))
-    assert [ax.get_title().split(":")[0] for ax in fig.axes] == ["level 1", "level 3"]
-    of_image = int((tree.levels[1].image == 0).sum())
-    assert len(fig.axes[0].patches) == 1 + of_image + 2  # truth, candidates, kept
+    assert [ax.get_title().split(":")[0] for ax in fig.axes] == ["level 1", "level 3", "heat map"]
+    best, klass = tree.levels[3].kept[0, 0], int(tree.pairs[0, 1])
+    assert fig.axes[1].get_title() == f"level 3: score {float(tree.levels[3].scores[best, klass]):.2f}"
+    assert len(fig.axes[0].patches) == 1 + 2  # truth and kept
+    assert fig.axes[0].patches[-1].get_linewidth() > fig.axes[0].patches[-2].get_linewidth()  # the best one, on top
+    assert len(figures.show_tree(loaded.images[0], tree, 0, [1, 2, 3], torch.zeros(0, 4)).axes) == 4
 
 
 def test_children_are_a_step_smaller() -> None:
@@ -74,16 +78,20 @@ def test_costs(net: GridClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert loaded.present.sum(dim=1).tolist() == [len(set(t["labels"].tolist())) for t in loaded.targets]
     searches = {"greedy": BeamSearch(1, 6, recrop=False), "all": BeamSearch(None, 6, recrop=False)}
     found = compare_searches(net, LOSS, loaded, searches)
-    assert found["all"][0] == 100  # (4 * 5 / 2)^2 windows
-    assert found["greedy"][0] < 40
-    assert found["greedy"][1] <= found["all"][1]
+    assert found["all"]["windows"].tolist() == [100] * 4  # (4 * 5 / 2)^2 windows
+    assert bool((found["greedy"]["windows"] < 60).all())
+    assert bool((found["greedy"]["best_score"] <= found["all"]["best_score"]).all())
+    alone = BeamSearch(1, 6, recrop=False)(net, loaded.images[:1], LOSS.scores, loaded.present[:1])
+    assert float(found["greedy"]["windows"][0]) == sum(alone.windows)
+    assert float(found["greedy"]["best_score"][0]) == pytest.approx(float(alone.best()[1].mean()))
     searched = search_scenes(SCENES, net, LOSS, BeamSearch(depth=3), [1, 2], side=48)
     curves = width_and_depth(searched, depths=[1, 3])
     assert [list(curve) for curve in curves.values()] == [[1, 3], [1, 3]]
     assert all(0 <= value <= 1 for curve in curves.values() for value in curve.values())
     fig = figures.plot_cost(curves, {name: cost.get("windows", 0) for name, cost in searched.per_image().items()})
     assert [line.get_label().split(":")[0] for line in fig.axes[0].lines] == ["M = 1", "M = 2"]
-    assert len(figures.plot_searches(found).axes[0].lines) == 3
+    means = {name: (float(v["windows"].mean()), float(v["best_score"].mean())) for name, v in found.items()}
+    assert len(figures.plot_searches(means).axes[0].lines) == 2
 
 
 def test_gains_start_at_zero() -> None:
@@ -92,3 +100,14 @@ def test_gains_start_at_zero() -> None:
     assert list(lines[0].get_ydata()) == pytest.approx([0, 10])
     assert list(lines[1].get_ydata()) == pytest.approx([10])
     assert list(lines[2].get_ydata()) == pytest.approx([0, -10])
+
+
+def test_a_method_without_a_number_has_an_empty_row() -> None:
+    measured = {
+        "beam": {"a": Interval(0.5, 0.4, 0.6), "b": Interval(0.2, 0.1, 0.3)},
+        "other": {"a": Interval(0.7, 0.6, 0.8)},
+    }
+    fig = figures.plot_methods(measured, {"a": "points", "b": "boxes"})
+    assert [[text.get_text() for text in ax.texts] for ax in fig.axes] == [["50", "70"], ["20"]]
+    assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["beam", "other"]
+    assert list(fig.axes[1].lines[0].get_xdata()) == pytest.approx([10, 30])

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from wsolnb._utils.cache import fingerprint
-from wsolnb.papers.bency2016.network import GridClassifier, grid_classifier
+from wsolnb.papers.bency2016.network import GridClassifier, MaxPooled, grid_classifier
 
 
 def small(**options: object) -> GridClassifier:
@@ -104,3 +104,34 @@ def test_refused() -> None:
         small().freeze("head")
     with pytest.raises(ValueError, match=r"grids \(B, T, 4, 4\), got \(1, 96, 4, 5\)"):
         small().classify(torch.zeros(1, 96, 4, 5))
+
+
+def test_max_pooling_learns_from_the_best_window_of_one_size_at_a_time() -> None:
+    net, images = MaxPooled(small(), [1, 3]).eval(), torch.rand(2, 3, 48, 48)
+    with torch.no_grad():
+        maps = {size: net.score_map(images, size) for size in (1, 3)}
+        assert {size: tuple(found.shape) for size, found in maps.items()} == {1: (2, 5, 1, 1), 3: (2, 5, 3, 3)}
+        window = net.net.backbone(images)[:, :, 1:5, 2:6]  # 48 px are 6 x 6 cells: windows of 4 x 4
+        assert torch.allclose(maps[3][:, :, 1, 2], net.net.classify(window), atol=1e-5)
+        every = torch.stack([found.amax(dim=(2, 3)) for found in maps.values()])
+        assert torch.allclose(net(images), every.amax(dim=0), atol=1e-5)
+        net.net.freeze("backbone", "dense")
+        net.train()
+        seen = {bool(torch.allclose(net(images), every[0], atol=1e-5)) for _ in range(20)}
+    assert seen == {True, False}
+
+
+def test_only_the_best_window_gets_a_gradient() -> None:
+    net = MaxPooled(small().freeze("backbone"), [3]).train()
+    grids = torch.rand(1, 96, 6, 6, requires_grad=True)
+    net.net.backbone.forward = lambda images: grids  # type: ignore[method-assign]
+    net(torch.rand(1, 3, 48, 48))[0, 2].backward()
+    assert grids.grad is not None
+    touched = grids.grad[0].abs().sum(dim=0).nonzero()
+    assert bool((touched.amax(dim=0) - touched.amin(dim=0) <= 3).all())  # within one window of 4 x 4 cells
+
+
+def test_sizes_of_windows_are_refused() -> None:
+    for wrong in ([], [3, 0]):
+        with pytest.raises(ValueError, match="give the number of windows along a side"):
+            MaxPooled(small(), wrong)

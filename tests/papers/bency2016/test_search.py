@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import roi_align
 
+from wsolnb.localization.points import peaks
 from wsolnb.papers.bency2016.network import GridClassifier, grid_classifier
 from wsolnb.papers.bency2016.search import BeamSearch, _best
 from wsolnb.papers.bency2016.windows import CHILDREN, Level, SearchTree, crop_and_resize, resample, resampled_children
@@ -40,13 +40,13 @@ Found = tuple[tuple[str, str], tuple[float, ...], float]
 def one_at_a_time(model: GridClassifier, image: Tensor, klass: int, width: int, depth: int) -> list[list[Found]]:
     """The kept windows of every level, for one class of one image: steps along x and y, corners, score.
 
-    Where two parents share a child, the first in the order of the steps gives it its score.
+    Where two parents share a child, the better of its two scores counts.
     """
     beam: list[Found] = [(("", ""), (0.0, 0.0, 1.0, 1.0), 0.0)]
     levels, cells = [], model.grid
     for _ in range(depth):
         found: dict[tuple[str, str], Found] = {}
-        for (x_steps, y_steps), window, _ in sorted(beam, key=lambda f: [(len(x), x) for x in f[0]]):
+        for (x_steps, y_steps), window, _ in beam:
             crop = crop_and_resize(
                 image[None], torch.tensor([0]), torch.tensor([window], dtype=torch.float64), model.side
             )
@@ -64,7 +64,7 @@ def one_at_a_time(model: GridClassifier, image: Tensor, klass: int, width: int, 
                 stretched = F.interpolate(part, (cells, cells), mode="bilinear", align_corners=True)
                 score = float(softmax(model.classify(stretched).double())[0, klass])
                 child = (x0 + left * across, y0 + top * down, x1 + right * across, y1 + bottom * down)
-                found.setdefault(steps, (steps, child, score))
+                found[steps] = max(found.get(steps, (steps, child, score)), (steps, child, score), key=lambda f: f[2])
         beam = sorted(found.values(), key=lambda f: -f[2])[:width]
         levels.append(beam)
     return levels
@@ -74,10 +74,8 @@ def one_at_a_time(model: GridClassifier, image: Tensor, klass: int, width: int, 
 def test_it_finds_what_a_search_of_one_candidate_at_a_time_finds(
     net: GridClassifier, images: Tensor, width: int
 ) -> None:
-    wanted = torch.zeros(3, 4, dtype=torch.bool)
-    wanted[0, 1] = wanted[1, 3] = wanted[2, 0] = True  # one class per image: shared windows have the same parents
-    tree = BeamSearch(width, depth=4)(net, images, softmax, wanted)
-    assert tree.pairs.tolist() == [[0, 1], [1, 3], [2, 0]]
+    tree = BeamSearch(width, depth=4)(net, images, softmax)
+    assert tree.pairs.tolist() == [list(pair) for pair in itertools.product(range(3), range(4))]
     for row, (image, klass) in enumerate(tree.pairs.tolist()):
         slow = one_at_a_time(net, images[image], klass, width, 4)
         for level, expected in zip(tree.levels[1:], slow, strict=True):
@@ -87,7 +85,25 @@ def test_it_finds_what_a_search_of_one_candidate_at_a_time_finds(
             assert level.windows[kept].flatten().tolist() == pytest.approx(corners)
 
 
-def test_images_and_classes_together_give_what_each_gives_alone(net: GridClassifier, images: Tensor) -> None:
+@pytest.mark.parametrize("recrop", [True, False])
+def test_a_class_gets_the_same_answer_whichever_others_are_searched(
+    net: GridClassifier, images: Tensor, recrop: bool
+) -> None:
+    search = BeamSearch(width=3, depth=4, recrop=recrop)
+    every = search(net, images, softmax)
+    points = peaks(every.heat(16))
+    for classes in [[0], [1], [2], [3], [0, 1, 3]]:
+        wanted = torch.zeros(3, 4, dtype=torch.bool)
+        wanted[:, classes] = True
+        some = search(net, images, softmax, wanted)
+        rows = wanted[every.pairs[:, 0], every.pairs[:, 1]]
+        for mine, theirs in zip(some.survivors(), every.survivors(), strict=True):
+            assert torch.allclose(mine, theirs[rows], atol=1e-6)
+        assert torch.allclose(some.heat(16)[:, classes], every.heat(16)[:, classes], atol=1e-5)
+        assert torch.equal(peaks(some.heat(16))[:, classes], points[:, classes])
+
+
+def test_an_image_gets_the_same_answer_whichever_others_are_searched(net: GridClassifier, images: Tensor) -> None:
     search = BeamSearch(width=3, depth=3)
     together = search(net, images, softmax)
     for image in range(3):
@@ -97,11 +113,19 @@ def test_images_and_classes_together_give_what_each_gives_alone(net: GridClassif
         assert torch.allclose(together.survivors()[1][rows], alone.survivors()[1], atol=1e-6)
 
 
-def test_equal_windows_are_scored_once(net: GridClassifier, images: Tensor) -> None:
+def test_equal_windows_are_cropped_once_and_kept_once(net: GridClassifier, images: Tensor) -> None:
     tree = BeamSearch(width=None, depth=4)(net, images[:1], softmax)
-    # cropped again, level d has d + 1 numbers of steps along x, times 2^d orders of sides
-    assert tree.windows == [1, 4, 12, 32, 80]
+    # level d has d + 1 numbers of steps along x, times 2^d orders of sides, and every window of it four children
     assert tree.crops == [1, 0, 4, 12, 32]
+    assert tree.windows == [1, 4, 4 * 4, 4 * 12, 4 * 32]
+    for level, distinct in zip(tree.levels, [1, 4, 12, 32, 80], strict=True):
+        assert len({tuple(w) for w in level.windows.tolist()}) == distinct
+        assert all(len({tuple(w) for w in level.windows[kept].tolist()}) == distinct for kept in level.kept)
+
+
+def test_on_one_grid_equal_windows_are_scored_once(net: GridClassifier, images: Tensor) -> None:
+    tree = BeamSearch(width=None, depth=4, recrop=False)(net, images[:1], softmax)
+    assert tree.windows == [1, 4, 10, 20, 25]  # (i + 1)(j + 1) places after i and j steps
     for level in tree.levels:
         assert len({tuple(w) for w in level.windows.tolist()}) == len(level.windows)
 
@@ -172,11 +196,14 @@ def test_crops_of_many_sizes_and_images_in_any_order() -> None:
     together = crop_and_resize(images, image, windows, 6)
     assert together.is_contiguous(memory_format=torch.channels_last)
     for row in range(6):
-        x0, y0, x1, y1 = (windows[row] * torch.tensor([40, 24, 40, 24])).tolist()
-        places = max(1, round(max(x1 - x0, y1 - y0) / 6))
-        region = torch.tensor([[int(image[row]), x0, y0, x1, y1]])
-        wanted = roi_align(images, region, 6, sampling_ratio=places, aligned=True)
-        assert torch.allclose(together[row], wanted[0], atol=1e-4)
+        x0, y0, x1, y1 = windows[row].tolist()
+        places = max(1, round(max(40 * (x1 - x0), 24 * (y1 - y0)) / 6))
+        spots = (torch.arange(6 * places) + 0.5) / (6 * places)
+        y, x = torch.meshgrid(2 * (y0 + (y1 - y0) * spots) - 1, 2 * (x0 + (x1 - x0) * spots) - 1, indexing="ij")
+        sampled = F.grid_sample(
+            images[image[row], None], torch.stack([x, y], -1)[None], padding_mode="border", align_corners=False
+        )
+        assert torch.allclose(together[row], F.avg_pool2d(sampled, places)[0], atol=1e-4)
 
 
 def test_crops() -> None:
@@ -205,10 +232,17 @@ def test_heat_by_hand() -> None:
     assert SearchTree(pairs, torch.zeros(1, 2), [root]).heat(2).sum() == 0
 
 
-def test_candidates_count_once_and_ties_go_to_the_first() -> None:
-    scores = torch.tensor([[0.5], [0.9], [0.5]])
-    found = _best(torch.tensor([[2, 1, 0, 1], [-1, 2, -1, 2]]), scores, torch.tensor([0, 0]), 3)
-    assert found.tolist() == [[1, 0, 2], [2, -1, -1]]
+def test_a_window_counts_once_by_its_best_score() -> None:
+    scores = torch.tensor([[0.5], [0.9], [0.7], [0.6]])
+    window = torch.tensor([5, 1, 5, 2])  # the first and the third are the same window, parts of different crops
+    found = _best(torch.tensor([[0, 3, 1, 2], [-1, 0, -1, 3]]), scores, torch.tensor([0, 0]), window, 4)
+    assert found.tolist() == [[1, 2, 3, -1], [3, 0, -1, -1]]
+
+
+def test_ties_go_to_the_better_parent() -> None:
+    scores, window = torch.tensor([[0.5], [0.9], [0.5]]), torch.arange(3)
+    found = _best(torch.tensor([[2, 1, 0]]), scores, torch.tensor([0]), window, 3)
+    assert found.tolist() == [[1, 2, 0]]
 
 
 def test_classes_to_search(net: GridClassifier, images: Tensor) -> None:

@@ -8,7 +8,7 @@ image -> stages -> [grid of L x L cells] -> [fully connected layers] -> [beam se
 - `windows.py`: the search tree, cropping and resampling of windows, heat maps
 - `sampler.py`: images with labels, rare classes over-sampled (Sec. 4.1)
 - `cached_search.py`: a search over a data set, kept in the cache
-- `maps.py`: heat maps as a reader, and the readers they are compared with
+- `maps.py`: heat maps as a reader, and the readers they are compared with, score maps of oquab2015 among them
 - `boxes.py`: boxes of all blobs of a heat map, and their thresholds (Sec. 3.4)
 - `cooccurrence.py`: class scores with a part of their partners' scores (Sec. 3.2)
 - `method.py`: `Beam`, trained and read like all methods

@@ -6,6 +6,7 @@ Paper: https://doi.org/10.48550/arXiv.1603.00489
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,9 +15,9 @@ from wsolnb._utils.progress import track
 from wsolnb.boxes import BoxRule
 from wsolnb.localization.detect import Prediction
 from wsolnb.localization.maps import SceneMaps
-from wsolnb.localization.points import Rank, judge_points
+from wsolnb.localization.points import Rank, judge_points, peaks
 from wsolnb.metrics import VOCAP
-from wsolnb.metrics.bootstrap import Statistic
+from wsolnb.metrics.bootstrap import Statistic, mean_statistic
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -78,8 +79,17 @@ def tune_thresholds(found: SceneMaps, *, candidates: Sequence[float] = THRESHOLD
     return torch.tensor(list(candidates))[best]
 
 
-def judge_boxes(found: SceneMaps, predictions: Sequence[Prediction], *, iou: float = 0.5) -> VOCAP:
+def judge_boxes(
+    found: SceneMaps,
+    predictions: Sequence[Prediction],
+    *,
+    iou: float = 0.5,
+    interpolation: Literal["area", "voc07"] = "area",
+) -> VOCAP:
     """Detection average precision by Pascal VOC's rules (Tables 3 and 4).
+
+    `interpolation` is that of the precision-recall curve: the area under it as since VOC2010, or with `voc07` the mean
+    of 11 points, as VOC2007's development kit computes it.
 
     Example:
         >>> truth = {"boxes": torch.tensor([[5.0, 5.0, 15.0, 15.0]]), "labels": torch.tensor([0])}
@@ -87,25 +97,68 @@ def judge_boxes(found: SceneMaps, predictions: Sequence[Prediction], *, iou: flo
         >>> float(judge_boxes(found, [truth | {"scores": torch.tensor([0.8])}]).compute()["mAP"])
         1.0
     """
-    metric = VOCAP(found.scores.shape[1], iou)
+    metric = VOCAP(found.scores.shape[1], iou, interpolation)
     metric.update(predictions, found.targets)
     return metric
 
 
-def evidence(found: SceneMaps, boxes: Sequence[Prediction] | None = None) -> dict[str, Statistic]:
-    """The numbers of bency2016's tables as functions of image weights: `loc_map`, `loc_map_heat` and `ap50` (of boxes).
+def point_evidence(found: SceneMaps) -> dict[str, Statistic]:
+    """Points as functions of image weights: `loc_map`, ranked by class score (Table 1), and `point_acc`.
+
+    `point_acc`, ours, knows which classes an image shows: the share of them whose point lies in an object of the class,
+    averaged over images. How well a method classifies has no part in it. Both need the maps of present classes only, as
+    an absent class is wrong wherever it points.
 
     Example:
         >>> heat = torch.zeros(1, 30, 40)
         >>> heat[0, 5:15, 5:15] = 1.0
         >>> truth = {"boxes": torch.tensor([[5.0, 5.0, 15.0, 15.0]]), "labels": torch.tensor([0])}
         >>> found = SceneMaps([heat], torch.tensor([[0.9]]), torch.tensor([[30, 40]]), [truth])
-        >>> said = evidence(found, blob_boxes(found, torch.tensor([0.5])))
-        >>> {name: float(number(torch.ones(1, 1))) for name, number in said.items()}
-        {'loc_map': 1.0, 'loc_map_heat': 1.0, 'ap50': 1.0}
+        >>> {name: float(number(torch.ones(1, 1))) for name, number in point_evidence(found).items()}
+        {'loc_map': 1.0, 'point_acc': 1.0}
     """
-    numbers = {"loc_map": judge_points(found).statistic(), "loc_map_heat": judge_points(found, rank="heat").statistic()}
-    return numbers | ({} if boxes is None else {"ap50": judge_boxes(found, boxes).statistic()})
+    maps = torch.stack(list(found.maps))
+    height, width = maps.shape[2:]
+    shares = []
+    for place, size, target in zip(peaks(maps).flatten(2).argmax(dim=2), found.sizes, found.targets, strict=True):
+        labels, boxes = target["labels"], target["boxes"]
+        y, x = (place[labels] // width + 0.5) * size[0] / height, (place[labels] % width + 0.5) * size[1] / width
+        inside = (boxes[:, 0] <= x) & (x < boxes[:, 2]) & (boxes[:, 1] <= y) & (y < boxes[:, 3])
+        shares.append(torch.tensor([float(inside[labels == k].any()) for k in labels.unique()]).mean())
+    accuracy = torch.stack(shares)
+    return {
+        "loc_map": judge_points(found).statistic(),
+        "point_acc": mean_statistic(accuracy.nan_to_num(), accuracy.isfinite()),
+    }
+
+
+def box_evidence(
+    found: SceneMaps, boxes: Sequence[Prediction], interpolation: Literal["area", "voc07"] = "area"
+) -> dict[str, Statistic]:
+    """What needs the maps of all classes, as functions of image weights: `loc_map_heat` (Sec. 4.2) and `ap50`.
+
+    Example:
+        >>> heat = torch.zeros(1, 30, 40)
+        >>> heat[0, 5:15, 5:15] = 1.0
+        >>> truth = {"boxes": torch.tensor([[5.0, 5.0, 15.0, 15.0]]), "labels": torch.tensor([0])}
+        >>> found = SceneMaps([heat], torch.tensor([[0.9]]), torch.tensor([[30, 40]]), [truth])
+        >>> said = box_evidence(found, blob_boxes(found, torch.tensor([0.5])))
+        >>> {name: float(number(torch.ones(1, 1))) for name, number in said.items()}
+        {'loc_map_heat': 1.0, 'ap50': 1.0}
+    """
+    detected = judge_boxes(found, boxes, interpolation=interpolation)
+    return {"loc_map_heat": judge_points(found, rank="heat").statistic(), "ap50": detected.statistic()}
+
+
+def first(found: SceneMaps, count: int) -> SceneMaps:
+    """The first images.
+
+    Example:
+        >>> found = SceneMaps(list(torch.zeros(5, 1, 3, 4)), torch.zeros(5, 1), torch.zeros(5, 2), [{}] * 5)
+        >>> len(first(found, 2))
+        2
+    """
+    return SceneMaps(found.maps[:count], found.scores[:count], found.sizes[:count], found.targets[:count])
 
 
 def without(found: SceneMaps, labels: Sequence[int]) -> SceneMaps:

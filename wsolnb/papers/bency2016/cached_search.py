@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -96,7 +96,7 @@ def search_scenes(
         >>> found.windows[2].shape, found.maps(1, cells=8).maps[0].shape
         (torch.Size([24, 2, 2, 4]), torch.Size([12, 8, 8]))
     """
-    key = fingerprint(model, objective, repr(search), list(widths), machine(torch.device(device)))
+    key = fingerprint(model, objective, search, list(widths), machine(torch.device(device)))
     parts: list[dict[str, Tensor]] = []
     sizes: list[Tensor] = []
     targets: list[Any] = []
@@ -180,10 +180,11 @@ def load_scenes(scenes: Dataset[Any], classes: int, *, side: int, device: torch.
 
 def compare_searches(
     model: GridClassifier, objective: Objective, loaded: Loaded, searches: Mapping[str, BeamSearch]
-) -> dict[str, tuple[float, float]]:
-    """Windows scored per image, and the best score found, averaged over all searches for the classes present.
+) -> dict[str, dict[str, Tensor]]:
+    """Search for the classes present: by search, for every image, `windows` scored and the `best_score` found, `(n,)`.
 
-    The model is in evaluation mode; the objective's `scores` rank the windows.
+    The best score is averaged over the classes of an image. The model is in evaluation mode; the objective's `scores`
+    rank the windows.
 
     Example:
         >>> from wsolnb.data.critters import World
@@ -192,14 +193,18 @@ def compare_searches(
         >>> net, world = grid_classifier("tiny", 4, grid=4, hidden=(8,)).eval(), World(families=2, species=2, size=32)
         >>> searches = {"one grid": BeamSearch(2, 3, recrop=False), "all of it": BeamSearch(None, 3, recrop=False)}
         >>> found = compare_searches(net, MultiLabelCrossEntropy(), load_scenes(world.scenes(2), 4, side=32), searches)
-        >>> (some, best), (every, highest) = found.values()
-        >>> some < every, best <= highest
+        >>> some, every = found.values()
+        >>> bool((some["windows"] < every["windows"]).all()), bool((some["best_score"] <= every["best_score"]).all())
         (True, True)
     """
-    found = {}
+    found, count = {}, len(loaded.images)
     for name, search in searches.items():
         tree = search(model, loaded.images, objective.scores, loaded.present)
-        found[name] = (sum(tree.windows) / len(loaded.images), float(tree.best()[1].mean()))
+        windows = sum(torch.bincount(level.image, minlength=count) for level in tree.levels)
+        best = torch.zeros(count, dtype=torch.float64, device=tree.pairs.device)
+        best.index_add_(0, tree.pairs[:, 0], tree.best()[1].double())
+        best = best / loaded.present.sum(dim=1)
+        found[name] = {"windows": cast(Tensor, windows).double().cpu(), "best_score": best.cpu()}
     return found
 
 

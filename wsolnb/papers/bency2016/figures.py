@@ -6,6 +6,7 @@ Paper: https://doi.org/10.48550/arXiv.1603.00489
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -21,6 +22,7 @@ from torch.utils.data import Dataset
 from wsolnb.localization.detect import Prediction
 from wsolnb.localization.maps import SceneMaps
 from wsolnb.localization.points import peaks
+from wsolnb.metrics.bootstrap import Interval
 from wsolnb.papers.bency2016.windows import SearchTree
 from wsolnb.plots.style import BESIDE, HEAT, LINES, draw_outlines, show_picture
 
@@ -29,9 +31,10 @@ _CANDIDATE, _KEPT = 0, 3  # indices in the palette: blue and orange-red
 
 
 def show_tree(image: Tensor, tree: SearchTree, search: int, levels: Sequence[int], truth: Tensor) -> Figure:
-    """One search level by level (bency2016 Figs. 3 and 5): all candidate windows of an image, and those kept.
+    """One search level by level (bency2016 Figs. 3 and 5): the kept windows, the best one bold, and the heat map.
 
-    `search` is its index in `tree.pairs`; `truth` are true boxes of the class, `(n, 4)` in pixels. A panel per level.
+    `search` is its index in `tree.pairs`; `truth` are true boxes of the class, `(n, 4)` in pixels. A panel per level,
+    and the last one for the heat map, whose hottest point is marked.
 
     Example:
         >>> from wsolnb.losses import MultiLabelCrossEntropy
@@ -41,25 +44,35 @@ def show_tree(image: Tensor, tree: SearchTree, search: int, levels: Sequence[int
         >>> tree = BeamSearch(2, 2)(net, image[None], MultiLabelCrossEntropy().scores, 1)
         >>> fig = show_tree(image, tree, 0, [1, 2], torch.tensor([[4.0, 4.0, 20.0, 30.0]]))
         >>> [ax.get_title().split(":")[0] for ax in fig.axes]
-        ['level 1', 'level 2']
+        ['level 1', 'level 2', 'heat map']
     """
-    fig, axes = plt.subplots(1, len(levels), figsize=(2.3 * len(levels), 2.75), squeeze=False)
+    columns = min(3, len(levels) + 1)
+    rows = -(-(len(levels) + 1) // columns)
+    fig, axes = plt.subplots(rows, columns, figsize=(3.3 * columns, 3.6 * rows), squeeze=False)
     height, width = image.shape[-2:]
     scale = torch.tensor([width, height] * 2)
     number, klass = tree.pairs[search].tolist()
-    palette = sns.color_palette("colorblind")
-    for ax, depth in zip(axes[0], levels, strict=True):
+    colour = sns.color_palette("colorblind")[_KEPT]
+    panels = axes.flatten().tolist()
+    for ax, depth in zip(panels, levels, strict=False):
         level = tree.levels[depth]
         show_picture(ax, image, dim=0.25)
         draw_outlines(ax, truth)
         kept = level.kept[search]
         kept = kept[kept >= 0]
-        candidates = (level.image == number).nonzero().flatten()
-        for rows, colour, line in ((candidates, palette[_CANDIDATE], 0.8), (kept, palette[_KEPT], 2.2)):
-            for x0, y0, x1, y1 in (level.windows[rows] * scale).tolist():
-                ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=line))
-        best = float(level.scores[kept, klass].max())
-        ax.set_title(f"level {depth}: {len(candidates)} windows\nbest {best:.2f}", fontsize=11)
+        for k, (x0, y0, x1, y1) in reversed(list(enumerate((level.windows[kept] * scale).tolist()))):
+            style: dict[str, Any] = {"linewidth": 1.0, "alpha": 0.7} if k else {"linewidth": 3.5}
+            ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, **style))
+        ax.set_title(f"level {depth}: score {float(level.scores[kept[0], klass]):.2f}")
+    ax = panels[len(levels)]
+    heat = tree.heat()[number, klass]
+    show_picture(ax, image)
+    _show_heat(ax, heat, image)
+    draw_outlines(ax, truth)
+    _mark_peak(ax, heat, image, truth)
+    ax.set_title("heat map")
+    for ax in panels[len(levels) + 1 :]:
+        ax.remove()
     return fig
 
 
@@ -119,16 +132,21 @@ def show_points(
         for ax, (name, scene_maps) in zip(row[1:], maps.items(), strict=True):
             heat = scene_maps.maps[index][klass]
             show_picture(ax, image)
-            enlarged = F.interpolate(heat[None, None], image.shape[-2:], mode="bilinear")[0, 0]
-            ax.imshow(enlarged.numpy(), cmap=HEAT, alpha=0.6)
+            _show_heat(ax, heat, image)
             draw_outlines(ax, truth)
             prediction = boxes[name][index]
             same = prediction["boxes"][prediction["labels"] == klass]
             draw_outlines(ax, same, sns.color_palette("colorblind")[0], dashed=True)
             _mark_peak(ax, heat, image, truth)
+            ax.set(xlim=(-0.5, image.shape[-1] - 0.5), ylim=(image.shape[-2] - 0.5, -0.5))  # boxes may reach beyond
     for ax, name in zip(axes[0, 1:], maps, strict=True):
-        ax.set_title(name, fontsize=12)
+        ax.set_title(fill(name, 22), fontsize=12)
     return fig
+
+
+def _show_heat(ax: Axes, heat: Tensor, image: Tensor) -> None:
+    enlarged = F.interpolate(heat[None, None], image.shape[-2:], mode="bilinear")[0, 0]
+    ax.imshow(enlarged.cpu().numpy(), cmap=HEAT, alpha=0.6)
 
 
 def _mark_peak(ax: Axes, heat: Tensor, image: Tensor, truth: Tensor) -> None:
@@ -142,21 +160,50 @@ def _mark_peak(ax: Axes, heat: Tensor, image: Tensor, truth: Tensor) -> None:
     ax.plot([x], [y], "P" if inside else "X", color=colour, markersize=15, markeredgecolor="white", markeredgewidth=1.8)
 
 
-def plot_searches(searches: Mapping[str, tuple[float, float]], *, xlabel: str = "windows scored per image") -> Figure:
-    """Score of the best window over the number of windows scored, a point per search.
+def plot_methods(measured: Mapping[str, Mapping[str, Interval]], metrics: Mapping[str, str]) -> Figure:
+    """Measured numbers in percent with 95 % intervals over images: a panel per metric, a row per method.
 
-    `searches` holds windows per image (or what `xlabel` says) and the mean best score.
+    A method without a number has an empty row.
 
     Example:
-        >>> fig = plot_searches({"greedy": (30.0, 0.61), "M = 8": (190.0, 0.74)})
-        >>> [text.get_text() for text in fig.axes[0].get_legend().get_texts()]
-        ['greedy', 'M = 8']
+        >>> half = Interval(0.5, 0.4, 0.6)
+        >>> fig = plot_methods({"beam": {"ap50": half}, "CAM": {}}, {"ap50": "boxes"})
+        >>> [text.get_text() for text in fig.axes[0].get_yticklabels()], [text.get_text() for text in fig.axes[0].texts]
+        (['beam', 'CAM'], ['50'])
     """
-    fig, ax = plt.subplots(figsize=(6.8, 3.4))
+    size = (3.2 + 2.0 * len(metrics), 1.4 + 0.68 * len(measured))
+    fig, axes = plt.subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False)
+    for ax, (metric, title) in zip(axes[0], metrics.items(), strict=True):
+        for row, (name, numbers) in enumerate(measured.items()):
+            if metric in numbers:
+                value, low, high = (
+                    100 * end for end in (numbers[metric].value, numbers[metric].low, numbers[metric].high)
+                )
+                ax.plot([low, high], [row, row], color=f"C{row}", linewidth=3)
+                ax.plot([value], [row], "o", color=f"C{row}", markersize=10, label=name)
+                ax.text(value, row - 0.2, f"{value:.0f}", ha="center", va="bottom", fontsize=14)
+        ax.set(title=title, xlim=(0, 100), xticks=(0, 50, 100), ylim=(len(measured) - 0.4, -0.7), xlabel="%")
+    axes[0, 0].set_yticks(range(len(measured)), [fill(name, 26) for name in measured], fontsize=13)
+    sns.despine(fig)
+    return fig
+
+
+def plot_searches(searches: Mapping[str, tuple[float, float]]) -> Figure:
+    """Score of the best window over the number of windows scored, in percent of the exhaustive search's, the last one.
+
+    `searches` holds the mean number of windows and the mean best score of every search.
+
+    Example:
+        >>> fig = plot_searches({"greedy": (30.0, 0.6), "exhaustive": (200.0, 0.8)})
+        >>> fig.axes[0].get_lines()[0].get_ydata().round().tolist()
+        [75.0]
+    """
+    fig, ax = plt.subplots(figsize=(7.6, 3.6))
+    most, highest = list(searches.values())[-1]
     for k, (name, (cost, value)) in enumerate(searches.items()):
-        ax.plot([cost], [value], _MARKS[k % 5], markersize=12, color=f"C{k}", label=name)
-    ax.plot(*zip(*searches.values(), strict=True), color="0.7", linewidth=1.5, zorder=0)
-    ax.set(xlabel=xlabel, ylabel="best score (mean)", xlim=(0, None))
+        ax.plot([100 * cost / most], [100 * value / highest], _MARKS[k % 5], markersize=13, color=f"C{k}", label=name)
+    ax.set(xlabel="windows scored (% of all)", ylabel="best score found\n(% of the best there is)")
+    ax.set(xlim=(0, 106), ylim=(0, 109))
     ax.legend(**BESIDE)
     sns.despine(fig)
     return fig
@@ -178,7 +225,7 @@ def plot_cost(curves: Mapping[str, Mapping[int, float]], costs: Mapping[str, flo
         style = LINES[k % 4] + _MARKS[k % 5]
         ax.plot(list(curve), [100 * v for v in curve.values()], style, color=f"C{k}", linewidth=2.2, label=label)
     ax.set(xlabel="depth H of the search", ylabel="point localization AP (%)", ylim=(0, None))
-    ax.legend(**BESIDE)
+    ax.legend(loc="lower right", frameon=False)
     sns.despine(fig)
     return fig
 
@@ -193,13 +240,13 @@ def plot_alpha(curves: Mapping[str, Mapping[float, float]], chosen: Mapping[str,
         >>> [round(float(gain), 1) for gain in fig.axes[0].lines[0].get_ydata()]
         [0.0, 4.0, 2.0]
     """
-    fig, ax = plt.subplots(figsize=(7.2, 3.3))
+    fig, ax = plt.subplots(figsize=(7.2, 4.2))
     for k, (name, curve) in enumerate(curves.items()):
         gain = {alpha: 100 * (value - curve[0.0]) for alpha, value in curve.items()}
         ax.plot(list(gain), list(gain.values()), LINES[k % 4], color=f"C{k}", linewidth=2.5, label=name)
         ax.plot([chosen[name]], [gain[chosen[name]]], _MARKS[k % 5], color=f"C{k}", markersize=11)
     ax.axhline(0, color="0.6", linewidth=1)
     ax.set(xlabel="weight α of the other classes", ylabel="gain in classification\nmAP (points)")
-    ax.legend(**BESIDE)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1.02), frameon=False)
     sns.despine(fig)
     return fig

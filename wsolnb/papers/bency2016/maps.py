@@ -6,6 +6,7 @@ Paper: https://doi.org/10.48550/arXiv.1603.00489
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from wsolnb.localization.read import FeatureReader, Labels, Reader, present_classes
 from wsolnb.losses import Objective
 from wsolnb.models.cam import Classifier, class_activation_maps
-from wsolnb.papers.bency2016.network import GridClassifier
+from wsolnb.papers.bency2016.network import GridClassifier, MaxPooled, resized
 from wsolnb.papers.bency2016.search import BeamSearch
 
 
@@ -110,46 +111,40 @@ def score_reader(model: GridClassifier, objective: Objective) -> Reader:
     """
 
     def read(images: Tensor, labels: Labels | None) -> tuple[Tensor, Tensor]:
-        scores = objective.scores(model(_resized(images, model.side)))
+        scores = objective.scores(model(resized(images, model.side)))
         return torch.zeros_like(scores)[:, :, None, None], scores
 
     return read
 
 
-def peak_reader(model: GridClassifier, objective: Objective, positions: int = 7) -> Reader:
-    """The score map of the same network run as a sliding window, after Oquab et al. (2015).
+def peak_reader(
+    model: GridClassifier, objective: Objective, positions: Sequence[int], *, pooled: bool = False
+) -> Reader:
+    """The score map of a sliding window, after oquab2015; of several sizes of window the largest score.
 
-    The image is enlarged until `positions` x `positions` windows of the network's input fit into its grid, one cell
-    apart. The map is zero where no window has its centre; class scores are those of the whole image.
+    For every size the image is enlarged until `positions` x `positions` windows of the network's input fit into its
+    grid, one cell apart. The map is zero where no window has its centre. Class scores are those of the whole image, or
+    with `pooled` the largest of the map, for a network that was trained so (`MaxPooled`).
 
     Example:
         >>> from wsolnb.losses import MultiLabelCrossEntropy
         >>> from wsolnb.papers.bency2016.network import grid_classifier
         >>> net = grid_classifier("tiny", 4, grid=4, hidden=(8,)).eval()
-        >>> read = peak_reader(net, MultiLabelCrossEntropy(), positions=3)
-        >>> maps, _ = read(torch.rand(2, 3, 48, 48), None)
+        >>> maps, _ = peak_reader(net, MultiLabelCrossEntropy(), [2, 3])(torch.rand(2, 3, 48, 48), None)
         >>> maps.shape  # 3 positions and 3 cells around them, in half cells
         torch.Size([2, 4, 12, 12])
     """
+    sliding, side = MaxPooled(model, positions), 2 * (model.grid - 1 + max(positions))
 
     def read(images: Tensor, labels: Labels | None) -> tuple[Tensor, Tensor]:
-        cells = model.grid
-        across = cells + positions - 1
-        grids = model.backbone(_resized(images, round(model.side * across / cells)))
-        if grids.shape[2:] != (across, across):
-            grids = F.adaptive_avg_pool2d(grids, across)
-        windows = grids.unfold(2, cells, 1).unfold(3, cells, 1).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
-        found = torch.cat([objective.scores(model.classify(part)) for part in windows.split(512)])
-        scores = found.unflatten(0, (len(images), positions, positions)).permute(0, 3, 1, 2)
-        maps = scores.new_zeros(*scores.shape[:2], 2 * across, 2 * across)  # half cells: the centre of an even window
-        middle = slice(cells - 1, cells - 1 + 2 * positions)
-        maps[:, :, middle, middle] = scores.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
-        return maps, objective.scores(model(_resized(images, model.side)))
+        found = []
+        for count in sliding.positions:
+            outputs = sliding.score_map(images, count).movedim(1, 3)
+            scores = objective.scores(outputs.flatten(0, 2)).view_as(outputs).movedim(3, 1)
+            # half cells: the centre of an even window; no window has its centre in the margin
+            halves = F.pad(scores.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3), [model.grid - 1] * 4)
+            found.append(F.interpolate(halves, (side, side)))
+        maps = torch.stack(found).amax(dim=0)
+        return maps, maps.amax(dim=(2, 3)) if pooled else objective.scores(model(resized(images, model.side)))
 
     return read
-
-
-def _resized(images: Tensor, side: int) -> Tensor:
-    if images.shape[2:] == (side, side):
-        return images
-    return F.interpolate(images, (side, side), mode="bilinear", antialias=True, align_corners=False)

@@ -139,6 +139,67 @@ class GridClassifier(nn.Module):
         return self.classify(self.features(images))
 
 
+class MaxPooled(nn.Module):
+    """A grid classifier as a sliding window, whose score map is max-pooled while it trains (oquab2015).
+
+    The opponent of bency2016's Table 1: the image has a class if one window of it has. In training every batch sees
+    windows of one size, drawn at random; in evaluation all sizes count.
+
+    Args:
+        net: Read and trained in place.
+        positions: Windows along each side of the image, for every size of window: `L / (L + positions - 1)` of a side.
+
+    Raises:
+        ValueError: If there is no size, or one has no window.
+
+    Example:
+        >>> net = MaxPooled(grid_classifier("tiny", 3, grid=4, hidden=(8,)), [2, 5]).eval()
+        >>> images = torch.rand(2, 3, 40, 40)
+        >>> net.score_map(images, 5).shape, net(images).shape
+        (torch.Size([2, 3, 5, 5]), torch.Size([2, 3]))
+    """
+
+    def __init__(self, net: GridClassifier, positions: Sequence[int]) -> None:
+        super().__init__()
+        if not positions or min(positions) < 1:
+            raise ValueError(f"positions={list(positions)}: give the number of windows along a side for each size")
+        self.net, self.positions = net, tuple(positions)
+
+    def score_map(self, images: Tensor, positions: int) -> Tensor:
+        """Outputs of `positions` x `positions` windows, a cell apart, of the image enlarged until they fit."""
+        cells = self.net.grid
+        across = cells + positions - 1
+        grids = self.net.backbone(resized(images, round(self.net.side * across / cells)))
+        if grids.shape[2:] != (across, across):
+            grids = F.adaptive_avg_pool2d(grids, across)
+        windows = grids.unfold(2, cells, 1).unfold(3, cells, 1).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+        found = torch.cat([self.net.classify(part) for part in windows.split(_WINDOWS)])
+        return found.unflatten(0, (len(images), positions, positions)).permute(0, 3, 1, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Outputs `(B, K)`: the largest one of all windows."""
+        sizes: Sequence[int] = self.positions
+        if self.training:
+            sizes = [sizes[int(torch.randint(len(sizes), ()))]]
+        return torch.stack([self.score_map(images, size).amax(dim=(2, 3)) for size in sizes]).amax(dim=0)
+
+
+_WINDOWS = 512  # windows classified at once
+
+
+def resized(images: Tensor, side: int) -> Tensor:
+    """Images resized to squares of `side` pixels.
+
+    Example:
+        >>> resized(torch.rand(2, 3, 30, 40), 16).shape
+        torch.Size([2, 3, 16, 16])
+    """
+    if images.shape[2:] == (side, side):
+        return images
+    enlarged = F.interpolate(images.float(), (side, side), mode="bilinear", antialias=True, align_corners=False)
+    return enlarged.to(images)  # bfloat16 has no antialiased kernel
+
+
 def grid_classifier(
     name: str,
     outputs: int,

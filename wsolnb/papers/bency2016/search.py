@@ -6,7 +6,9 @@ A window has four children, one grid step smaller in width or in height, not in 
     -> their children, resampled to L x L (one batch) -> fully connected layers (one batch) -> scores of all classes
     -> the M best children of every class
 
-All searches of a level share their windows: each is scored once.
+Searches share what they have in common: a window is cropped once, whoever keeps it, and so are its children scored. A
+child's score depends on the crop that it is a part of, so a child of two windows is scored twice. What a search finds
+therefore never depends on which other classes or images are searched.
 """
 
 from __future__ import annotations
@@ -105,47 +107,48 @@ class _Walk:
     def descend(self) -> bool:
         """Score the children of all kept windows and keep the best of every search; False if there are none."""
         last, recrop, cells = self.levels[-1], self.search.recrop, self.model.grid
-        parents = last.kept[last.kept >= 0].unique()
+        kept = last.kept[last.kept >= 0].unique()
+        if not len(kept):
+            return False
+        first, place = _distinct(last.image[kept], self.codes[kept])
+        parents = kept[first]  # one row of every kept window
+        rank = torch.full_like(last.image, -1)
+        rank[kept] = place
         image, windows = last.image[parents], last.windows[parents]
         frame = (windows * cells).round()  # in cells of the grid
         if recrop:
             frame = torch.tensor([0.0, 0.0, cells, cells]).to(windows).expand(len(parents), 4)
-        unit = (windows[:, 2:] - windows[:, :2]) / (frame[:, 2:] - frame[:, :2])
-        cut = CHILDREN.to(frame)
         sides = frame[:, 2:] - frame[:, :2]
+        unit, cut = (windows[:, 2:] - windows[:, :2]) / sides, CHILDREN.to(frame)
         valid = (sides[:, None] + cut[:, 2:] - cut[:, :2] >= 1).all(dim=2)
-        codes = _codes(self.codes[parents], recrop)[valid]
         of, which = valid.nonzero(as_tuple=True)
         if not len(of):
             return False
-        first, place = _distinct(image[of], codes)
-        chosen, step = of[first], cut[which[first]]
-        if recrop:
-            found = self._children(parents, chosen, which[first])
-        else:
-            found = self._parts(image[chosen], frame[chosen] + step)
+        codes = _codes(self.codes[parents], recrop)[valid]
+        first, window = _distinct(image[of], codes)
         table = torch.full((len(parents), 4), -1, dtype=torch.int64, device=image.device)
-        table[valid] = place
-        rank = torch.full((len(last.image),), -1, dtype=torch.int64, device=image.device)
-        rank[parents] = torch.arange(len(parents), device=image.device)
+        if recrop:  # a part of two crops has two scores
+            table[valid] = torch.arange(len(of), device=image.device)
+            found = self._children(parents)
+        else:  # on one grid a window has one score, whoever its parent is
+            table[valid] = window
+            of, which, codes, window = of[first], which[first], codes[first], window[first]
+            found = self._parts(image[of], frame[of] + cut[which])
         asked = table[rank[last.kept.clamp(min=0)]].masked_fill((last.kept < 0)[..., None], -1).flatten(1)
-        kept = _best(asked, found, self.pairs[:, 1], self.search.width)
-        children = windows[chosen] + step * unit[chosen].repeat(1, 2)
+        kept = _best(asked, found, self.pairs[:, 1], window, self.search.width)
+        children = windows[of] + cut[which] * unit[of].repeat(1, 2)
         crops = len(parents) if recrop and len(self.levels) > 1 else 0
-        self.levels.append(Level(image[chosen], children, parents[chosen], found, kept, crops))
-        self.codes = codes[first]
+        self.levels.append(Level(image[of], children, parents[of], found, kept, crops))
+        self.codes = codes
         return True
 
-    def _children(self, parents: Tensor, of: Tensor, which: Tensor) -> Tensor:
-        """Scores of children, given by index of the parent among `parents` and index among its four, `(n,)` each."""
-        last, step = self.levels[-1], self.search.batch
-        found = self.scores.new_empty(len(of), self.scores.shape[1])
-        for start in range(0, len(parents), step):
-            part = parents[start : start + step]
+    def _children(self, parents: Tensor) -> Tensor:
+        """Scores of the four children of windows, given by their rows in the last level."""
+        last, found = self.levels[-1], []
+        for part in parents.split(self.search.batch):
             grids = self._grids(last.image[part], last.windows[part]) if len(self.levels) > 1 else self.grids[part]
-            mine = ((of >= start) & (of < start + step)).nonzero()[:, 0]
-            found[mine] = self._classify(resampled_children(grids)[of[mine] - start, which[mine]])
-        return found
+            found.append(self._classify(resampled_children(grids).flatten(0, 1)))
+        return torch.cat(found)
 
     def _parts(self, image: Tensor, regions: Tensor) -> Tensor:
         """Scores of parts of the grids of the whole images."""
@@ -187,17 +190,19 @@ def _distinct(image: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
     return first, place
 
 
-def _best(candidates: Tensor, scores: Tensor, klass: Tensor, width: int | None) -> Tensor:
-    """The best candidates of every search without repetition, best first; -1 where there are fewer.
+def _best(candidates: Tensor, scores: Tensor, klass: Tensor, window: Tensor, width: int | None) -> Tensor:
+    """The best candidates of every search, best first, a window once by its best score; -1 where there are fewer.
 
-    Candidates `(P, n)` are indices into `scores` `(N, K)`, -1 for none; `klass` `(P,)` is the class of every search.
+    Candidates `(P, n)` are indices into `scores` `(N, K)` and `window` `(N,)`, equal for equal windows; -1 for none.
+    `klass` `(P,)` is the class of every search.
     """
-    ordered = candidates.sort(dim=1).values
-    again = torch.zeros_like(ordered, dtype=torch.bool)
-    again[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
+    value = scores[candidates.clamp(min=0), klass[:, None]].masked_fill(candidates < 0, -torch.inf)
+    ordered = candidates.gather(1, value.sort(dim=1, descending=True, stable=True).indices)
+    number, place = window[ordered.clamp(min=0)].masked_fill(ordered < 0, -1).sort(dim=1, stable=True)
+    again = torch.zeros_like(place, dtype=torch.bool)
+    again.scatter_(1, place[:, 1:], number[:, 1:] == number[:, :-1])
     ordered = ordered.masked_fill(again, -1)
-    value = scores[ordered.clamp(min=0), klass[:, None]].masked_fill(ordered < 0, -torch.inf)
-    best = ordered.gather(1, value.sort(dim=1, descending=True, stable=True).indices)
+    best = ordered.gather(1, (ordered < 0).sort(dim=1, stable=True).indices)
     most = int((best >= 0).sum(dim=1).max()) if width is None and len(best) else width
     return best[:, :most]
 

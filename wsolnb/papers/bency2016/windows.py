@@ -12,12 +12,12 @@ from torchvision.ops import roi_align
 
 @dataclass(frozen=True)
 class Level:
-    """The windows of one level of the tree.
+    """The windows of one level of the tree; with recropping once for every window that they are cut from.
 
     Args:
         image: Index of every window's image, int64 `(n,)`.
         windows: xyxy as fractions of the image, float64 `(n, 4)`.
-        parent: Index in the previous level, int64 `(n,)`; the first where two parents share a child.
+        parent: The window it is a part of, as an index in the previous level, int64 `(n,)`.
         scores: Of every window for every class, `(n, K)`.
         kept: Indices of the best windows of every search, best first, int64 `(P, m)`; -1 where there are fewer.
         crops: Images that went through the backbone for this level.
@@ -128,31 +128,12 @@ def crop_and_resize(images: Tensor, image: Tensor, windows: Tensor, side: int) -
     """
     pixels = windows.new_tensor([*images.shape[:1:-1]])
     places = ((windows[:, 2:] - windows[:, :2]) * pixels / side).amax(dim=1).round().clamp(min=1).long()
-    order = places.argsort(stable=True)
-    crops: list[Tensor] = []
-    for count, size in zip(*(x.tolist() for x in places.unique(return_counts=True)), strict=True):
-        mine = order[sum(len(crop) for crop in crops) :][:size]
-        spots = ((torch.arange(side * count, device=windows.device) + 0.5) / (side * count)).view(side, count).T
-        found = [_look_up(images, image[mine], windows[mine], x, y) for x in spots for y in spots]
-        crops.append(found[0] if count == 1 else torch.stack(found).mean(dim=0))
-    return (crops[0] if len(crops) == 1 else torch.cat(crops)[order.argsort()]).permute(0, 3, 1, 2)
-
-
-def _look_up(images: Tensor, image: Tensor, windows: Tensor, across: Tensor, down: Tensor) -> Tensor:
-    """Sample windows, `(n, down, across, 3)`, at positions given as fractions of the window.
-
-    Windows of the same image are stacked in one sampling grid, so that no image is copied per window.
-    """
-    numbers, own, counts = image.unique(return_inverse=True, return_counts=True)
-    order = own.argsort(stable=True)
-    row = torch.empty_like(own)
-    row[order] = torch.arange(len(own), device=own.device) - (counts.cumsum(0) - counts)[own[order]]
-    grid = images.new_zeros(len(numbers), int(counts.max()), len(down), len(across), 2)
-    for k, spots in enumerate((across, down)):
-        at = 2 * (windows[:, k, None] + (windows[:, k + 2] - windows[:, k])[:, None] * spots) - 1
-        grid[own, row, :, :, k] = at.to(images).unsqueeze(1 + k)
-    found = F.grid_sample(images[numbers], grid.flatten(1, 2), padding_mode="border", align_corners=False)
-    return found.unflatten(2, (-1, len(down))).permute(0, 2, 3, 4, 1)[own, row]
+    regions = torch.cat([image[:, None], windows * pixels.repeat(2)], dim=1).to(images)
+    crops = images.new_empty(len(image), images.shape[1], side, side)
+    for count in places.unique().tolist():
+        mine = places == count
+        crops[mine] = roi_align(images, regions[mine], side, sampling_ratio=count, aligned=True)
+    return crops.contiguous(memory_format=torch.channels_last)
 
 
 def resample(grids: Tensor, source: Tensor, regions: Tensor, cells: int) -> Tensor:
