@@ -1,4 +1,4 @@
-"""Figures of dense class maps beside CAM: activations, scenes, tuning, precision over recall, chance similarity.
+"""Figures of three networks and three readings: scenes, maps, thresholds, precision over recall, chance similarity.
 
 Paper: https://doi.org/10.5220/0010760800003124
 """
@@ -6,7 +6,6 @@ Paper: https://doi.org/10.5220/0010760800003124
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -16,6 +15,7 @@ import seaborn as sns
 import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullLocator
@@ -24,150 +24,329 @@ from torch.utils.data import Dataset
 
 from wsolnb.localization.detect import Prediction
 from wsolnb.localization.maps import SceneMaps
+from wsolnb.metrics.bootstrap import Interval
 from wsolnb.metrics.detection import DetectionAP
+from wsolnb.papers.barz2022.evaluate import NETWORKS, Scale
 from wsolnb.papers.barz2022.maps import dense_class_map
-from wsolnb.plots.images import draw_detections
-from wsolnb.plots.style import BESIDE, HEAT, LINES, Colour, class_colours, draw_boxes, method_colour, show_picture
+from wsolnb.plots.style import HEAT, draw_outlines, show_picture
+
+READINGS = ("CAM, pooled score", "CAM, cell-wise score", "dense class map")
+"""The columns of the grid, in the order of `NETWORKS`."""
+
+_STYLES = (("-", "0.45"), ("--", "C1"), ("-", "C0"))  # of the readings
+_GROUND, _OBJECTS = "0.6", "C0"
 
 
-def show_activations(panels: Mapping[str, tuple[Tensor, Tensor]], threshold: float, *, columns: int = 2) -> Figure:
-    """The largest class value of every cell: a map of one image above a histogram over many (barz2022 Fig. 2).
-
-    `panels` holds, by title, the values of one image `(h, w)` and those of all cells of many images. The threshold is
-    marked in every histogram whose values lie in [0, 1].
-
-    Example:
-        >>> panels = {"cosine": (torch.rand(6, 8), torch.rand(500)), "softmax": (torch.rand(6, 8), torch.rand(500))}
-        >>> fig = show_activations(panels, 0.8)
-        >>> fig.axes[0].get_title(), fig.axes[2].texts[0].get_text()
-        ('cosine', 'threshold 0.8')
-    """
-    rows = -(-len(panels) // columns)
-    fig, axes = plt.subplots(2 * rows, columns, figsize=(4.6 * columns, 4.3 * rows), height_ratios=[1.3, 1] * rows)
-    for k, (title, (heat, values)) in enumerate(panels.items()):
-        top, below = axes[2 * (k // columns), k % columns], axes[2 * (k // columns) + 1, k % columns]
-        unit = bool(values.min() >= -1e-6 and values.max() <= 1 + 1e-6)
-        shown = top.imshow(heat.float().cpu().numpy(), cmap=HEAT, **({"vmin": 0, "vmax": 1} if unit else {}))
-        top.set(title=title, xticks=[], yticks=[])
-        fig.colorbar(shown, ax=top, shrink=0.85)
-        counts, edges = np.histogram(values.float().cpu().numpy(), bins=40, range=(0, 1) if unit else None)
-        below.stairs(counts, edges, fill=True, color="0.35")
-        below.set(xlabel="largest value over all classes", ylabel="cells", yscale="log", ylim=(0.7, None))
-        below.yaxis.set(major_formatter="{x:g}", minor_locator=NullLocator())
-        if unit:
-            below.axvline(threshold, color="C1", linewidth=2.5, linestyle="--")
-            corner = {"transform": below.get_xaxis_transform(), "ha": "right", "va": "bottom"}
-            below.text(1, 1, f"threshold {threshold:g}", color="C1", fontsize=10, weight="bold", **corner)
-    return fig
-
-
-def show_comparison(
+def show_grid(
     scenes: Dataset[Any],
     classes: Sequence[str],
     index: int,
-    *,
-    cam: tuple[SceneMaps, Sequence[Prediction]],
-    dcm: tuple[SceneMaps, Sequence[Prediction]],
-    score_threshold: float,
-    sim_threshold: float,
+    found: Mapping[str, Sequence[Prediction]],
+    colours: Sequence[str],
 ) -> Figure:
-    """One scene three ways: truth, class activation map of the top class, dense class map (barz2022 Fig. 1).
+    """One scene, what is there, and what each of the nine readings finds (barz2022 Figs. 1 and 5).
 
-    `cam` and `dcm` are maps and detections of all scenes, with CAM and with dense class maps; the two thresholds are
-    those of `wsolnb.papers.barz2022.maps.dense_class_map`.
+    A box is solid if its class is in the scene, dashed if not; `found` are the detections of all scenes by reading,
+    `colours` those of all classes.
 
     Example:
-        >>> from wsolnb.boxes import BoxRule
         >>> from wsolnb.data.critters import World
-        >>> from wsolnb.localization.detect import detections
         >>> scenes = World(families=2, species=2, size=32).scenes(1, size=(48, 64))
-        >>> values, size = torch.rand(1, 4, 6, 8), torch.tensor([[48, 64]])
-        >>> maps = SceneMaps(list(values), values.amax(dim=(2, 3)), size, [scenes[0][1]])
-        >>> both = (maps, detections(maps, BoxRule.preset("dcm")))
-        >>> limits = {"score_threshold": 0.5, "sim_threshold": 0.75}
-        >>> fig = show_comparison(scenes, scenes.classes, 0, cam=both, dcm=both, **limits)
-        >>> [ax.get_title() for ax in fig.axes]
-        ['what is there', 'cross-entropy + CAM', 'cosine loss + DCM']
+        >>> perfect = [scenes[0][1] | {"scores": torch.ones(len(scenes[0][1]["labels"]))}]
+        >>> found = {name: perfect for row in NETWORKS.values() for name in row}
+        >>> fig = show_grid(scenes, scenes.classes, 0, found, ["C0", "C1", "C2", "C3"])
+        >>> fig.axes[1].get_title(), fig.axes[1].get_ylabel()
+        ('CAM, pooled score', 'cross-entropy')
     """
     image, target = scenes[index]
-    labels, predictions = target["labels"].tolist(), {"cam": cam[1][index], "dcm": dcm[1][index]}
-    cells = dense_class_map(dcm[0].maps[index][None].float(), score_threshold, sim_threshold)[0].cpu()
-    mapped = [k - 1 for k in cells.unique().tolist() if k > 0]
-    colours = class_colours([*labels, *(k for p in predictions.values() for k in p["labels"].tolist()), *mapped])
-    fig, axes = plt.subplots(1, 3, figsize=(14, 4.4))
-    show_picture(axes[0], image)
-    draw_boxes(axes[0], target["boxes"], labels, colours, [classes[k] for k in labels])
-    axes[0].set_title("what is there")
-    top = int(cam[0].scores[index].argmax())
-    heat = F.interpolate(cam[0].maps[index][None, top : top + 1].float().cpu(), image.shape[-2:], mode="bilinear")[0, 0]
-    show_picture(axes[1], image)
-    axes[1].imshow(heat.numpy(), cmap=HEAT, alpha=0.6)
-    draw_detections(axes[1], predictions["cam"], classes, colours)
-    axes[1].set_title("cross-entropy + CAM")
-    _show_class_map(axes[2], image, cells, {k: colours[k] for k in mapped}, classes)
-    draw_boxes(axes[2], predictions["dcm"]["boxes"].float().cpu(), predictions["dcm"]["labels"].tolist(), colours)
-    axes[2].set_title("cosine loss + DCM")
+    there = set(target["labels"].tolist())
+    fig = plt.figure(figsize=(14, 7.6))
+    spec = fig.add_gridspec(3, 4, width_ratios=[1.5, 1, 1, 1])
+    truth = fig.add_subplot(spec[:2, 0])
+    show_picture(truth, image)
+    _draw_classes(truth, target["boxes"], target["labels"].tolist(), there, colours)
+    truth.set_title("what is there", fontsize=17)
+    named = set(there)
+    for row, (network, names) in enumerate(NETWORKS.items()):
+        for column, (reading, name) in enumerate(zip(READINGS, names, strict=True)):
+            ax = fig.add_subplot(spec[row, column + 1])
+            labels = found[name][index]["labels"].tolist()
+            show_picture(ax, image, dim=0.25)
+            ax.set_axis_on()
+            ax.set(xticks=[], yticks=[])
+            sns.despine(ax=ax, left=True, bottom=True)
+            _draw_classes(ax, found[name][index]["boxes"].float().cpu(), labels, there, colours)
+            if not row:
+                ax.set_title(reading, fontsize=15)
+            if not column:
+                ax.set_ylabel(network, fontsize=14, fontweight="bold")
+            wrong = len(set(labels) - there)
+            ax.set_xlabel(f"{len(there & set(labels))} of {len(there)} classes, {wrong} wrong", fontsize=13)
+            named |= set(labels)
+    handles = _key(named, there, classes, colours)
+    key = fig.add_subplot(spec[2, 0])
+    key.set_axis_off()
+    key.legend(handles=handles, loc="upper left", fontsize=12, frameon=False, ncols=1 + (len(handles) > 7))
     return fig
 
 
-def _show_class_map(
-    ax: Axes, image: Tensor, cells: Tensor, colours: Mapping[int, Colour], classes: Sequence[str]
-) -> None:
-    """A dense class map (0 for background, else the class + 1) in class colours over the image, with a legend."""
-    palette = torch.ones(len(classes) + 1, 3)
-    for k, colour in colours.items():
-        palette[k + 1] = torch.tensor(colour)
-    painted = F.interpolate(palette[cells].permute(2, 0, 1)[None], image.shape[-2:], mode="nearest")[0]
-    opacity = F.interpolate((cells > 0).float()[None, None], image.shape[-2:], mode="nearest")[0] * 0.62
-    pixels = image.as_subclass(Tensor).float().cpu() / (255 if image.dtype == torch.uint8 else 1)
-    show_picture(ax, pixels * (1 - opacity) + painted * opacity)
-    handles = [Patch(color=colour, label=classes[k]) for k, colour in colours.items()]
-    if handles:
-        ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.01), fontsize=9, ncols=2, frameon=False)
+def _draw_classes(ax: Axes, boxes: Tensor, labels: Sequence[int], there: set[int], colours: Sequence[str]) -> None:
+    for box, label in zip(boxes.as_subclass(Tensor), labels, strict=True):
+        draw_outlines(ax, box[None], to_rgb(colours[label]), dashed=label not in there)
 
 
-def plot_tuning(curves: Mapping[str, Mapping[float, float]], *, iou: float) -> Figure:
-    """Mean AP on training scenes over the threshold of the box rule, a line per method; a dot marks the best.
+def _key(named: set[int], there: set[int], classes: Sequence[str], colours: Sequence[str]) -> list[Patch]:
+    return [Patch(color=colours[k], label=classes[k] + ("" if k in there else " (not there)")) for k in sorted(named)]
+
+
+def show_class_maps(
+    scenes: Dataset[Any], index: int, label: int, maps: Mapping[str, SceneMaps], title: str = ""
+) -> Figure:
+    """The maps of one class in one scene: class activation map and dense class map of each network.
+
+    Every class activation map has a scale of its own, the dense class maps share one from 0 to 1. The boxes of the
+    class are drawn.
 
     Example:
-        >>> fig = plot_tuning({"cam": {0.2: 0.1, 0.4: 0.3, 0.6: 0.2}}, iou=0.5)
-        >>> fig.axes[0].lines[1].get_xdata().tolist()  # the dot
-        [0.4]
+        >>> from wsolnb.data.critters import World
+        >>> scenes = World(families=2, species=2, size=32).scenes(1, size=(48, 64))
+        >>> one = SceneMaps([torch.rand(4, 6, 8)], torch.rand(1, 4), torch.tensor([[48, 64]]), [scenes[0][1]])
+        >>> fig = show_class_maps(scenes, 0, 2, {name: one for row in NETWORKS.values() for name in row})
+        >>> [ax.get_title() for ax in fig.axes if ax.get_title()]
+        ['cross-entropy', 'cosine, one-hot', 'cosine, semantic']
     """
-    fig, ax = plt.subplots(figsize=(7.5, 3.8))
-    for style, (name, curve) in zip(cycle(LINES), curves.items(), strict=False):
-        best, colour = max(curve, key=lambda t: curve[t]), method_colour(name)
-        ax.plot(list(curve), [100 * ap for ap in curve.values()], style, color=colour, linewidth=2.5, label=name)
-        ax.plot([best], [100 * curve[best]], "o", color=colour, markersize=10)
-    ax.set(xlabel="box threshold (share of the map's maximum)", ylabel=f"mAP at IoU {iou:g} (%)", xlim=(0, 1))
-    ax.set_title("tuned on training scenes")
-    ax.legend(**BESIDE)
+    image, target = scenes[index]
+    boxes = target["boxes"].as_subclass(Tensor)[target["labels"].as_subclass(Tensor) == label]
+    fig = plt.figure(figsize=(14, 5.4))
+    spec = fig.add_gridspec(2, 4, width_ratios=[1.5, 1, 1, 1])
+    picture = fig.add_subplot(spec[:, 0])
+    show_picture(picture, image)
+    draw_outlines(picture, boxes)
+    picture.set_title(title, fontsize=17)
+    height, width = image.shape[-2:]
+    for column, (network, (cam, _, dense)) in enumerate(NETWORKS.items()):
+        for row, name in enumerate((cam, dense)):
+            ax = fig.add_subplot(spec[row, column + 1])
+            values = maps[name].maps[index][label].float().cpu().numpy()
+            limits = {"vmin": 0, "vmax": 1} if row else {}
+            panel = ax.imshow(values, cmap=HEAT, extent=(0, width, height, 0), **limits)
+            draw_outlines(ax, boxes)
+            ax.set(xticks=[], yticks=[])
+            fig.colorbar(panel, ax=ax, shrink=0.85).ax.tick_params(labelsize=12)
+            if not row:
+                ax.set_title(network, fontsize=15)
+            if not column:
+                ax.set_ylabel(("class activation map", "dense class map")[row], fontsize=14, fontweight="bold")
+    return fig
+
+
+def show_activations(
+    values: Mapping[str, Sequence[Tensor]], covered: Sequence[Tensor], index: int, scales: Mapping[str, Scale]
+) -> Figure:
+    """The largest class value of every cell: a map of one image above the histogram over many (barz2022 Fig. 2).
+
+    `values` are maps `(h, w)` of all images by title, `covered` the fraction of each cell that objects cover, `scales`
+    what `wsolnb.papers.barz2022.evaluate.cell_scale` made of both. The line is the best threshold for all images.
+
+    Example:
+        >>> from wsolnb.papers.barz2022.evaluate import cell_scale
+        >>> values, covered = [torch.rand(6, 8) for _ in range(3)], [torch.eye(8)[:6] for _ in range(3)]
+        >>> fig = show_activations({"softmax": values}, covered, 0, {"softmax": cell_scale(values, covered)})
+        >>> fig.axes[0].get_title(), len(fig.axes[1].patches)
+        ('softmax', 2)
+    """
+    fig, axes = plt.subplots(2, len(values), figsize=(3.9 * len(values), 5.6), height_ratios=[1.25, 1], squeeze=False)
+    fraction = torch.cat([cells.flatten() for cells in covered])
+    for (title, maps), (top, below) in zip(values.items(), axes.T, strict=True):
+        cells = torch.cat([m.flatten() for m in maps]).float()
+        low, high = cells.min().item(), cells.max().item()
+        unit = low >= -1e-6 and high <= 1 + 1e-6
+        low, high = (0.0, 1.0) if unit else (low, high)
+        top.imshow(maps[index].float().numpy(), cmap=HEAT, vmin=low, vmax=high)
+        top.set(xticks=[], yticks=[])
+        top.set_title(title, fontsize=15)
+        edges = np.linspace(low, high, 41)
+        for part, colour, label in ((fraction == 0, _GROUND, "ground"), (fraction > 0.5, _OBJECTS, "objects")):
+            share, _ = np.histogram(cells[part].numpy(), edges)
+            below.stairs(100 * share / max(1, share.sum()), edges, fill=True, alpha=0.65, color=colour, label=label)
+        one, own = scales[title].accuracies
+        below.axvline(scales[title].best, color="black", linewidth=2.5, linestyle="--")
+        below.set(xlim=(low, high), yticks=[])
+        below.set_xlabel(f"one threshold: {100 * one:.1f} %\none per scene: {100 * own:.1f} %")
+        sns.despine(ax=below, left=True)
+    axes[1, 0].set_ylabel("share of cells")
+    axes[1, 0].legend(frameon=False, fontsize=12)
+    return fig
+
+
+def show_dense_class_maps(
+    scenes: Dataset[Any],
+    classes: Sequence[str],
+    index: int,
+    maps: Mapping[str, SceneMaps],
+    presence: Mapping[str, float],
+    sim_threshold: float,
+    colours: Sequence[str],
+) -> Figure:
+    """One scene and the dense class maps of each network, in class colours (barz2022 Eq. 9 and Fig. 1).
+
+    `presence` is the score above which a class is present, by reading; cells above `sim_threshold` are coloured.
+
+    Example:
+        >>> from wsolnb.data.critters import World
+        >>> scenes = World(families=2, species=2, size=32).scenes(1, size=(48, 64))
+        >>> one = SceneMaps([torch.rand(4, 6, 8)], torch.rand(1, 4), torch.tensor([[48, 64]]), [scenes[0][1]])
+        >>> names = [row[2] for row in NETWORKS.values()]
+        >>> both = dict.fromkeys(names, one), dict.fromkeys(names, 0.1)
+        >>> fig = show_dense_class_maps(scenes, scenes.classes, 0, *both, 0.1, ["C0", "C1", "C2", "C3"])
+        >>> [ax.get_title() for ax in fig.axes]
+        ['what is there', 'cross-entropy', 'cosine, one-hot', 'cosine, semantic']
+    """
+    image, target = scenes[index]
+    there = set(target["labels"].tolist())
+    pixels = image.as_subclass(Tensor).float().cpu() / (255 if image.dtype == torch.uint8 else 1)
+    palette = torch.tensor([[1.0, 1.0, 1.0], *(to_rgb(colour) for colour in colours)])
+    fig, axes = plt.subplots(1, 4, figsize=(14, 4.3))
+    show_picture(axes[0], image)
+    axes[0].set_title("what is there", fontsize=15)
+    named = set(there)
+    for ax, (network, (_, _, name)) in zip(axes[1:], NETWORKS.items(), strict=True):
+        cells = dense_class_map(maps[name].maps[index][None].float(), presence[name], sim_threshold)[0].cpu()
+        painted = F.interpolate(palette[cells].permute(2, 0, 1)[None], image.shape[-2:], mode="nearest")[0]
+        opacity = F.interpolate((cells > 0).float()[None, None], image.shape[-2:], mode="nearest")[0] * 0.65
+        show_picture(ax, pixels * (1 - opacity) + painted * opacity)
+        ax.set_title(network, fontsize=15)
+        named |= {k - 1 for k in cells.unique().tolist() if k}
+    for ax in axes:
+        _draw_classes(ax, target["boxes"], target["labels"].tolist(), there, colours)
+    handles = _key(named, there, classes, colours)
+    fig.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), fontsize=13, frameon=False)
+    return fig
+
+
+def plot_tuning(scenes: Mapping[str, Mapping[float, float]], singles: Mapping[str, Mapping[float, float]]) -> Figure:
+    """The box threshold against AP at IoU 0.25 on scenes, and against the error on single objects; dots mark the best.
+
+    Example:
+        >>> curve = {0.1: 0.25, 0.5: 0.75, 0.9: 0.5}
+        >>> both = [{name: curve for row in NETWORKS.values() for name in row}] * 2
+        >>> fig = plot_tuning(*both)
+        >>> fig.axes[0].lines[1].get_xdata().tolist(), fig.axes[3].lines[1].get_xdata().tolist()  # dots
+        ([0.5], [0.1])
+    """
+    fig, axes = plt.subplots(2, 3, figsize=(13, 6.6), sharex=True, sharey="row")
+    parts = (("AP, IoU 0.25 (%)\ntraining scenes", scenes, max), ("top-5 error (%)\nheld-out singles", singles, min))
+    for row, (label, curves, choose) in zip(axes, parts, strict=True):
+        for ax, (network, names) in zip(row, NETWORKS.items(), strict=True):
+            for name, reading, (style, colour) in zip(names, READINGS, _STYLES, strict=True):
+                curve = curves[name]
+                best = choose(curve, key=lambda t, curve=curve: curve[t])
+                values = [100 * value for value in curve.values()]
+                ax.plot(list(curve), values, style, color=colour, linewidth=3, label=reading)
+                ax.plot([best], [100 * curve[best]], "o", color=colour, markersize=11)
+            ax.set(xscale="logit", ylim=(0, 103))
+            if row is axes[0]:
+                ax.set_title(network)
+            else:
+                ax.set_xlabel("box threshold")
+                ax.set_xticks([0.01, 0.1, 0.5, 0.9, 0.99], ["0.01", "0.1", "0.5", "0.9", "0.99"])
+            ax.xaxis.set_minor_locator(NullLocator())
+        row[0].set_ylabel(label)
+    _legend_of_readings(fig, axes[0, 0])
     sns.despine(fig)
     return fig
 
 
-def plot_precision_recall(metrics: Mapping[str, DetectionAP], ious: Sequence[float]) -> Figure:
-    """Precision over recall, all classes pooled, one panel per IoU threshold (barz2022 Fig. 4).
+def plot_precision_recall(metrics: Mapping[str, DetectionAP], ious: Sequence[float] = (0, 0.25)) -> Figure:
+    """Precision over recall, all classes pooled: a column per network, a row per IoU threshold (barz2022 Fig. 4).
 
     Example:
-        >>> metric = DetectionAP(classes=1, iou_thresholds=(0, 0.5))
+        >>> metric = DetectionAP(classes=1, iou_thresholds=(0, 0.25))
         >>> truth = {"boxes": torch.tensor([[0.0, 0.0, 9.0, 9.0]]), "labels": torch.tensor([0])}
         >>> metric.update([truth | {"scores": torch.tensor([0.8])}], [truth])
-        >>> fig = plot_precision_recall({"cam": metric}, [0, 0.5])
-        >>> fig.axes[1].get_title(), fig.axes[1].get_legend().get_texts()[0].get_text()
-        ('IoU at least 0.5', 'cam (mAP 100.0 %)')
+        >>> fig = plot_precision_recall({name: metric for row in NETWORKS.values() for name in row})
+        >>> fig.axes[0].get_ylabel(), [text.get_text() for text in fig.axes[0].texts]
+        ('precision, IoU 0', ['AP 100', 'AP 100', 'AP 100'])
     """
-    fig, axes = plt.subplots(1, len(ious), figsize=(5.6 * len(ious), 4.2), sharey=True, squeeze=False)
-    for ax, iou in zip(axes[0], ious, strict=True):
-        for style, (name, metric) in zip(cycle(LINES), metrics.items(), strict=False):
-            recall, precision = metric.curve(iou)
-            reached = precision > 0
-            label = f"{name} (mAP {100 * float(metric.compute()[f'mAP@{iou:g}']):.1f} %)"
-            ax.plot(recall[reached], precision[reached], style, color=method_colour(name), linewidth=2.5, label=label)
-        ax.set(title=f"IoU at least {iou:g}", xlabel="recall", xlim=(0, 1), ylim=(0, 1.03))
-        ax.legend(frameon=False, loc="lower left", fontsize=10.5)
-    axes[0, 0].set_ylabel("precision")
+    fig, axes = plt.subplots(len(ious), 3, figsize=(13, 3.2 * len(ious) + 0.4), sharex=True, sharey=True, squeeze=False)
+    for row, iou in zip(axes, ious, strict=True):
+        for ax, (network, names) in zip(row, NETWORKS.items(), strict=True):
+            for k, (name, reading, (style, colour)) in enumerate(zip(names, READINGS, _STYLES, strict=True)):
+                recall, precision = metrics[name].curve(iou)
+                reached = precision > 0
+                ax.plot(recall[reached], precision[reached], style, color=colour, linewidth=3, label=reading)
+                average = 100 * float(metrics[name].compute()[f"mAP@{iou:g}"])
+                ax.text(0.03, 0.3 - 0.13 * k, f"AP {average:.0f}", color=colour, fontsize=15, weight="bold")
+            if row is axes[0]:
+                ax.set_title(network)
+            if row is axes[-1]:
+                ax.set_xlabel("recall")
+            ax.set(xlim=(0, 1), ylim=(0, 1.03))
+        row[0].set_ylabel(f"precision, IoU {iou:g}")
+    _legend_of_readings(fig, axes[0, 0])
     sns.despine(fig)
+    return fig
+
+
+def _legend_of_readings(fig: Figure, ax: Axes) -> None:
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=14)
+
+
+def plot_scale(measured: Mapping[str, Mapping[str, Interval]]) -> Figure:
+    """Which classes are there: balanced accuracy with one score threshold for all scenes, and with one for each scene.
+
+    Example:
+        >>> row = {"presence": Interval(0.75, 0.7, 0.8), "presence_own": Interval(0.875, 0.8, 0.9)}
+        >>> fig = plot_scale({name: row for names in NETWORKS.values() for name in names})
+        >>> fig.axes[0].texts[0].get_text()
+        '12.5'
+    """
+    fig, axes = plt.subplots(1, 3, figsize=(13, 3.2), sharex=True, sharey=True)
+    for ax, (network, names) in zip(axes, NETWORKS.items(), strict=True):
+        for y, (name, (_, colour)) in enumerate(zip(names, _STYLES, strict=True)):
+            one, own = (100 * measured[name][metric].value for metric in ("presence", "presence_own"))
+            ax.plot([one, own], [y, y], color=colour, linewidth=5)
+            ax.plot(one, y, "o", color=colour, markersize=13, label="one threshold for all scenes")
+            ax.plot(own, y, "|", color=colour, markersize=22, markeredgewidth=4, label="one threshold per scene")
+            ax.text((one + own) / 2, y - 0.2, f"{own - one:.1f}", ha="center", fontsize=14)
+        ax.set(title=network, xlim=(50, 102), ylim=(2.5, -0.7), xlabel="balanced accuracy (%)")
+        ax.set_yticks(range(3), READINGS)
+        ax.grid(axis="x", color="0.9")
+    fig.legend(handles=axes[0].lines[1:3], loc="outside lower center", ncols=2, frameon=False, fontsize=14)
+    sns.despine(fig, left=True)
+    return fig
+
+
+def plot_grid(measured: Mapping[str, Mapping[str, Interval]], metrics: Mapping[str, str]) -> Figure:
+    """The nine readings as a table for every metric, in percent with 95 % intervals: bright is good.
+
+    A metric whose name contains "error" is better the lower it is.
+
+    Example:
+        >>> measured = {name: {"ap0": Interval(0.5, 0.4, 0.6)} for row in NETWORKS.values() for name in row}
+        >>> fig = plot_grid(measured, {"ap0": "AP, IoU 0"})
+        >>> fig.axes[0].texts[0].get_text()
+        '50'
+    """
+    columns = min(2, len(metrics))
+    rows = -(-len(metrics) // columns)
+    fig, axes = plt.subplots(rows, columns, figsize=(6.6 * columns, 2.9 * rows + 0.6), squeeze=False, sharey=True)
+    for ax, (metric, title) in zip(axes.flat, metrics.items(), strict=True):
+        cells = [[measured[name][metric] for name in names] for names in NETWORKS.values()]
+        values = np.array([[100 * cell.value for cell in row] for row in cells])
+        lower = "error" in title
+        ax.imshow(100 - values if lower else values, cmap="cividis", vmin=0, vmax=100, aspect="auto")
+        for y, row in enumerate(cells):
+            for x, cell in enumerate(row):
+                bright = (100 - 100 * cell.value if lower else 100 * cell.value) > 55
+                text = {"ha": "center", "color": "black" if bright else "white"}
+                ax.text(x, y, f"{100 * cell.value:.0f}", va="bottom", fontsize=19, weight="bold", **text)
+                ax.text(x, y + 0.09, f"{100 * cell.low:.0f} to {100 * cell.high:.0f}", va="top", fontsize=12, **text)
+        ax.set_title(f"{title} (%)" + (", lower is better" if lower else ""))
+        ax.set_xticks(range(3), ["CAM\npooled", "CAM\ncell-wise", "DCM"], fontsize=13)
+        ax.set_yticks(range(3), list(NETWORKS), fontsize=14)
+        ax.tick_params(length=0)
+        sns.despine(ax=ax, left=True, bottom=True)
     return fig
 
 
