@@ -13,7 +13,8 @@ import torch
 from wsolnb.models.backbones import BACKBONES, backbone
 from wsolnb.papers.bae2020.masking import ADL_POSITIONS
 from wsolnb.papers.kou2021.network import csoa
-from wsolnb.runs.paper import Claim, Paper, paper_keys
+from wsolnb.runs.claims import Claim
+from wsolnb.runs.paper import Paper, paper_keys
 
 # Numbers printed in each table; where a cell of the paper is empty, the product is reduced by it.
 TABLES = {
@@ -76,11 +77,14 @@ def quoted_rows(key: str, claim: Claim, method: str) -> pd.DataFrame:
 
 @pytest.mark.parametrize(("key", "claim"), CLAIMS, ids=[f"{key}-{claim.id}" for key, claim in CLAIMS])
 def test_claims_quote_the_paper(key: str, claim: Claim) -> None:
+    if claim.reported is None:
+        assert claim.ours
+        return
     first, second = claim.reported
     if math.isnan(first) or math.isnan(second):
         assert math.isnan(first)
         assert math.isnan(second)
-        assert claim.where == "ours" or "no numbers" in claim.where
+        assert "no numbers" in claim.where
         return
     assert {"greater": first > second, "less": first < second, "equal": abs(first - second) <= claim.margin}[claim.kind]
     if key == "side_by_side":  # quotes the other papers; errors are turned into accuracies

@@ -10,7 +10,7 @@ import yaml
 
 from wsolnb.metrics.bootstrap import Interval
 from wsolnb.runs import paper as papers
-from wsolnb.runs.paper import Claim, Paper, paper_keys, suite_folder
+from wsolnb.runs.paper import Paper, paper_keys, suite_folder
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "notebooks").mkdir()
     folder = tmp_path / "papers" / "doe2000"
     folder.mkdir(parents=True)
-    about = {"title": "T", "authors": ["D"], "year": 2000, "notebook": "1_t.ipynb", "methods": {}, "metrics": {}}
+    about = {"title": "T", "authors": ["D"], "year": 2000, "notebook": "1_t.ipynb", "methods": {}, "metrics": {}, "remember": "R."}
     (folder / "paper.yaml").write_text(yaml.safe_dump(about))
     (folder / "claims.yaml").write_text("[]")
     (tmp_path / "deep" / "er").mkdir(parents=True)
@@ -93,39 +93,6 @@ def test_unknown_recipe_lists_the_known_ones() -> None:
     known = ", ".join(Paper("barz2022").recipes())
     with pytest.raises(ValueError, match=rf"no recipe 'coco': known are {known}"):
         Paper("barz2022").recipe("coco")
-
-
-GOOD = {
-    "id": "c",
-    "says": "s",
-    "where": "w",
-    "kind": "less",
-    "metric": "m",
-    "first": "a",
-    "second": "b",
-    "reported": [1, 2],
-}
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"kind": "better"}, "kind is 'better'"),
-        ({"reported": [1]}, "two numbers"),
-        ({"unit": "points"}, "unit is 'points'"),
-        ({"kind": "equal"}, "margin"),
-        ({"margin": 2}, "margin"),
-        ({"colour": "red"}, "colour"),
-    ],
-)
-def test_claims_that_do_not_fit_are_refused_by_name(suite: Path, change: dict[str, object], said: str) -> None:
-    path = suite / "papers" / "doe2000" / "claims.yaml"
-    path.write_text(yaml.safe_dump([GOOD]))
-    assert Paper("doe2000").claims() == [Claim("c", "s", "w", "less", "m", "a", "b", (1, 2))]
-    path.write_text(yaml.safe_dump([GOOD | change]))
-    with pytest.raises(ValueError, match=said) as caught:
-        Paper("doe2000").claims()
-    assert "claims.yaml: claim 'c'" in str(caught.value)
 
 
 def test_reported_beside_measured() -> None:

@@ -27,7 +27,8 @@ METRICS = {
 
 
 def test_record_holds_what_a_reader_needs(tmp_path: Path) -> None:
-    tested = verdicts(Paper("barz2022"), {}, 3)
+    rows = [[100, "cam", "m", 0.5]]
+    tested = verdicts(Paper("barz2022"), study=pd.DataFrame(rows, columns=["seed", "method", "metric", "value"]))
     about = {
         "test images": np.int64(7),
         "thresholds": torch.tensor([0.25, 0.5]),
@@ -45,8 +46,10 @@ def test_record_holds_what_a_reader_needs(tmp_path: Path) -> None:
     assert content["metrics"]["cam"]["ap25"] == {"value": 0.17, "low": 0.1, "high": 0.2}
     assert content["metrics"]["dcm"] == {"ap25": {"value": None}, "ap50": {"value": 0.5}}
     assert content["about"] == {"test images": 7, "thresholds": [0.25, 0.5], "root": "data", "pair": [1, None]}
-    assert [verdict["verdict"] for verdict in content["verdicts"]] == ["not tested"] * 6
-    assert content["verdicts"][0]["difference"] is None
+    assert {verdict["verdict"] for verdict in content["verdicts"]} == {"not tested"}
+    assert [verdict["claim"] for verdict in content["verdicts"]] == [claim.id for claim in Paper("barz2022").claims()]
+    assert content["verdicts"][0]["mean"] is None
+    assert content["verdicts"][0]["run"] is None
     assert content["versions"]["torch"] == torch.__version__.split("+")[0]
     assert content["wall_time"] >= 0
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["metrics.csv", "metrics.json"]

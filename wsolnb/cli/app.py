@@ -19,6 +19,7 @@ from wsolnb import __version__
 from wsolnb.cli.data import data_app
 from wsolnb.cli.evaluate import eval_command
 from wsolnb.cli.localize import localize_command
+from wsolnb.cli.study import study_command
 from wsolnb.cli.sweep import sweep_command
 
 _RUN_OPTIONS = ("-p", "--parameter")
@@ -124,6 +125,7 @@ def run_command(
             typer.echo(f"{Path(file).stem:<10}  {folder / file}")
 
 
+app.command("study", cls=_PairsCommand)(study_command)
 app.command("sweep", cls=_PairsCommand)(sweep_command)
 
 
@@ -155,12 +157,21 @@ def report_command(
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write to.")] = Path("report"),
     theme: Annotated[str, typer.Option(help="light or dark.")] = "light",
+    board: Annotated[
+        Path | None, typer.Option(metavar="FILE.md", help="Only write the board of verdicts from the committed studies.")
+    ] = None,
 ) -> None:
     """Turn runs into pages that stay interactive without a kernel or a network, with an index and one table."""
+    if board:
+        from wsolnb.runs.board import write_board
+
+        write_board(board)
+        typer.echo(f"verdicts  {board}")
+        return
     from wsolnb.runs.report.report import report
 
     index = report(runs or [Path("runs")], out, theme=theme)
-    for label, name in (("index", index.name), ("results", "results.csv"), ("verdicts", "verdicts.md")):
+    for label, name in (("index", index.name), ("results", "results.csv")):
         typer.echo(f"{label:<8}  {index.parent / name}")
 
 

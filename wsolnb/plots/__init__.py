@@ -17,3 +17,4 @@ from wsolnb.plots.localization import (
     show_thresholds as show_thresholds,
 )
 from wsolnb.plots.style import class_colours as class_colours, use_style as use_style
+from wsolnb.plots.verdicts import plot_verdicts as plot_verdicts

@@ -1,19 +1,20 @@
 """The papers of the suite: card, notebook, reported numbers, claims and recipes, found by a short key.
 
 A paper is a folder ``papers/<key>/`` beside ``notebooks/``: ``paper.yaml`` names it, ``README.md`` is its card,
-``reported.csv`` holds the numbers it prints, ``claims.yaml`` what it concludes from them, ``trainings.yaml`` what its
-notebook trains (see :mod:`wsolnb.runs.dry_run`), and every other ``*.yaml`` is a recipe: parameters for its notebook.
+``reported.csv`` holds the numbers it prints, ``claims.yaml`` what it concludes from them (:mod:`wsolnb.runs.claims`),
+``study.csv`` what the notebook measured over many seeds (:mod:`wsolnb.runs.study`), ``trainings.yaml`` what it trains
+(:mod:`wsolnb.runs.dry_run`), and every other ``*.yaml`` is a recipe: parameters for its notebook.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from wsolnb.runs.claims import Claim, read_claims
 from wsolnb.runs.parameters import known_parameters, read_recipe
 
 if TYPE_CHECKING:
@@ -54,42 +55,11 @@ def paper_keys() -> list[str]:
     return sorted(path.parent.name for path in (suite_folder() / "papers").glob("[!_]*/paper.yaml"))
 
 
-@dataclass(frozen=True)
-class Claim:
-    """One headline claim, which compares a metric of two results of a run."""
-
-    id: str
-    says: str  # what the paper says, in our words
-    where: str  # section, table or figure
-    kind: Literal["greater", "less", "equal"]  # first > second, first < second, or at most `margin` apart
-    metric: str
-    first: str  # name of a result, as in Paper.methods
-    second: str
-    reported: tuple[float, float]  # the paper's numbers for first and second, in `unit`
-    unit: str = ""  # "%" for percent of a measured fraction, or empty for the number as it is
-    margin: float = 0.0  # for "equal": the largest difference that counts as equal, in `unit`
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("greater", "less", "equal"):
-            raise ValueError(f"claim {self.id!r}: kind is {self.kind!r}, not greater, less or equal")
-        if len(self.reported) != 2:
-            raise ValueError(f"claim {self.id!r}: reported needs two numbers, not {self.reported!r}")
-        if self.unit not in ("", "%"):
-            raise ValueError(f"claim {self.id!r}: unit is {self.unit!r}, not '%' or empty")
-        if (self.kind == "equal") != (self.margin > 0):
-            raise ValueError(f"claim {self.id!r}: a margin above 0 goes with kind equal, and only with it")
-
-    @property
-    def scale(self) -> float:
-        """The factor from a measured number to ``unit``."""
-        return 100.0 if self.unit == "%" else 1.0
-
-
 class Paper:
     """One paper of the suite, by its key: the folder name below ``papers/``, such as ``barz2022``.
 
     ``folder``, ``notebook`` and ``card`` are paths; ``methods`` and ``metrics`` name and describe the results of a run
-    and what is measured of them.
+    and what is measured of them; ``remember`` is the one sentence to take home.
 
     Raises:
         ValueError: If the key is unknown; the message lists the known ones.
@@ -114,6 +84,7 @@ class Paper:
         self.card = self.folder / "README.md"
         self.methods: dict[str, str] = about["methods"]
         self.metrics: dict[str, str] = about["metrics"]
+        self.remember: str = about["remember"]
 
     def __repr__(self) -> str:
         return f"Paper({self.key!r})"
@@ -135,23 +106,13 @@ class Paper:
         return pd.read_csv(self.folder / "reported.csv", keep_default_na=False, dtype=text | {"value": float})
 
     def claims(self) -> list[Claim]:
-        """The headline claims, in the order of ``claims.yaml``.
-
-        Raises:
-            ValueError: If an entry lacks a field or has an invalid one; the message names file and claim.
+        """The claims, in the order of ``claims.yaml``; errors as in :func:`wsolnb.runs.claims.read_claims`.
 
         Example:
             >>> Paper("barz2022").claims()[0].first
             'dcm-onehot'
         """
-        path = self.folder / "claims.yaml"
-        claims = []
-        for entry in yaml.safe_load(path.read_text(encoding="utf-8")):
-            try:
-                claims.append(Claim(**{**entry, "reported": tuple(entry.get("reported", ()))}))
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{path}: claim {entry.get('id')!r} does not fit: {error}") from error
-        return claims
+        return read_claims(self.folder / "claims.yaml")
 
     def recipes(self) -> dict[str, Path]:
         """Files of parameters for the notebook, by name.

@@ -15,7 +15,7 @@ import socket
 import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +38,15 @@ class Point:
     name: str  # of its folder: the values that vary, and a hash of all parameters
     varied: dict[str, Any]  # the parameters that vary in the sweep
     run: ResolvedRun
+
+    @classmethod
+    def of(cls, run: ResolvedRun, names: Iterable[str]) -> Point:
+        """The point of a run in a sweep over the parameters of the given names."""
+        varied = {name: run.parameters[name] for name in names}
+        text = json.dumps([run.key, run.parameters], sort_keys=True, ensure_ascii=False)
+        shown = "_".join(f"{name}-{value}" for name, value in varied.items()) or "run"
+        slug = re.sub(r"[^\w.+-]+", "-", shown, flags=re.ASCII).lstrip("-.+")[:80]
+        return cls(f"{slug}-{hashlib.sha256(text.encode()).hexdigest()[:10]}", varied, run)
 
 
 @dataclass(frozen=True)
@@ -89,19 +98,10 @@ def read_grid(
     fixed = {name: value for name, value in values.items() if name not in axes} | dict(given or {})
     points = []
     for combination in itertools.product(*axes.values()):
-        run = resolve(source, fixed | dict(zip(axes, combination, strict=True)), recipe=recipe)
-        varied = {name: run.parameters[name] for name in axes}
-        points.append(Point(_name(varied, run), varied, run))
+        points.append(Point.of(resolve(source, fixed | dict(zip(axes, combination, strict=True)), recipe=recipe), axes))
     if repeated := [name for name, count in Counter(point.name for point in points).items() if count > 1]:
         raise ValueError(f"{grid}: a value is repeated, so these runs would be the same: {', '.join(repeated)}")
     return points
-
-
-def _name(varied: Mapping[str, Any], run: ResolvedRun) -> str:
-    text = json.dumps([run.key, run.parameters], sort_keys=True, ensure_ascii=False)
-    shown = "_".join(f"{name}-{value}" for name, value in varied.items()) or "run"
-    slug = re.sub(r"[^\w.+-]+", "-", shown, flags=re.ASCII).lstrip("-.+")[:80]
-    return f"{slug}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
 class Sweep:
@@ -130,10 +130,10 @@ class Sweep:
                     running[name] = Outcome("running", progress=_last_cell(folder / LOG), since=since)
             except FileNotFoundError:  # it has not started, or has just ended
                 continue
-        folders = self._run_folders()
+        folders = self.run_folders()
         return {point.name: running.get(point.name) or _ended(folders[point.name]) for point in self.points}
 
-    def _run_folders(self) -> dict[str, Path]:
+    def run_folders(self) -> dict[str, Path]:
         """The final folder of every point; one of the same hash, if there is one, whatever varied in that sweep."""
         hashed = {path.name.rpartition("-")[2]: path for path in self.folder.glob("*-*")}
         names = [point.name for point in self.points]
@@ -173,7 +173,7 @@ class Sweep:
     def _run(self, n_jobs: int, per_machine: int) -> None:
         import joblib
 
-        folders = self._run_folders()
+        folders = self.run_folders()
         tries = {name: 0 for name, folder in folders.items() if _ended(folder).state != "done"}
         while remaining := [point for point in self.points if tries.get(point.name, _TRIES) < _TRIES]:
             attempt, where = joblib.delayed(_attempt), (per_machine, Path.cwd())

@@ -1,114 +1,192 @@
-"""Verdicts: a paper's claims tested on the results of a run, with a paired bootstrap over test images."""
+"""Verdicts: a paper's claims, tested on a study of many trainings, and where one more run lies among them."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
+from scipy import stats
 
-from wsolnb.metrics.bootstrap import Evidence, Measured, measure
-from wsolnb.runs.paper import Claim, Paper
+from wsolnb.metrics.bootstrap import Interval, Measured
+from wsolnb.runs.claims import Claim
+from wsolnb.runs.paper import Paper
+from wsolnb.runs.study import committed, read_study
 
-VERDICTS = ("reproduced", "same direction", "not reproduced", "not tested")
+if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
+
+VERDICTS = ("reproduced", "contradicted", "undecided", "not tested")
+TRAININGS = 8  # a verdict needs as many
+LEVEL = 0.95
 _SIGNS = {"greater": ">", "less": "<", "equal": "="}
-_COLUMNS = ("claim", "where", "reported", "measured", "difference", "verdict")
+_BADGES = {"reproduced": "#00734f", "contradicted": "#b34700", "undecided": "#5f5f5f", "not tested": "#5f5f5f"}
 
 
-def verdicts(
-    paper: Paper,
-    results: Measured | Evidence,
-    n: int | Mapping[str, int] | None = None,
-    *,
-    draws: int = 1000,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Test every claim of a paper on the results of a run.
+@dataclass(frozen=True)
+class Judgement:
+    """What the trainings of a study say about a claim, in its unit."""
 
-    A claim that one result is greater (or less) than another is *reproduced* if the measured difference has that
-    direction and its 95 % interval excludes zero, *same direction* if the interval includes zero, else *not
-    reproduced*. A claim that two results are equal is *reproduced* if the whole interval lies within the claim's
-    margin, *same direction* if only the difference itself does, else *not reproduced*. What the run did not measure is
-    *not tested*.
+    mean: float  # of the differences, first minus second
+    low: float  # Student's t interval of the mean, 95 %
+    high: float
+    trainings: int
+    agreeing: int  # trainings whose difference has the claimed sign, or lies within the margin
+    verdict: str  # one of VERDICTS
+    note: str = ""  # why there is no verdict
 
-    ``results`` are what :func:`wsolnb.metrics.bootstrap.measure` returned, for all methods over the same test images in
-    the same order and from the same draws; or the evidence for it, with the number ``n`` of test images (by metric
-    where metrics are taken over different images), and the number and seed of the draws.
+
+def judge(claim: Claim, differences: Sequence[float]) -> Judgement:
+    """Judge a claim by its paired differences, one per training (first minus second, in the claim's unit).
+
+    With the mean ``d`` of ``S`` differences and their standard deviation ``s`` the interval is ``d ± t s / √S``, where
+    ``t`` is the 97.5 % quantile of Student's t distribution with ``S - 1`` degrees of freedom. The claim is
+    *reproduced* if the whole interval lies on the claimed side of zero (for an equality: within the margin),
+    *contradicted* if it lies wholly on the other side (wholly outside of the margin), else *undecided*. Fewer than
+    eight trainings give no verdict.
+
+    Example:
+        >>> claim = Paper("primer").claims()[0]
+        >>> judge(claim, [2.0, 1.0, 3.0, 2.0, 2.5, 1.5, 2.0, 2.0]).verdict
+        'reproduced'
+        >>> judge(claim, [2.0, 1.0, 3.0]).note
+        'a verdict needs 8 trainings, not 3'
+    """
+    values = np.asarray([value for value in differences if not math.isnan(value)], dtype=float)
+    size = len(values)
+    mean = float(values.mean()) if size else math.nan
+    half = float(stats.t.ppf((1 + LEVEL) / 2, size - 1) * stats.sem(values)) if size > 1 else math.nan
+    sign = -1 if claim.kind == "less" else 1
+    agrees = np.abs(values) <= claim.margin if claim.kind == "equal" else sign * values > 0
+    verdict, note = "not tested", f"a verdict needs {TRAININGS} trainings, not {size}"
+    if size >= TRAININGS:
+        verdict, note = _verdict(claim, mean - half, mean + half), ""
+    return Judgement(mean, mean - half, mean + half, size, int(agrees.sum()), verdict, note)
+
+
+def _verdict(claim: Claim, low: float, high: float) -> str:
+    if claim.kind == "equal":
+        within, outside = -claim.margin <= low and high <= claim.margin, low > claim.margin or high < -claim.margin
+    else:
+        within, outside = (low > 0, high < 0) if claim.kind == "greater" else (high < 0, low > 0)
+    return "reproduced" if within else "contradicted" if outside else "undecided"
+
+
+def verdicts(paper: Paper, measured: Measured | None = None, study: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Test every claim of a paper on a study, by default the committed one, and put a run beside its trainings.
+
+    ``measured`` is what :func:`wsolnb.metrics.bootstrap.measure` returned for the run, all methods over the same test
+    images and from the same draws; the interval of its difference is over these images, of one training. A run gives
+    no verdict.
 
     Returns:
-        A row per claim: ``claim``, ``says``, ``where``, ``kind``, ``metric``, ``first``, ``second``, ``unit``; in that
-        unit ``reported_first``, ``reported_second``, ``measured_first``, ``measured_second``, ``difference`` (first
-        minus second), ``low`` and ``high``; ``verdict`` and ``note``.
+        A row per claim: its fields, except that ``reported`` is ``reported_first`` and ``reported_second``; all in its
+        unit, ``mean_first`` and ``mean_second``, the fields of a :class:`Judgement`, ``differences`` (a list, one per
+        training) and, of the run, ``run``, ``run_low`` and ``run_high``.
 
     Example:
-        >>> import torch
-        >>> correct = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64)
-        >>> from wsolnb.metrics.bootstrap import mean_statistic
-        >>> evidence = {"dcm-onehot": {"ap25": mean_statistic(correct)}, "cam": {"ap25": mean_statistic(correct / 2)}}
-        >>> tested = verdicts(Paper("barz2022"), measure(evidence, 4)).iloc[0]
-        >>> print(tested.claim, tested.difference, tested.verdict)
-        dcm-beats-cam 37.5 reproduced
+        >>> tested = verdicts(Paper("primer"))
+        >>> bool(tested.verdict.isin(VERDICTS).all())
+        True
     """
-    claims = paper.claims()
-    measured = cast(Measured, results)
-    if n is not None:
-        compared = {(method, claim.metric) for claim in claims for method in (claim.first, claim.second)}
-        evidence = {
-            method: {metric: statistic for metric, statistic in row.items() if (method, metric) in compared}
-            for method, row in cast(Evidence, results).items()
-        }
-        measured = measure(evidence, n, draws=draws, seed=seed)
-    return pd.DataFrame([_test(claim, measured) for claim in claims])
+    if study is None:
+        files = committed(paper)
+        study = read_study(files["default"]) if "default" in files else None
+    rows = []
+    for claim in paper.claims():
+        fields = {name: value for name, value in vars(claim).items() if name not in ("id", "reported")}
+        reported = claim.reported or (math.nan, math.nan)
+        row = {"claim": claim.id, **fields, "reported_first": reported[0], "reported_second": reported[1]}
+        rows.append(row | _of_study(claim, study) | _of_run(claim, measured or {}))
+    return pd.DataFrame(rows)
 
 
-def _test(claim: Claim, measured: Measured) -> dict[str, object]:
-    record: dict[str, object] = {
-        "claim": claim.id,
-        **{name: getattr(claim, name) for name in ("says", "where", "kind", "metric", "first", "second", "unit")},
-        "reported_first": claim.reported[0],
-        "reported_second": claim.reported[1],
-        **dict.fromkeys(("measured_first", "measured_second", "difference", "low", "high"), math.nan),
-        "verdict": "not tested",
-        "note": "",
-    }
-    missing = [method for method in (claim.first, claim.second) if claim.metric not in measured.get(method, {})]
-    if missing:
-        return record | {"note": f"the run has no {claim.metric} of {' and '.join(missing)}"}
-    first, second = measured[claim.first][claim.metric], measured[claim.second][claim.metric]
-    record |= {"measured_first": claim.scale * first.value, "measured_second": claim.scale * second.value}
-    if math.isnan(first.value) or math.isnan(second.value):
-        return record | {"note": f"{claim.metric} is not defined on these images"}
-    gap = first.minus(second)
-    value, low, high = (claim.scale * end for end in (gap.value, gap.low, gap.high))
-    return record | {"difference": value, "low": low, "high": high, "verdict": _judge(claim, value, low, high)}
-
-
-def _judge(claim: Claim, value: float, low: float, high: float) -> str:
-    """Turn a measured difference, first minus second, and its 95 % interval into a verdict, all in the claim's unit."""
-    if claim.kind == "equal":
-        holds, significant = abs(value) <= claim.margin, max(abs(low), abs(high)) <= claim.margin
-    else:
-        sign = 1 if claim.kind == "greater" else -1
-        holds, significant = sign * value > 0, min(sign * low, sign * high) > 0
-    return "reproduced" if holds and significant else "same direction" if holds else "not reproduced"
-
-
-def verdict_table(tested: pd.DataFrame) -> pd.DataFrame:
-    """Verdicts as text: claim, what it says, what was reported and measured, difference (with its interval), verdict.
+def differences(claim: Claim, study: pd.DataFrame) -> pd.DataFrame:
+    """What a claim compares, per seed and in the claim's unit: ``first``, ``second`` and their ``difference``.
 
     Example:
-        >>> verdict_table(verdicts(Paper("barz2022"), {}, n=4)).reported[0]
-        '21.6 > 17 %'
+        >>> rows = [[100, "cam", "top1_loc", 0.7], [100, "gmp", "top1_loc", 0.4]]
+        >>> study = pd.DataFrame(rows, columns=["seed", "method", "metric", "value"])
+        >>> differences(Paper("primer").claims()[0], study).round(1).values.tolist()
+        [[70.0, 40.0, 30.0]]
+    """
+    numbers = study[study.metric == claim.metric].pivot(index="seed", columns="method", values="value")
+    sides = {
+        name: claim.scale * numbers[side] if isinstance(side, str) else pd.Series(float(side), numbers.index)
+        for name, side in (("first", claim.first), ("second", claim.second))
+    }
+    return pd.DataFrame(sides).assign(difference=sides["first"] - sides["second"])
+
+
+def _of_study(claim: Claim, study: pd.DataFrame | None) -> dict[str, Any]:
+    nothing = {"mean_first": math.nan, "mean_second": math.nan, "differences": []}
+    if study is None:
+        return nothing | vars(Judgement(math.nan, math.nan, math.nan, 0, 0, "not tested", "there is no study yet"))
+    there = set(study.method[study.metric == claim.metric])
+    missing = [side for side in (claim.first, claim.second) if isinstance(side, str) and side not in there]
+    if missing:
+        note = f"the study has no {claim.metric} of {' and '.join(missing)}"
+        return nothing | vars(Judgement(math.nan, math.nan, math.nan, 0, 0, "not tested", note))
+    pairs = differences(claim, study)
+    means = {"mean_first": pairs["first"].mean(), "mean_second": pairs["second"].mean()}
+    values = pairs["difference"].dropna().tolist()
+    return means | {"differences": values} | vars(judge(claim, values))
+
+
+def _of_run(claim: Claim, measured: Measured) -> dict[str, float]:
+    nothing = Interval(math.nan, math.nan, math.nan)
+    first = measured.get(claim.first, {}).get(claim.metric, nothing)
+    gap = first
+    if isinstance(claim.second, str):
+        second = measured.get(claim.second, {}).get(claim.metric, nothing)
+        known = not (math.isnan(first.value) or math.isnan(second.value))
+        gap = first.minus(second) if known else nothing
+    shift = 0.0 if isinstance(claim.second, str) else float(claim.second)
+    value, low, high = (claim.scale * end - shift for end in (gap.value, gap.low, gap.high))
+    return {"run": value, "run_low": low, "run_high": high}
+
+
+def verdict_table(tested: pd.DataFrame) -> Styler:
+    """The verdicts as one table, whose long texts wrap: what is claimed and tested, reported, measured, and the verdict.
+
+    Example:
+        >>> verdict_table(verdicts(Paper("primer"))).data.columns.tolist()[:4]
+        ['claim', 'setting', 'metric', 'reported']
+    """
+    table = texts(tested).drop(columns="where")
+    table["claim"] = [f"{says} ({where})" for says, where in zip(tested.says, tested["where"], strict=True)]
+    of_run = [_signed(row["run"], row["run_low"], row["run_high"]) for row in tested.to_dict("records")]
+    table.insert(4, "this run, over images of one training", of_run)
+    left = {"text-align": "left", "white-space": "normal", "vertical-align": "top"}
+    styled = table.style.hide(axis="index").set_properties(**left)
+    styled = styled.set_table_styles([{"selector": "th", "props": list(left.items())}])
+    styled = styled.set_properties(subset=["claim"], **{"min-width": "18em"})
+    return styled.map(lambda text: f"color: {_BADGES[text.partition(' (')[0]]}; font-weight: bold", subset=["verdict"])
+
+
+def texts(tested: pd.DataFrame) -> pd.DataFrame:
+    """What a study says about claims, as text for tables.
+
+    The columns: ``claim`` and ``where``, ``setting``, ``metric``, what was ``reported``, the mean difference with its
+    interval, in how many trainings it is ``as claimed``, and the ``verdict``.
+
+    Example:
+        >>> row = texts(verdicts(Paper("primer"))).iloc[0]
+        >>> row.metric, row.reported
+        ('top1_loc', '43.6 > 42.22 %')
     """
     rows = [
         {
-            "claim": row["claim"],
-            "says": row["says"],
-            "reported": _text("{:g} {sign} {:g} {unit}", row, "reported_first", "reported_second"),
-            "measured": _text("{:.1f} : {:.1f} {unit}", row, "measured_first", "measured_second"),
-            "difference": _text("{:+.1f} [{:+.1f}, {:+.1f}]", row, "difference", "low", "high"),
+            "claim": row["says"],
+            "where": row["where"],
+            "setting": row["setting"] + (f" (equal: within {row['margin']:g}, {row['because']})" if row["because"] else ""),
+            "metric": row["metric"],
+            "reported": _reported(row),
+            "study: mean difference": _signed(row["mean"], row["low"], row["high"]),
+            "as claimed": f"{row['agreeing']} of {row['trainings']}" if row["trainings"] else "",
             "verdict": row["verdict"] + (f" ({row['note']})" if row["note"] else ""),
         }
         for row in tested.to_dict("records")
@@ -116,43 +194,13 @@ def verdict_table(tested: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _text(template: str, row: Mapping[Hashable, Any], *names: str) -> str:
-    numbers = [row[name] for name in names]
-    if any(math.isnan(number) for number in numbers):
+def _reported(row: Mapping[Hashable, Any]) -> str:
+    if math.isnan(row["reported_first"]):
         return ""
-    return template.format(*numbers, unit=row["unit"], sign=_SIGNS[row["kind"]]).strip()
+    return f"{row['reported_first']:g} {_SIGNS[row['kind']]} {row['reported_second']:g} {row['unit']}".strip()
 
 
-def verdict_board(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """The verdicts of runs, as in their ``metrics.json``, as Markdown: a table of counts, and below it every claim.
-
-    Runs without verdicts are left out; the text is empty if none has any.
-
-    Example:
-        >>> row = {"claim": "a", "says": "A beats B.", "where": "Table 1", "kind": "greater", "unit": "%", "note": ""}
-        >>> row |= dict(reported_first=9, reported_second=5, measured_first=8.0, measured_second=6.0)
-        >>> row |= dict(difference=2.0, low=1.0, high=3.0, verdict="reproduced")
-        >>> lines = verdict_board({"demo": [row]}).splitlines()
-        >>> print(lines[2])
-        | demo | 1 | 0 | 0 | 0 |
-        >>> print(lines[-3])
-        | A beats B. | Table 1 | 9 > 5 % | 8.0 : 6.0 % | +2.0 [+1.0, +3.0] | reproduced |
-    """
-    runs = {name: rows for name, rows in runs.items() if rows}
-    if not runs:
+def _signed(value: float, low: float, high: float) -> str:
+    if math.isnan(value):
         return ""
-    counts = {name: Counter(row["verdict"] for row in rows) for name, rows in runs.items()}
-    lines = _markdown(("run", *VERDICTS), [(name, *(count[key] for key in VERDICTS)) for name, count in counts.items()])
-    for name, rows in runs.items():
-        tested = pd.DataFrame(rows)
-        numbers = ["measured_first", "measured_second", "difference", "low", "high"]
-        tested[numbers] = tested[numbers].astype(float)  # null in the file if not tested
-        table = verdict_table(tested).assign(claim=tested["says"], where=tested["where"])[list(_COLUMNS)]
-        lines += ["", f"<details><summary>{name}: {len(rows)} claims</summary>", ""]
-        lines += [*_markdown(_COLUMNS, table.to_numpy()), "", "</details>"]
-    return "\n".join(lines) + "\n"
-
-
-def _markdown(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> list[str]:
-    cells = [columns, ["---"] * len(columns), *rows]
-    return ["| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in row) + " |" for row in cells]
+    return f"{value:+.1f}" + ("" if math.isnan(low) else f" [{low:+.1f}, {high:+.1f}]")

@@ -1,4 +1,4 @@
-"""A report of runs: an interactive page of every notebook, an index, one table of numbers, the verdict board."""
+"""A report of runs: an interactive page of every notebook, an index, and one table of numbers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ from PIL import Image
 
 from wsolnb.runs.report.pages import TEMPLATES, page, take_states
 from wsolnb.runs.run import NOTEBOOK
-from wsolnb.runs.verdicts import verdict_board
 
 _THUMBNAIL, _SHEET = (420, 300), (1400, 4000)  # pixels at most
-_COLUMNS = ["run", "kind", "method", "metric", "value", "low", "high", "verdict", "claim"]
+_COLUMNS = ["run", "kind", "method", "metric", "value", "low", "high", "claim"]
 
 
 @dataclass
@@ -44,7 +43,7 @@ class Run:
 
 
 def report(runs: Sequence[str | Path], out: str | Path, *, theme: str = "light") -> Path:
-    """Write a report: `index.html`, a page for every run, `results.csv`, and the verdict board as `verdicts.md`.
+    """Write a report: `index.html`, a page for every run, and `results.csv`.
 
     The runs are folders of runs, folders above them, or executed notebooks. Files of an earlier report in `out` are
     replaced. The theme of the pages is `light` or `dark`.
@@ -68,8 +67,6 @@ def report(runs: Sequence[str | Path], out: str | Path, *, theme: str = "light")
         table = csv.DictWriter(file, list(dict.fromkeys([*_COLUMNS, *(name for row in rows for name in row)])))
         table.writeheader()
         table.writerows(rows)
-    board = verdict_board({run.name: run.record.get("verdicts", []) for run in executed})
-    (folder / "verdicts.md").write_text(board, encoding="utf-8")
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     index = folder / "index.html"
     index.write_text(environment.get_template("index.html.j2").render(runs=executed), encoding="utf-8")
@@ -156,15 +153,14 @@ def _sheet(states: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _rows(run: Run) -> Iterator[dict[str, Any]]:
-    """The rows of a run in the table: one per number and one per verdict, with all parameters."""
+    """The rows of a run in the table: one per number and one per claim, with all parameters."""
     record = run.record
     about = {name: record.get(name) for name in ("wall_time", "device", "revision", "finished")}
     about |= {f"parameter.{name}": value for name, value in record.get("parameters", {}).items()}
     for method, row in record.get("metrics", {}).items():
         for metric, number in row.items():
             yield {"run": run.name, "kind": "metric", "method": method, "metric": metric, **number, **about}
-    for verdict in record.get("verdicts", []):
-        compared = {"method": f"{verdict['first']} - {verdict['second']}", "metric": verdict["metric"]}
-        gap = {"value": verdict["difference"], "low": verdict["low"], "high": verdict["high"]}
-        result = {"verdict": verdict["verdict"], "claim": verdict["claim"]}
-        yield {"run": run.name, "kind": "verdict", **compared, **gap, **result, **about}
+    for claim in record.get("verdicts", []):
+        compared = {"method": f"{claim['first']} - {claim['second']}", "metric": claim["metric"], "claim": claim["claim"]}
+        gap = {"value": claim["run"], "low": claim["run_low"], "high": claim["run_high"]}
+        yield {"run": run.name, "kind": "claim", **compared, **gap, **about}
