@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
-import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -35,6 +34,36 @@ READINGS = ("CAM, pooled score", "CAM, cell-wise score", "dense class map")
 
 _STYLES = (("-", "0.45"), ("--", "C1"), ("-", "C0"))  # of the readings
 _GROUND, _OBJECTS = "0.6", "C0"
+
+
+def show_data(
+    singles: Sequence[tuple[Tensor, Any]],
+    scene: tuple[Tensor, Mapping[str, Any]],
+    classes: Sequence[str],
+    colours: Sequence[str],
+) -> Figure:
+    """Images of one object each, titled with their classes, and a scene with its true boxes in class colours.
+
+    Example:
+        >>> from wsolnb.data.critters import World
+        >>> world = World(families=2, species=2, size=32)
+        >>> singles, scene = world.singles(2), world.scenes(1, size=(48, 64))[0]
+        >>> fig = show_data([singles[0], singles[1]], scene, world.classes, ["C0", "C1", "C2", "C3"])
+        >>> [ax.get_title() for ax in fig.axes] == [*(world.classes[k] for k in (0, 1)), "test: several objects"]
+        True
+    """
+    ratios = [*(1 for _ in singles), 1.75]
+    fig, axes = plt.subplots(1, len(ratios), figsize=(12, 3.6), width_ratios=ratios)
+    for ax, (image, target) in zip(axes, singles, strict=False):
+        show_picture(ax, image)
+        ax.set_title(classes[int(target["labels"] if isinstance(target, Mapping) else target)], fontsize=14)
+    labels = scene[1]["labels"].tolist()
+    show_picture(axes[-1], scene[0])
+    _draw_classes(axes[-1], scene[1]["boxes"], labels, set(labels), colours)
+    axes[-1].set_title("test: several objects", fontsize=14)
+    handles = _key(set(labels), set(labels), classes, colours)
+    fig.legend(handles=handles, loc="outside lower right", fontsize=13, ncols=4, frameon=False)
+    return fig
 
 
 def show_grid(
@@ -60,8 +89,10 @@ def show_grid(
     """
     image, target = scenes[index]
     there = set(target["labels"].tolist())
-    fig = plt.figure(figsize=(14, 7.6))
+    fig = plt.figure(figsize=(12, 6.7))
     spec = fig.add_gridspec(3, 4, width_ratios=[1.5, 1, 1, 1])
+    pixels = image.as_subclass(Tensor).float() / (255 if image.dtype == torch.uint8 else 1)
+    grey = pixels.mean(dim=0, keepdim=True).expand(3, -1, -1)
     truth = fig.add_subplot(spec[:2, 0])
     show_picture(truth, image)
     _draw_classes(truth, target["boxes"], target["labels"].tolist(), there, colours)
@@ -71,7 +102,7 @@ def show_grid(
         for column, (reading, name) in enumerate(zip(READINGS, names, strict=True)):
             ax = fig.add_subplot(spec[row, column + 1])
             labels = found[name][index]["labels"].tolist()
-            show_picture(ax, image, dim=0.25)
+            show_picture(ax, grey, dim=0.55)
             ax.set_axis_on()
             ax.set(xticks=[], yticks=[])
             sns.despine(ax=ax, left=True, bottom=True)
@@ -99,44 +130,33 @@ def _key(named: set[int], there: set[int], classes: Sequence[str], colours: Sequ
     return [Patch(color=colours[k], label=classes[k] + ("" if k in there else " (not there)")) for k in sorted(named)]
 
 
-def show_class_maps(
-    scenes: Dataset[Any], index: int, label: int, maps: Mapping[str, SceneMaps], title: str = ""
-) -> Figure:
-    """The maps of one class in one scene: class activation map and dense class map of each network.
+def show_class_maps(maps: Mapping[str, SceneMaps], index: int, label: int, *, title: str = "") -> Figure:
+    """The maps of one class in one scene, with the true boxes of the class: class activation and dense class maps.
 
-    Every class activation map has a scale of its own, the dense class maps share one from 0 to 1. The boxes of the
-    class are drawn.
+    Every class activation map has a scale of its own, the dense class maps share one from 0 to 1.
 
     Example:
-        >>> from wsolnb.data.critters import World
-        >>> scenes = World(families=2, species=2, size=32).scenes(1, size=(48, 64))
-        >>> one = SceneMaps([torch.rand(4, 6, 8)], torch.rand(1, 4), torch.tensor([[48, 64]]), [scenes[0][1]])
-        >>> fig = show_class_maps(scenes, 0, 2, {name: one for row in NETWORKS.values() for name in row})
+        >>> target = {"boxes": torch.tensor([[4.0, 4.0, 20.0, 30.0]]), "labels": torch.tensor([2])}
+        >>> one = SceneMaps([torch.rand(4, 6, 8)], torch.rand(1, 4), torch.tensor([[48, 64]]), [target])
+        >>> fig = show_class_maps({name: one for row in NETWORKS.values() for name in row}, 0, 2)
         >>> [ax.get_title() for ax in fig.axes if ax.get_title()]
         ['cross-entropy', 'cosine, one-hot', 'cosine, semantic']
     """
-    image, target = scenes[index]
+    target = maps["cam"].targets[index]
     boxes = target["boxes"].as_subclass(Tensor)[target["labels"].as_subclass(Tensor) == label]
-    fig = plt.figure(figsize=(14, 5.4))
-    spec = fig.add_gridspec(2, 4, width_ratios=[1.5, 1, 1, 1])
-    picture = fig.add_subplot(spec[:, 0])
-    show_picture(picture, image)
-    draw_outlines(picture, boxes)
-    picture.set_title(title, fontsize=17)
-    height, width = image.shape[-2:]
-    for column, (network, (cam, _, dense)) in enumerate(NETWORKS.items()):
-        for row, name in enumerate((cam, dense)):
-            ax = fig.add_subplot(spec[row, column + 1])
+    fig, axes = plt.subplots(2, 3, figsize=(11, 6))
+    fig.suptitle(title, fontsize=17, fontweight="bold")
+    for column, (network, (cam, _, dense)) in zip(axes.T, NETWORKS.items(), strict=True):
+        for ax, name, limits in ((column[0], cam, {}), (column[1], dense, {"vmin": 0, "vmax": 1})):
+            height, width = maps[name].sizes[index].tolist()
             values = maps[name].maps[index][label].float().cpu().numpy()
-            limits = {"vmin": 0, "vmax": 1} if row else {}
-            panel = ax.imshow(values, cmap=HEAT, extent=(0, width, height, 0), **limits)
+            panel = ax.imshow(values, cmap=HEAT, extent=(0, width, height, 0), interpolation="nearest", **limits)
             draw_outlines(ax, boxes)
             ax.set(xticks=[], yticks=[])
             fig.colorbar(panel, ax=ax, shrink=0.85).ax.tick_params(labelsize=12)
-            if not row:
-                ax.set_title(network, fontsize=15)
-            if not column:
-                ax.set_ylabel(("class activation map", "dense class map")[row], fontsize=14, fontweight="bold")
+        column[0].set_title(network, fontsize=15)
+    for ax, reading in zip(axes[:, 0], ("class activation map", "dense class map"), strict=True):
+        ax.set_ylabel(reading, fontsize=14, fontweight="bold")
     return fig
 
 
@@ -155,7 +175,7 @@ def show_activations(
         >>> fig.axes[0].get_title(), len(fig.axes[1].patches)
         ('softmax', 2)
     """
-    fig, axes = plt.subplots(2, len(values), figsize=(3.9 * len(values), 5.6), height_ratios=[1.25, 1], squeeze=False)
+    fig, axes = plt.subplots(2, len(values), figsize=(3.3 * len(values), 4.9), height_ratios=[1.25, 1], squeeze=False)
     fraction = torch.cat([cells.flatten() for cells in covered])
     for (title, maps), (top, below) in zip(values.items(), axes.T, strict=True):
         cells = torch.cat([m.flatten() for m in maps]).float()
@@ -180,7 +200,6 @@ def show_activations(
 
 
 def show_dense_class_maps(
-    scenes: Dataset[Any],
     classes: Sequence[str],
     index: int,
     maps: Mapping[str, SceneMaps],
@@ -188,38 +207,32 @@ def show_dense_class_maps(
     sim_threshold: float,
     colours: Sequence[str],
 ) -> Figure:
-    """One scene and the dense class maps of each network, in class colours (barz2022 Eq. 9 and Fig. 1).
+    """The dense class map of one scene by each network, in class colours, with the true boxes (barz2022 Eq. 9, Fig. 1).
 
     `presence` is the score above which a class is present, by reading; cells above `sim_threshold` are coloured.
 
     Example:
-        >>> from wsolnb.data.critters import World
-        >>> scenes = World(families=2, species=2, size=32).scenes(1, size=(48, 64))
-        >>> one = SceneMaps([torch.rand(4, 6, 8)], torch.rand(1, 4), torch.tensor([[48, 64]]), [scenes[0][1]])
+        >>> target = {"boxes": torch.tensor([[4.0, 4.0, 20.0, 30.0]]), "labels": torch.tensor([2])}
+        >>> one = SceneMaps([torch.rand(4, 6, 8)], torch.rand(1, 4), torch.tensor([[48, 64]]), [target])
         >>> names = [row[2] for row in NETWORKS.values()]
-        >>> both = dict.fromkeys(names, one), dict.fromkeys(names, 0.1)
-        >>> fig = show_dense_class_maps(scenes, scenes.classes, 0, *both, 0.1, ["C0", "C1", "C2", "C3"])
+        >>> colours, both = ["C0", "C1", "C2", "C3"], (dict.fromkeys(names, one), dict.fromkeys(names, 0.1))
+        >>> fig = show_dense_class_maps(["ant", "bee", "cat", "dog"], 0, *both, 0.1, colours)
         >>> [ax.get_title() for ax in fig.axes]
-        ['what is there', 'cross-entropy', 'cosine, one-hot', 'cosine, semantic']
+        ['cross-entropy', 'cosine, one-hot', 'cosine, semantic']
     """
-    image, target = scenes[index]
-    there = set(target["labels"].tolist())
-    pixels = image.as_subclass(Tensor).float().cpu() / (255 if image.dtype == torch.uint8 else 1)
-    palette = torch.tensor([[1.0, 1.0, 1.0], *(to_rgb(colour) for colour in colours)])
-    fig, axes = plt.subplots(1, 4, figsize=(14, 4.3))
-    show_picture(axes[0], image)
-    axes[0].set_title("what is there", fontsize=15)
-    named = set(there)
-    for ax, (network, (_, _, name)) in zip(axes[1:], NETWORKS.items(), strict=True):
+    palette = torch.tensor([[0.93, 0.93, 0.93], *(to_rgb(colour) for colour in colours)])
+    fig, axes = plt.subplots(1, 3, figsize=(12, 4.6))
+    named: set[int] = set()
+    for ax, (network, (_, _, name)) in zip(axes, NETWORKS.items(), strict=True):
+        target, (height, width) = maps[name].targets[index], maps[name].sizes[index].tolist()
+        labels = target["labels"].tolist()
         cells = dense_class_map(maps[name].maps[index][None].float(), presence[name], sim_threshold)[0].cpu()
-        painted = F.interpolate(palette[cells].permute(2, 0, 1)[None], image.shape[-2:], mode="nearest")[0]
-        opacity = F.interpolate((cells > 0).float()[None, None], image.shape[-2:], mode="nearest")[0] * 0.65
-        show_picture(ax, pixels * (1 - opacity) + painted * opacity)
+        ax.imshow(palette[cells].numpy(), extent=(0, width, height, 0), interpolation="nearest")
+        ax.set(xticks=[], yticks=[])
         ax.set_title(network, fontsize=15)
-        named |= {k - 1 for k in cells.unique().tolist() if k}
-    for ax in axes:
-        _draw_classes(ax, target["boxes"], target["labels"].tolist(), there, colours)
-    handles = _key(named, there, classes, colours)
+        _draw_classes(ax, target["boxes"], labels, set(labels), colours)
+        named |= {*labels, *(k - 1 for k in cells.unique().tolist() if k)}
+    handles = _key(named, set(labels), classes, colours)
     fig.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), fontsize=13, frameon=False)
     return fig
 
@@ -234,10 +247,10 @@ def plot_tuning(scenes: Mapping[str, Mapping[float, float]], singles: Mapping[st
         >>> fig.axes[0].lines[1].get_xdata().tolist(), fig.axes[3].lines[1].get_xdata().tolist()  # dots
         ([0.5], [0.1])
     """
-    fig, axes = plt.subplots(2, 3, figsize=(13, 6.6), sharex=True, sharey="row")
+    fig, axes = plt.subplots(2, 3, figsize=(11.5, 5.8), sharex=True, sharey="row")
     parts = (("AP, IoU 0.25 (%)\ntraining scenes", scenes, max), ("top-5 error (%)\nheld-out singles", singles, min))
-    for row, (label, curves, choose) in zip(axes, parts, strict=True):
-        for ax, (network, names) in zip(row, NETWORKS.items(), strict=True):
+    for k, (label, curves, choose) in enumerate(parts):
+        for ax, (network, names) in zip(axes[k], NETWORKS.items(), strict=True):
             for name, reading, (style, colour) in zip(names, READINGS, _STYLES, strict=True):
                 curve = curves[name]
                 best = choose(curve, key=lambda t, curve=curve: curve[t])
@@ -245,13 +258,13 @@ def plot_tuning(scenes: Mapping[str, Mapping[float, float]], singles: Mapping[st
                 ax.plot(list(curve), values, style, color=colour, linewidth=3, label=reading)
                 ax.plot([best], [100 * curve[best]], "o", color=colour, markersize=11)
             ax.set(xscale="logit", ylim=(0, 103))
-            if row is axes[0]:
+            if k == 0:
                 ax.set_title(network)
             else:
                 ax.set_xlabel("box threshold")
                 ax.set_xticks([0.01, 0.1, 0.5, 0.9, 0.99], ["0.01", "0.1", "0.5", "0.9", "0.99"])
             ax.xaxis.set_minor_locator(NullLocator())
-        row[0].set_ylabel(label)
+        axes[k, 0].set_ylabel(label)
     _legend_of_readings(fig, axes[0, 0])
     sns.despine(fig)
     return fig
@@ -268,7 +281,9 @@ def plot_precision_recall(metrics: Mapping[str, DetectionAP], ious: Sequence[flo
         >>> fig.axes[0].get_ylabel(), [text.get_text() for text in fig.axes[0].texts]
         ('precision, IoU 0', ['AP 100', 'AP 100', 'AP 100'])
     """
-    fig, axes = plt.subplots(len(ious), 3, figsize=(13, 3.2 * len(ious) + 0.4), sharex=True, sharey=True, squeeze=False)
+    fig, axes = plt.subplots(
+        len(ious), 3, figsize=(11.5, 3.2 * len(ious) + 0.6), sharex=True, sharey=True, squeeze=False
+    )
     for row, iou in zip(axes, ious, strict=True):
         for ax, (network, names) in zip(row, NETWORKS.items(), strict=True):
             for k, (name, reading, (style, colour)) in enumerate(zip(names, READINGS, _STYLES, strict=True)):
@@ -277,9 +292,9 @@ def plot_precision_recall(metrics: Mapping[str, DetectionAP], ious: Sequence[flo
                 ax.plot(recall[reached], precision[reached], style, color=colour, linewidth=3, label=reading)
                 average = 100 * float(metrics[name].compute()[f"mAP@{iou:g}"])
                 ax.text(0.03, 0.3 - 0.13 * k, f"AP {average:.0f}", color=colour, fontsize=15, weight="bold")
-            if row is axes[0]:
+            if iou == ious[0]:
                 ax.set_title(network)
-            if row is axes[-1]:
+            if iou == ious[-1]:
                 ax.set_xlabel("recall")
             ax.set(xlim=(0, 1), ylim=(0, 1.03))
         row[0].set_ylabel(f"precision, IoU {iou:g}")
@@ -301,7 +316,7 @@ def plot_scale(measured: Mapping[str, Mapping[str, Interval]]) -> Figure:
         >>> fig.axes[0].texts[0].get_text()
         '12.5'
     """
-    fig, axes = plt.subplots(1, 3, figsize=(13, 3.2), sharex=True, sharey=True)
+    fig, axes = plt.subplots(1, 3, figsize=(11.5, 3), sharex=True, sharey=True)
     for ax, (network, names) in zip(axes, NETWORKS.items(), strict=True):
         for y, (name, (_, colour)) in enumerate(zip(names, _STYLES, strict=True)):
             one, own = (100 * measured[name][metric].value for metric in ("presence", "presence_own"))
@@ -318,7 +333,7 @@ def plot_scale(measured: Mapping[str, Mapping[str, Interval]]) -> Figure:
 
 
 def plot_grid(measured: Mapping[str, Mapping[str, Interval]], metrics: Mapping[str, str]) -> Figure:
-    """The nine readings as a table for every metric, in percent with 95 % intervals: bright is good.
+    """The nine readings as a table for every metric, in percent: bright is good.
 
     A metric whose name contains "error" is better the lower it is.
 
@@ -330,7 +345,7 @@ def plot_grid(measured: Mapping[str, Mapping[str, Interval]], metrics: Mapping[s
     """
     columns = min(2, len(metrics))
     rows = -(-len(metrics) // columns)
-    fig, axes = plt.subplots(rows, columns, figsize=(6.6 * columns, 2.9 * rows + 0.6), squeeze=False, sharey=True)
+    fig, axes = plt.subplots(rows, columns, figsize=(5.6 * columns, 2.4 * rows + 0.6), squeeze=False, sharey=True)
     for ax, (metric, title) in zip(axes.flat, metrics.items(), strict=True):
         cells = [[measured[name][metric] for name in names] for names in NETWORKS.values()]
         values = np.array([[100 * cell.value for cell in row] for row in cells])
@@ -340,8 +355,7 @@ def plot_grid(measured: Mapping[str, Mapping[str, Interval]], metrics: Mapping[s
             for x, cell in enumerate(row):
                 bright = (100 - 100 * cell.value if lower else 100 * cell.value) > 55
                 text = {"ha": "center", "color": "black" if bright else "white"}
-                ax.text(x, y, f"{100 * cell.value:.0f}", va="bottom", fontsize=19, weight="bold", **text)
-                ax.text(x, y + 0.09, f"{100 * cell.low:.0f} to {100 * cell.high:.0f}", va="top", fontsize=12, **text)
+                ax.text(x, y, f"{100 * cell.value:.0f}", va="center", fontsize=21, weight="bold", **text)
         ax.set_title(f"{title} (%)" + (", lower is better" if lower else ""))
         ax.set_xticks(range(3), ["CAM\npooled", "CAM\ncell-wise", "DCM"], fontsize=13)
         ax.set_yticks(range(3), list(NETWORKS), fontsize=14)
@@ -358,7 +372,7 @@ def plot_similarity(similarity: Tensor, classes: Sequence[str], *, title: str = 
         >>> [text.get_text() for text in fig.axes[0].get_xticklabels()]
         ['cat', 'dog', 'owl']
     """
-    size = min(9.0, 2.2 + 0.22 * len(classes))
+    size = min(9.0, 2 + 0.19 * len(classes))
     fig, ax = plt.subplots(figsize=(size + 1, size))
     table = pd.DataFrame(similarity.numpy(), index=list(classes), columns=list(classes))
     sns.heatmap(table, ax=ax, cmap="cividis", vmin=0, vmax=1, square=True, cbar_kws={"label": "cosine similarity"})
