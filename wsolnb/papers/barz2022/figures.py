@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullLocator
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 from torch.utils.data import Dataset
 
 from wsolnb.localization.detect import Prediction
@@ -42,21 +43,22 @@ def show_data(
     classes: Sequence[str],
     colours: Sequence[str],
 ) -> Figure:
-    """Images of one object each, titled with their classes, and a scene with its true boxes in class colours.
+    """Training images, titled with their classes, and a test scene with its true boxes in class colours.
 
     Example:
         >>> from wsolnb.data.critters import World
         >>> world = World(families=2, species=2, size=32)
         >>> singles, scene = world.singles(2), world.scenes(1, size=(48, 64))[0]
         >>> fig = show_data([singles[0], singles[1]], scene, world.classes, ["C0", "C1", "C2", "C3"])
-        >>> [ax.get_title() for ax in fig.axes] == [*(world.classes[k] for k in (0, 1)), "test: several objects"]
-        True
+        >>> [ax.get_title().split(":")[0] for ax in fig.axes]
+        ['training', 'training', 'test']
     """
     ratios = [*(1 for _ in singles), 1.75]
-    fig, axes = plt.subplots(1, len(ratios), figsize=(12, 3.6), width_ratios=ratios)
+    fig, axes = plt.subplots(1, len(ratios), figsize=(10, 3.8), width_ratios=ratios)
     for ax, (image, target) in zip(axes, singles, strict=False):
         show_picture(ax, image)
-        ax.set_title(classes[int(target["labels"] if isinstance(target, Mapping) else target)], fontsize=14)
+        name = classes[int(target["labels"] if isinstance(target, Mapping) else target)]
+        ax.set_title(f"training: {name}", fontsize=14)
     labels = scene[1]["labels"].tolist()
     show_picture(axes[-1], scene[0])
     _draw_classes(axes[-1], scene[1]["boxes"], labels, set(labels), colours)
@@ -89,12 +91,12 @@ def show_grid(
     """
     image, target = scenes[index]
     there = set(target["labels"].tolist())
-    fig = plt.figure(figsize=(12, 6.7))
-    spec = fig.add_gridspec(3, 4, width_ratios=[1.5, 1, 1, 1])
+    fig = plt.figure(figsize=(10, 6.2))
+    spec = fig.add_gridspec(3, 4, width_ratios=[1.2, 1, 1, 1])
     pixels = image.as_subclass(Tensor).float() / (255 if image.dtype == torch.uint8 else 1)
-    grey = pixels.mean(dim=0, keepdim=True).expand(3, -1, -1)
-    truth = fig.add_subplot(spec[:2, 0])
-    show_picture(truth, image)
+    soft = avg_pool2d(pixels, 5, 1, 2, count_include_pad=False)  # boxes stand out, and the stored picture is smaller
+    truth = fig.add_subplot(spec[:, 0])
+    show_picture(truth, avg_pool2d(pixels, 3, 1, 1, count_include_pad=False))
     _draw_classes(truth, target["boxes"], target["labels"].tolist(), there, colours)
     truth.set_title("what is there", fontsize=17)
     named = set(there)
@@ -102,22 +104,20 @@ def show_grid(
         for column, (reading, name) in enumerate(zip(READINGS, names, strict=True)):
             ax = fig.add_subplot(spec[row, column + 1])
             labels = found[name][index]["labels"].tolist()
-            show_picture(ax, grey, dim=0.55)
+            show_picture(ax, soft, dim=0.45)
             ax.set_axis_on()
             ax.set(xticks=[], yticks=[])
             sns.despine(ax=ax, left=True, bottom=True)
             _draw_classes(ax, found[name][index]["boxes"].float().cpu(), labels, there, colours)
             if not row:
-                ax.set_title(reading, fontsize=15)
+                ax.set_title(reading, fontsize=14)
             if not column:
                 ax.set_ylabel(network, fontsize=14, fontweight="bold")
             wrong = len(set(labels) - there)
-            ax.set_xlabel(f"{len(there & set(labels))} of {len(there)} classes, {wrong} wrong", fontsize=13)
+            ax.set_xlabel(f"{len(there & set(labels))} of {len(there)} found, {wrong} wrong", fontsize=13)
             named |= set(labels)
     handles = _key(named, there, classes, colours)
-    key = fig.add_subplot(spec[2, 0])
-    key.set_axis_off()
-    key.legend(handles=handles, loc="upper left", fontsize=12, frameon=False, ncols=1 + (len(handles) > 7))
+    fig.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=13, frameon=False)
     return fig
 
 
@@ -144,7 +144,7 @@ def show_class_maps(maps: Mapping[str, SceneMaps], index: int, label: int, *, ti
     """
     target = maps["cam"].targets[index]
     boxes = target["boxes"].as_subclass(Tensor)[target["labels"].as_subclass(Tensor) == label]
-    fig, axes = plt.subplots(2, 3, figsize=(11, 6))
+    fig, axes = plt.subplots(2, 3, figsize=(8.6, 4.9))
     fig.suptitle(title, fontsize=17, fontweight="bold")
     for column, (network, (cam, _, dense)) in zip(axes.T, NETWORKS.items(), strict=True):
         for ax, name, limits in ((column[0], cam, {}), (column[1], dense, {"vmin": 0, "vmax": 1})):
@@ -175,7 +175,7 @@ def show_activations(
         >>> fig.axes[0].get_title(), len(fig.axes[1].patches)
         ('softmax', 2)
     """
-    fig, axes = plt.subplots(2, len(values), figsize=(3.3 * len(values), 4.9), height_ratios=[1.25, 1], squeeze=False)
+    fig, axes = plt.subplots(2, len(values), figsize=(2.75 * len(values), 4.3), height_ratios=[1.25, 1], squeeze=False)
     fraction = torch.cat([cells.flatten() for cells in covered])
     for (title, maps), (top, below) in zip(values.items(), axes.T, strict=True):
         cells = torch.cat([m.flatten() for m in maps]).float()
@@ -247,7 +247,7 @@ def plot_tuning(scenes: Mapping[str, Mapping[float, float]], singles: Mapping[st
         >>> fig.axes[0].lines[1].get_xdata().tolist(), fig.axes[3].lines[1].get_xdata().tolist()  # dots
         ([0.5], [0.1])
     """
-    fig, axes = plt.subplots(2, 3, figsize=(11.5, 5.8), sharex=True, sharey="row")
+    fig, axes = plt.subplots(2, 3, figsize=(10.4, 5.4), sharex=True, sharey="row")
     parts = (("AP, IoU 0.25 (%)\ntraining scenes", scenes, max), ("top-5 error (%)\nheld-out singles", singles, min))
     for k, (label, curves, choose) in enumerate(parts):
         for ax, (network, names) in zip(axes[k], NETWORKS.items(), strict=True):
@@ -281,9 +281,7 @@ def plot_precision_recall(metrics: Mapping[str, DetectionAP], ious: Sequence[flo
         >>> fig.axes[0].get_ylabel(), [text.get_text() for text in fig.axes[0].texts]
         ('precision, IoU 0', ['AP 100', 'AP 100', 'AP 100'])
     """
-    fig, axes = plt.subplots(
-        len(ious), 3, figsize=(11.5, 3.2 * len(ious) + 0.6), sharex=True, sharey=True, squeeze=False
-    )
+    fig, axes = plt.subplots(len(ious), 3, figsize=(9, 2.5 * len(ious) + 0.6), sharex=True, sharey=True, squeeze=False)
     for row, iou in zip(axes, ious, strict=True):
         for ax, (network, names) in zip(row, NETWORKS.items(), strict=True):
             for k, (name, reading, (style, colour)) in enumerate(zip(names, READINGS, _STYLES, strict=True)):
@@ -316,7 +314,7 @@ def plot_scale(measured: Mapping[str, Mapping[str, Interval]]) -> Figure:
         >>> fig.axes[0].texts[0].get_text()
         '12.5'
     """
-    fig, axes = plt.subplots(1, 3, figsize=(11.5, 3), sharex=True, sharey=True)
+    fig, axes = plt.subplots(1, 3, figsize=(10.5, 2.9), sharex=True, sharey=True)
     for ax, (network, names) in zip(axes, NETWORKS.items(), strict=True):
         for y, (name, (_, colour)) in enumerate(zip(names, _STYLES, strict=True)):
             one, own = (100 * measured[name][metric].value for metric in ("presence", "presence_own"))
@@ -343,10 +341,8 @@ def plot_grid(measured: Mapping[str, Mapping[str, Interval]], metrics: Mapping[s
         >>> fig.axes[0].texts[0].get_text()
         '50'
     """
-    columns = min(2, len(metrics))
-    rows = -(-len(metrics) // columns)
-    fig, axes = plt.subplots(rows, columns, figsize=(5.6 * columns, 2.4 * rows + 0.6), squeeze=False, sharey=True)
-    for ax, (metric, title) in zip(axes.flat, metrics.items(), strict=True):
+    fig, axes = plt.subplots(1, len(metrics), figsize=(3.9 * len(metrics), 3), squeeze=False, sharey=True)
+    for ax, (metric, title) in zip(axes[0], metrics.items(), strict=True):
         cells = [[measured[name][metric] for name in names] for names in NETWORKS.values()]
         values = np.array([[100 * cell.value for cell in row] for row in cells])
         lower = "error" in title
@@ -356,7 +352,7 @@ def plot_grid(measured: Mapping[str, Mapping[str, Interval]], metrics: Mapping[s
                 bright = (100 - 100 * cell.value if lower else 100 * cell.value) > 55
                 text = {"ha": "center", "color": "black" if bright else "white"}
                 ax.text(x, y, f"{100 * cell.value:.0f}", va="center", fontsize=21, weight="bold", **text)
-        ax.set_title(f"{title} (%)" + (", lower is better" if lower else ""))
+        ax.set_title(f"{title} (%)" + (",\nlower is better" if lower else ""), fontsize=15)
         ax.set_xticks(range(3), ["CAM\npooled", "CAM\ncell-wise", "DCM"], fontsize=13)
         ax.set_yticks(range(3), list(NETWORKS), fontsize=14)
         ax.tick_params(length=0)
@@ -365,17 +361,18 @@ def plot_grid(measured: Mapping[str, Mapping[str, Interval]], metrics: Mapping[s
 
 
 def plot_similarity(similarity: Tensor, classes: Sequence[str], *, title: str = "") -> Figure:
-    """Cosine similarities of class embeddings, `(C, C)`, as a matrix.
+    """Cosine similarities of class embeddings, `(C, C)`, as a matrix; columns are in the order of the rows.
 
     Example:
         >>> fig = plot_similarity(torch.eye(3), ["cat", "dog", "owl"], title="one-hot")
-        >>> [text.get_text() for text in fig.axes[0].get_xticklabels()]
+        >>> [text.get_text() for text in fig.axes[0].get_yticklabels()]
         ['cat', 'dog', 'owl']
     """
     size = min(9.0, 2 + 0.19 * len(classes))
     fig, ax = plt.subplots(figsize=(size + 1, size))
-    table = pd.DataFrame(similarity.numpy(), index=list(classes), columns=list(classes))
-    sns.heatmap(table, ax=ax, cmap="cividis", vmin=0, vmax=1, square=True, cbar_kws={"label": "cosine similarity"})
+    table = pd.DataFrame(similarity.numpy(), index=list(classes))
+    style = {"cmap": "cividis", "vmin": 0, "vmax": 1, "square": True, "cbar_kws": {"label": "cosine similarity"}}
+    sns.heatmap(table, ax=ax, xticklabels=False, **style)
     ax.set_title(title)
     ax.tick_params(labelsize=9 if len(classes) > 15 else 11)
     return fig
