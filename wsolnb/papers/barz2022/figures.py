@@ -112,7 +112,7 @@ def show_grid(
             if not row:
                 ax.set_title(reading, fontsize=14)
             if not column:
-                ax.set_ylabel(network, fontsize=14, fontweight="bold")
+                ax.set_ylabel(network, fontsize=11.5, fontweight="bold")
             wrong = len(set(labels) - there)
             ax.set_xlabel(f"{len(there & set(labels))} of {len(there)} found, {wrong} wrong", fontsize=13)
             named |= set(labels)
@@ -184,7 +184,7 @@ def show_activations(
         low, high = (0.0, 1.0) if unit else (low, high)
         top.imshow(maps[index].float().numpy(), cmap=HEAT, vmin=low, vmax=high)
         top.set(xticks=[], yticks=[])
-        top.set_title(title, fontsize=15)
+        top.set_title(title, fontsize=14)
         edges = np.linspace(low, high, 41)
         for part, colour, label in ((fraction == 0, _GROUND, "ground"), (fraction > 0.5, _OBJECTS, "objects")):
             share, _ = np.histogram(cells[part].numpy(), edges)
