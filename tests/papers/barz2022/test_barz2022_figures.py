@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 
@@ -52,7 +53,7 @@ def test_dense_class_maps_are_painted_in_class_colours() -> None:
     figure = figures.show_dense_class_maps(
         ["ant", "bee", "cat", "dog"], 0, dict.fromkeys(rows, one), dict.fromkeys(rows, 0.5), 0.5, COLOURS
     )
-    painted = torch.tensor(figure.axes[0].images[0].get_array())
+    painted = torch.tensor(np.asarray(figure.axes[0].images[0].get_array()))
     grey = painted[0, 1]
     assert torch.equal((painted != grey).any(dim=-1), torch.tensor([[True, False, False], [False, False, True]]))
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["bee (not there)", "cat"]
@@ -64,15 +65,15 @@ def test_activations_carry_both_accuracies_and_the_threshold() -> None:
     figure = figures.show_activations({"softmax": values}, covered, 0, {"softmax": scale})
     below = figure.axes[1]
     assert below.get_xlabel() == "one threshold: 100.0 %\none per scene: 100.0 %"
-    assert below.lines[0].get_xdata()[0] == pytest.approx(0.75)
+    assert np.asarray(below.lines[0].get_xdata())[0] == pytest.approx(0.75)
     assert len(below.patches) == 2  # ground and objects
 
 
 def test_tuning_marks_the_highest_ap_and_the_lowest_error() -> None:
     curves = {name: {0.01: 0.2, 0.5: 0.6, 0.99: 0.1} for name in NAMES}
     figure = figures.plot_tuning(curves, curves)
-    assert figure.axes[0].lines[1].get_xdata().tolist() == [0.5]
-    assert figure.axes[3].lines[1].get_xdata().tolist() == [0.99]
+    assert figure.axes[0].lines[1].get_xdata() == [0.5]
+    assert figure.axes[3].lines[1].get_xdata() == [0.99]
     assert [ax.get_title() for ax in figure.axes[:3]] == list(NETWORKS)
 
 
@@ -92,12 +93,12 @@ def test_the_grid_says_where_low_is_good() -> None:
     figure = figures.plot_grid(dict.fromkeys(NAMES, row), {"ap0": "AP, IoU 0", "top5": "top-5 error"})
     assert [text.get_text() for text in figure.axes[1].texts] == ["10"] * 9
     assert "lower is better" in figure.axes[1].get_title()
-    high, low = (float(ax.images[0].get_array()[0, 0]) for ax in figure.axes)
+    high, low = (float(np.asarray(ax.images[0].get_array())[0, 0]) for ax in figure.axes)
     assert high == low == 90  # both bright
 
 
 def test_chance_falls_with_the_number_of_classes() -> None:
     line = figures.plot_chance({12: 0.6}, draws=500).axes[0].lines[0]
-    heights = line.get_ydata().tolist()
+    heights = np.asarray(line.get_ydata()).tolist()
     assert heights == sorted(heights, reverse=True)
     assert heights[-1] < 0.15

@@ -191,7 +191,8 @@ def covered_cells(found: SceneMaps) -> list[Tensor]:
             x, y = torch.arange(width) + 0.5, torch.arange(height)[:, None] + 0.5
             x0, y0, x1, y1 = target["boxes"].as_subclass(Tensor)[:, :, None, None].unbind(1)
             mask = ((x > x0) & (x < x1) & (y > y0) & (y < y1)).any(dim=0)
-        covered.append(F.adaptive_avg_pool2d(mask[None].float(), maps.shape[1:])[0])
+        _, h, w = maps.shape
+        covered.append(F.adaptive_avg_pool2d(mask[None].float(), (h, w))[0])
     return covered
 
 

@@ -253,7 +253,7 @@ def plot_tuning(scenes: Mapping[str, Mapping[float, float]], singles: Mapping[st
         for ax, (network, names) in zip(axes[k], NETWORKS.items(), strict=True):
             for name, reading, (style, colour) in zip(names, READINGS, _STYLES, strict=True):
                 curve = curves[name]
-                best = choose(curve, key=lambda t, curve=curve: curve[t])
+                best = choose(curve, key=curve.__getitem__)
                 values = [100 * value for value in curve.values()]
                 ax.plot(list(curve), values, style, color=colour, linewidth=3, label=reading)
                 ax.plot([best], [100 * curve[best]], "o", color=colour, markersize=11)
