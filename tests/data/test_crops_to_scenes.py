@@ -16,13 +16,15 @@ def test_drawn_parts_do_not_repeat_images() -> None:
     task = crops_to_scenes.from_critters(
         World(size=48), train_images=24, tune_images=3, test_images=5, scene_size=(56, 72)
     )
-    assert task.sizes == {"classes": 12, "train": 24, "tune": 3, "test": 5, "single": 5}
+    assert task.sizes == {"classes": 12, "train": 24, "tune": 3, "tune_single": 5, "test": 5, "single": 5}
     image, label = task.train[5]
     assert image.shape == (3, 48, 48)
     assert int(label) == 5
     assert task.test[0][0].shape == (3, 56, 72)
     assert not torch.equal(task.test[0][0], task.tune[0][0])
-    assert not torch.equal(task.single[0][0], task.train[0][0])
+    for held in (task.single, task.tune_single):
+        assert not torch.equal(held[0][0], task.train[0][0])
+    assert not torch.equal(task.single[0][0], task.tune_single[0][0])
 
 
 def test_another_seed_draws_other_images() -> None:
@@ -35,7 +37,8 @@ def test_coco_photos(shared_data: Path) -> None:
     task = crops_to_scenes.from_photos(
         "coco", shared_data / "coco256", min_boxes=8, image_size=32, train_images=20, tune_images=7
     )
-    assert task.sizes == {"classes": 29, "train": 20, "tune": 7, "test": 128, "single": 26}
+    assert task.sizes == {"classes": 29, "train": 20, "tune": 7, "tune_single": 2, "test": 128, "single": 26}
+    assert all(len(target["labels"]) == 1 for _, target in task.tune_single)  # type: ignore[attr-defined]
     image, target = task.train[0]
     assert image.shape == (3, 32, 32)
     assert target["labels"].shape == (1,)
@@ -77,7 +80,7 @@ def test_what_is_missing_is_named(tmp_path: Path, shared_data: Path) -> None:
 def test_imagenet_in_its_official_layout(tmp_path: Path) -> None:
     trees.imagenet(tmp_path, per_class=4)
     task = crops_to_scenes.from_photos("imagenet", tmp_path, image_size=24, train_images=10)
-    assert task.sizes == {"classes": 3, "train": 10, "tune": 3, "test": 6, "single": 0}
+    assert task.sizes == {"classes": 3, "train": 10, "tune": 3, "tune_single": 3, "test": 6, "single": 0}
     image, label = task.train[0]
     assert image.shape == (3, 24, 24)
     assert label == int(task.train.labels[0])  # type: ignore[attr-defined]

@@ -35,17 +35,20 @@ DATASETS = ("critters", "coco", "voc", *PHOTOS)
 
 @dataclass(frozen=True)
 class CropsToScenes(Parts):
-    """A data set in four parts.
+    """A data set in five parts.
 
     Args:
         train: Images of one object, `(image, label)` or `(image, {"labels": one label, ...})`.
         tune: Scenes of the training split, to choose box thresholds on.
+        tune_single: Images of the training split that show one object and are not trained on (drawn world), or those
+            of `tune` that do (photos), to choose the thresholds for single objects on.
         test: Scenes of the test split.
         single: Test images that show one object, the sanity check of barz2022 Sec. 4.3.
         taxonomy: The class tree, for semantic embeddings.
     """
 
     tune: Dataset[Any]
+    tune_single: Dataset[Any]
     test: Dataset[Any]
     single: Dataset[Any]
     taxonomy: Taxonomy
@@ -58,12 +61,13 @@ def from_critters(
 
     >>> sizes = dict(train_images=24, tune_images=4, test_images=6, scene_size=(96, 128))
     >>> from_critters(World(size=64), **sizes).sizes
-    {'classes': 12, 'train': 24, 'tune': 4, 'test': 6, 'single': 6}
+    {'classes': 12, 'train': 24, 'tune': 4, 'tune_single': 6, 'test': 6, 'single': 6}
     """
     return CropsToScenes(
         world.classes,
         InMemoryDataset(world.singles(train_images, seed=4 * seed), labels_only=True),
         InMemoryDataset(world.scenes(tune_images, seed=4 * seed + 1, size=scene_size)),
+        InMemoryDataset(world.singles(test_images, seed=4 * seed + 1)),
         InMemoryDataset(world.scenes(test_images, seed=4 * seed + 2, size=scene_size)),
         InMemoryDataset(world.singles(test_images, seed=4 * seed + 3)),
         world.taxonomy,
@@ -121,13 +125,12 @@ def from_photos(
     ...             _ = Path(folder, split, f"{k}.xml").write_text(xml)
     ...     data = from_photos("voc", folder, image_size=32)
     ...     data.sizes, data.train[0][0].shape
-    ({'classes': 1, 'train': 2, 'tune': 2, 'test': 2, 'single': 2}, torch.Size([3, 32, 32]))
+    ({'classes': 1, 'train': 2, 'tune': 2, 'tune_single': 2, 'test': 2, 'single': 2}, torch.Size([3, 32, 32]))
     """
     check_request(dataset, root, DATASETS)
     names = splits or SPLITS[dataset][::2]
     least, most = (max(image_size, round(side * image_size / 224)) for side in short_side)
     transform = crop_transform(image_size, (least, most), erase=erase)
-    tune: Dataset[Any]
     test: Any
     if dataset in PHOTOS:  # one class each: whole photos in place of crops, photos with boxes in place of scenes
         photos, test_photos = (PHOTOS[dataset](root, name) for name in names)
@@ -141,7 +144,7 @@ def from_photos(
             )
         classes, own_tree = photos.classes, None
         train: Dataset[Any] = LabelledSquares(photos, order[: train_images or None], transform)
-        tune = _AsScenes(photos, boxed[: tune_images or None])
+        tune_scenes: Any = _AsScenes(photos, boxed)
         test = _AsScenes(test_photos, test_boxed[: test_images or None])
         single: Dataset[Any] = Subset(test, with_one_object(test))
     else:
@@ -155,9 +158,12 @@ def from_photos(
             raise ValueError(f"no image of {names[1]!r} shows a single object of the {len(classes)} classes")
         own_tree = scenes.taxonomy
         train = Subset(crops, shuffled(range(len(crops)), seed)[: train_images or None])
-        tune, test, single = first(scenes, tune_images), first(test, test_images), Subset(test, one)
+        tune_scenes, test, single = scenes, first(test, test_images), Subset(test, one)
+    tune = first(tune_scenes, tune_images)
+    tune_single = Subset(tune_scenes, with_one_object(tune_scenes, tune_images))
     taxonomy = Taxonomy(tree) if tree else own_tree or Taxonomy.flat(classes)
-    return CropsToScenes(classes, SkipUnreadable(train) if skip_broken else train, tune, test, single, taxonomy)
+    train = SkipUnreadable(train) if skip_broken else train
+    return CropsToScenes(classes, train, tune, tune_single, test, single, taxonomy)
 
 
 class _AsScenes(Dataset[tuple[Tensor, Target]]):

@@ -119,14 +119,15 @@ def first(dataset: Any, count: int) -> Dataset[Any]:
     return Subset(dataset, range(min(count, len(dataset)))) if count else dataset
 
 
-def with_one_object(scenes: Any) -> list[int]:
-    """Indices of the images that show exactly one object.
+def with_one_object(scenes: Any, count: int = 0) -> list[int]:
+    """Indices of the images that show exactly one object, among the first `count` (0: all).
 
     >>> class Scenes(list): target = list.__getitem__
     >>> with_one_object(Scenes([{"labels": [2, 0]}, {"labels": [2]}]))
     [1]
     """
-    return [index for index in range(len(scenes)) if len(scenes.target(index)["labels"]) == 1]
+    indices = range(min(count, len(scenes)) if count else len(scenes))
+    return [index for index in indices if len(scenes.target(index)["labels"]) == 1]
 
 
 class LabelledSquares(Dataset[tuple[Tensor, int]]):

@@ -6,17 +6,11 @@ Every function takes a whole batch and all classes: `B` images, `D` channels, `E
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsolnb.localization.maps import SceneMaps
 from wsolnb.localization.read import FeatureReader, Labels
-from wsolnb.metrics.bootstrap import Statistic
-from wsolnb.metrics.detection import DetectionAP
-from wsolnb.metrics.ilsvrc import GuessLocalizationError
 from wsolnb.models.cam import Classifier, class_activation_maps
 from wsolnb.papers.barz2022.losses import CosineLoss
 
@@ -131,51 +125,21 @@ def cosine_cam_reader(model: Classifier, objective: CosineLoss) -> FeatureReader
     return FeatureReader(model.features, readout)
 
 
-def evidence(judged: DetectionAP, single: GuessLocalizationError, *, recall: float = 0.3) -> dict[str, Statistic]:
-    """The numbers of barz2022's claims as functions of image weights, by the names in `papers/barz2022/paper.yaml`.
+def softmax_reader(model: Classifier) -> FeatureReader:
+    """The softmax of the outputs in every cell, scored per class by Eq. 8: a dense class map without the cosine loss.
 
-    `ap0`, `ap25`, `ap50` and `p_at_r30` are over detections in scenes, judged at IoU 0, 0.25 and 0.5: precision is read
-    at `recall`, all classes pooled, at IoU 0.25. `top5_loc_error` is over guesses on single-object images.
-
-    Example:
-        >>> truth = {"boxes": torch.tensor([[10.0, 0.0, 20.0, 10.0]]), "labels": torch.tensor([0])}
-        >>> guess = {"boxes": truth["boxes"], "labels": truth["labels"], "scores": torch.tensor([0.7])}
-        >>> judged, single = DetectionAP(classes=1, iou_thresholds=(0, 0.25, 0.5)), GuessLocalizationError(classes=1)
-        >>> judged.update([guess], [truth])
-        >>> single.update([guess], [truth])
-        >>> numbers = evidence(judged, single)
-        >>> float(numbers["ap50"](torch.ones(1, 1))), float(numbers["top5_loc_error"](torch.ones(1, 1)))
-        (1.0, 0.0)
-    """
-    pooled, at = judged.ranking(0.25).pooled(), torch.tensor([recall])
-    return {
-        "ap0": judged.statistic(0),
-        "ap25": judged.statistic(0.25),
-        "ap50": judged.statistic(0.5),
-        "p_at_r30": lambda weights: pooled.precision(at, weights)[:, 0, 0],
-        "top5_loc_error": single.statistic(),
-    }
-
-
-def background_similarity(raw: SceneMaps, counts: Sequence[int]) -> dict[int, float]:
-    """Median similarity of background cells to their nearest class, by number of classes `C` in `counts`.
-
-    `raw` holds maps `W·ψ + b` of a one-hot cosine network, from `cosine_cam_reader`, whose outputs are truncated to the
-    first `C` classes before they are normalised: networks with fewer outputs.
+    A control that the paper does not have: of a network trained with cross-entropy the map of class c is
+    `softmax(W·ψ_ij + b)_c`, the activation of its own loss in place of the L2 normalisation of Eq. 6.
 
     Example:
-        >>> truth = {"boxes": torch.tensor([[10.0, 0.0, 20.0, 10.0]]), "labels": torch.tensor([0])}
-        >>> outputs = torch.tensor([[[3.0, 1.0]], [[4.0, 0.0]]])  # two classes, 1 x 2 cells
-        >>> raw = SceneMaps([outputs], torch.zeros(1, 2), torch.tensor([[10, 20]]), [truth])
-        >>> {c: round(s, 2) for c, s in background_similarity(raw, [1, 2]).items()}
-        {1: 1.0, 2: 0.8}
+        >>> from wsolnb.models.cam import classifier
+        >>> cells, scores = softmax_reader(classifier("tiny", 5).eval())(torch.rand(2, 3, 64, 96), None)
+        >>> cells.shape, scores.shape, bool(((cells >= 0) & (cells <= 1)).all())
+        (torch.Size([2, 5, 8, 12]), torch.Size([2, 5]), True)
     """
-    cells = []
-    for maps, size, target in zip(raw.maps, raw.sizes, raw.targets, strict=True):
-        (h, w), (height, width) = maps.shape[1:], size.tolist()
-        y, x = (torch.arange(h) + 0.5) * height / h, (torch.arange(w) + 0.5) * width / w
-        x0, y0, x1, y1 = target["boxes"].as_subclass(Tensor)[:, :, None].unbind(1)
-        inside = ((y >= y0) & (y < y1))[:, :, None] & ((x >= x0) & (x < x1))[:, None, :]
-        cells.append(maps[:, ~inside.any(dim=0).to(maps.device)])
-    outputs = torch.cat(cells, dim=1).float()
-    return {c: float(F.normalize(outputs[:c], dim=0).amax(dim=0).median()) for c in counts}
+
+    def readout(features: Tensor, labels: Labels | None) -> tuple[Tensor, Tensor]:
+        cells = class_activation_maps(features, model.head.weight, model.head.bias).softmax(dim=1)
+        return cells, class_scores(cells)
+
+    return FeatureReader(model.features, readout)
