@@ -12,8 +12,8 @@ from matplotlib import pyplot as plt
 from wsolnb.plots import plot_verdicts
 
 ROW = {
-    "claim": "a-beats-b", "kind": "greater", "unit": "%", "margin": 0.0, "verdict": "reproduced", "mean": 4.0, "low": 3.0,
-    "high": 5.0, "agreeing": 8, "trainings": 8, "differences": [4.0] * 8, "run": 2.0,
+    "claim": "a-beats-b", "kind": "greater", "unit": "%", "margin": 0.0, "verdict": "reproduced",
+    "mean": 4.0, "low": 3.0, "high": 5.0, "agreeing": 8, "trainings": 8, "differences": [4.0] * 8, "run": 2.0,
 }  # fmt: skip
 
 

@@ -51,7 +51,15 @@ def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     nbformat.write(new_notebook(cells=[cell]), tmp_path / "notebooks" / "1_t.ipynb")
     folder = tmp_path / "papers" / "doe2000"
     folder.mkdir(parents=True)
-    about = {"title": "T", "authors": ["D"], "year": 2000, "notebook": "1_t.ipynb", "methods": {}, "metrics": {}, "remember": "R."}
+    about = {
+        "title": "T",
+        "authors": ["D"],
+        "year": 2000,
+        "notebook": "1_t.ipynb",
+        "methods": {},
+        "metrics": {},
+        "remember": "R.",
+    }
     (folder / "paper.yaml").write_text(yaml.safe_dump(about))
     (folder / "trainings.yaml").write_text(yaml.safe_dump(TRAININGS))
     (folder / "cub-tiny.yaml").write_text("dataset: protocol\ntrain_images: 0\nrows: []\nearly: ''\n")
