@@ -70,7 +70,7 @@ CASES: list[tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]] = [
         {"first": stage_one("tiny", 3, stage="block2", width=4, seed=5), "evaluator": evaluator(1),
          "erasing": Erasing("attentive"), "trainable": ("generator",)},
     ),
-    (Erasing, {"strategy": "attentive"}, {"strategy": "random", "rate": 0.3, "threshold": (0.5, 0.6), "images": 0.5}),
+    (Erasing, {"strategy": "attentive"}, {"strategy": "random", "rate": 0.3, "threshold": (0.5, 0.6)}),
     (MultiLabelCrossEntropy, {}, {"output": "sigmoid"}),
     (CosineLoss, {"embeddings": torch.eye(3)}, {"embeddings": torch.eye(3)[[1, 0, 2]]}),
     (EntropyLoss, {}, {"weighted": False, "mean": 0.4, "deviation": 0.2}),

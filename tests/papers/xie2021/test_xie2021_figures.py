@@ -1,4 +1,4 @@
-"""ORNet's figures show what they are given: shares, erased pixels, curves, sweeps."""
+"""ORNet's figures show what they are given: shares, erased pixels, curves."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import matplotlib
 import matplotlib.pyplot as plt
-import pandas as pd
 import pytest
 import torch
 
@@ -18,21 +17,8 @@ from wsolnb.localization.maps import LocalizationMaps, as_probabilities
 from wsolnb.papers.xie2021.figures import (
     plot_histograms,
     plot_plateau,
-    plot_seeds,
-    plot_sensitivity,
     plot_weighting,
-    pool_seeds,
     show_erasing,
-)
-
-RUNS = pd.DataFrame(
-    {
-        "method": ["a", "b", "a", "b"],
-        "seed": [1, 1, 2, 2],
-        "value": [0.2, 0.9, 0.4, 0.7],
-        "low": [0.17, 0.8, 0.36, 0.6],
-        "high": [0.23, 1.0, 0.44, 0.8],
-    }
 )
 
 
@@ -81,19 +67,3 @@ def test_plateau_shows_thresholds_from_005_to_095(found: LocalizationMaps) -> No
     line = plot_plateau({"all": located}).axes[0].lines[0]
     assert len(line.get_xdata()) == 19
     assert float(max(line.get_ydata())) == 100
-
-
-def test_seeds_are_pooled_as_independent() -> None:
-    pooled = pool_seeds(RUNS)
-    assert pooled.value.round(6).to_dict() == {"a": 0.3, "b": 0.8}
-    half = (0.03**2 + 0.04**2) ** 0.5 / 2
-    assert pooled.loc["a", "high"] == pytest.approx(0.3 + half)
-    labels = [text.get_text() for text in plot_seeds(RUNS, {"b": "second", "a": "first"}).axes[0].get_yticklabels()]
-    assert labels == ["second", "first"]
-
-
-def test_sensitivity_rises_upwards_and_averages_repeated_pairs() -> None:
-    table = pd.DataFrame({"alpha": [0.5, 1.5, 1.5], "beta": [0.2, 0.2, 0.2], "corloc": [0.1, 0.4, 0.6]})
-    ax = plot_sensitivity(table).axes[0]
-    assert [text.get_text() for text in ax.get_yticklabels()] == ["1.5", "0.5"]
-    assert [text.get_text() for text in ax.texts] == ["50", "10"]

@@ -27,13 +27,11 @@ class Erasing(nn.Module):
     sides of the rectangle are random fractions of the candidates' extent. Gradients flow through the kept pixels only.
 
     Args:
-        rate: Probability that a candidate of attentive erasing is dropped; None: `0.2 + 0.6 p` for a value of `p`, as
-            in the released code.
+        rate: Probability that a candidate of attentive erasing is dropped.
         threshold: Range of the threshold, drawn per image, as fractions of the way from lowest to highest value.
-        images: Probability that an image is erased at all; 0.5 in the released code.
 
     Raises:
-        ValueError: For an unknown strategy, or fractions and probabilities outside of [0, 1].
+        ValueError: For an unknown strategy, or a fraction or a probability outside of [0, 1].
 
     Example:
         >>> maps = torch.tensor([[[[0.1, 0.9, 0.8], [0.1, 0.1, 0.1]]]])
@@ -46,19 +44,17 @@ class Erasing(nn.Module):
         self,
         strategy: str = "attentive",
         *,
-        rate: float | None = 0.5,
+        rate: float = 0.5,
         threshold: tuple[float, float] = (0.5, 1.0),
-        images: float = 1.0,
     ) -> None:
         super().__init__()
         if strategy not in STRATEGIES:
             raise ValueError(f"unknown erasing {strategy!r}; known: {', '.join(STRATEGIES)}")
         if not 0 <= threshold[0] <= threshold[1] <= 1:
             raise ValueError(f"the threshold's range must rise within [0, 1], got {tuple(threshold)}")
-        for name, value in (("rate", rate), ("images", images)):
-            if value is not None and not 0 <= value <= 1:
-                raise ValueError(f"{name} must lie between 0 and 1, got {value}")
-        self.strategy, self.rate, self.threshold, self.images = strategy, rate, threshold, images
+        if not 0 <= rate <= 1:
+            raise ValueError(f"rate must lie between 0 and 1, got {rate}")
+        self.strategy, self.rate, self.threshold = strategy, rate, threshold
 
     def forward(self, maps: Tensor) -> Tensor:
         """Erase in maps `(B, 1, h, w)`, not in place."""
@@ -73,16 +69,14 @@ class Erasing(nn.Module):
         """
         if maps.ndim != 4 or maps.shape[1] != 1:
             raise ValueError(f"erasing takes one map per image, (B, 1, h, w), got {tuple(maps.shape)}")
-        chosen = self._uniform(maps) < self.images
         if self.strategy == "random":
-            return chosen & self._anywhere(maps)
+            return self._anywhere(maps)
         region = self._bright(maps)
         if self.strategy != "threshold":
             region &= self._around_peak(maps, region)
         if self.strategy == "attentive":
-            rate = 0.2 + 0.6 * maps if self.rate is None else self.rate
-            region &= torch.rand_like(maps) < rate
-        return chosen & region
+            region &= torch.rand_like(maps) < self.rate
+        return region
 
     def _bright(self, maps: Tensor) -> Tensor:
         low, high = maps.amin(dim=(2, 3), keepdim=True), maps.amax(dim=(2, 3), keepdim=True)
@@ -113,7 +107,7 @@ class Erasing(nn.Module):
 
     def extra_repr(self) -> str:
         """The settings, for `repr`."""
-        return f"{self.strategy!r}, rate={self.rate}, threshold={tuple(self.threshold)}, images={self.images}"
+        return f"{self.strategy!r}, rate={self.rate}, threshold={tuple(self.threshold)}"
 
 
 def _coordinates(maps: Tensor) -> tuple[Tensor, Tensor]:

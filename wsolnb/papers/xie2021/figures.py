@@ -1,4 +1,4 @@
-"""Figures of ORNet: histograms of activations, the weighted entropy, erasing, thresholds, weights and seeds.
+"""Figures of ORNet: histograms of activations, the weighted entropy, erasing, thresholds.
 
 Paper: https://arxiv.org/abs/2110.05741
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
-import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.figure import Figure
@@ -16,10 +15,8 @@ from torch import Tensor
 
 from wsolnb.localization.locate import LocalizationResult
 from wsolnb.localization.maps import LocalizationMaps
-from wsolnb.metrics.bootstrap import Interval
 from wsolnb.papers.xie2021.losses import pixel_entropy, uncertainty_weight
 from wsolnb.papers.xie2021.maps import UNDECIDED, decided_fraction
-from wsolnb.plots.curves import draw_intervals
 from wsolnb.plots.style import BESIDE, HEAT, LINES, show_picture
 
 _LINES = (*LINES, (0, (6, 1, 1, 1, 1, 1)))
@@ -140,64 +137,3 @@ def plot_plateau(results: Mapping[str, LocalizationResult]) -> Figure:
     ax.legend(**BESIDE)
     sns.despine(fig)
     return fig
-
-
-def plot_sensitivity(table: pd.DataFrame) -> Figure:
-    """CorLoc for every pair of loss weights (xie2021 Fig. 11a).
-
-    The table has columns `alpha`, `beta` and `corloc` in [0, 1]; rows with the same pair are averaged.
-
-    Example:
-        >>> table = pd.DataFrame({"alpha": [0.5, 0.5, 1.0], "beta": [1.0, 2.0, 1.0], "corloc": [0.4, 0.5, 0.6]})
-        >>> [text.get_text() for text in plot_sensitivity(table).axes[0].texts]
-        ['60', '40', '50']
-    """
-    grid = 100 * table.pivot_table(index="alpha", columns="beta", values="corloc").sort_index(ascending=False)
-    fig, ax = plt.subplots(figsize=(1.1 * grid.shape[1] + 2.6, 0.62 * grid.shape[0] + 1.4))
-    style = {"cmap": "cividis", "vmin": 0, "vmax": 100, "annot": True, "fmt": ".0f", "annot_kws": {"fontsize": 12}}
-    sns.heatmap(grid, ax=ax, cbar_kws={"label": "CorLoc (%)"}, **style)
-    ax.set(xlabel="β, weight of the area", ylabel="α, weight of the entropy")
-    ax.tick_params(axis="y", rotation=0)
-    return fig
-
-
-def plot_seeds(table: pd.DataFrame, names: Mapping[str, str]) -> Figure:
-    """One metric of several runs: a row per method with the mean and its interval, and a tick per seed.
-
-    The table has one row per method and seed: `method`, `seed`, and `value`, `low` and `high` in [0, 1]. `names` holds
-    the methods to show, with their labels.
-
-    Example:
-        >>> table = pd.DataFrame({"value": [0.4, 0.6], "low": [0.3, 0.5], "high": [0.5, 0.7]})
-        >>> table = table.assign(method="cam", seed=[0, 1])
-        >>> plot_seeds(table, {"cam": "CAM"}).axes[0].texts[0].get_text()
-        '50.0'
-    """
-    pooled = pool_seeds(table)
-    rows = [name for name in names if name in pooled.index]
-    fig, ax = plt.subplots(figsize=(9.5, 0.4 * len(rows) + 1.3))
-    scores = [Interval(*row) for row in pooled.loc[rows, ["value", "low", "high"]].to_numpy(dtype=float).tolist()]
-    draw_intervals(ax, scores, [names[name] for name in rows], ["C0"] * len(rows), markersize=8)
-    for y, (name, score) in enumerate(zip(rows, scores, strict=True)):
-        seeds = 100 * table[table.method == name].value
-        ax.plot(seeds, [y] * len(seeds), "|", color="black", markersize=14, markeredgewidth=2)
-        ax.text(1.02, y, f"{100 * score.value:.1f}", transform=ax.get_yaxis_transform(), va="center", fontsize=11.5)
-    ax.invert_yaxis()
-    ax.set(xlabel="CorLoc (%): each seed, their mean, its 95 % interval over images", xlim=(0, 100))
-    return fig
-
-
-def pool_seeds(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean over seeds with the 95 % interval that follows from theirs, taken as independent.
-
-    From columns `method`, `value`, `low` and `high` to `value`, `low`, `high` and the number of `seeds`, by method.
-
-    Example:
-        >>> runs = pd.DataFrame({"method": ["cam", "cam"], "value": [0.4, 0.6], "low": [0.3, 0.5], "high": [0.5, 0.7]})
-        >>> pool_seeds(runs).round(3).to_dict("records")
-        [{'value': 0.5, 'low': 0.429, 'high': 0.571, 'seeds': 2}]
-    """
-    rows = table.assign(half=((table.high - table.low) / 2) ** 2).groupby("method", sort=False)
-    pooled = pd.DataFrame({"value": rows.value.mean(), "seeds": rows.size()})
-    half = rows.half.sum() ** 0.5 / pooled.seeds
-    return pooled.assign(low=pooled.value - half, high=pooled.value + half)[["value", "low", "high", "seeds"]]
