@@ -44,9 +44,6 @@ def test_figures_draw_what_they_are_given() -> None:
     smaller = LocalizationMaps(masks, *truth, (24, 32), upsample=merged)  # photos are brought to one frame
     (panel,) = figures.show_merge(images, {"union": smaller}, [1], RULE, world.classes).axes
     assert panel.images[0].get_array().shape == (24, 32, 3)
-    pairs = {"before": (torch.randn(4, 5), torch.randn(4, 5)), "after": (torch.randn(4, 5), torch.randn(4, 5))}
-    names = figures.plot_embeddings(pairs, torch.tensor([0, 0, 1, 3]), world.classes).axes[1].get_legend().get_texts()
-    assert [n.get_text() for n in names] == ["backgrounds", *(world.classes[k] for k in (0, 1, 3))]
     measured = {k: {"top1_loc_error": Interval(v, v - 0.1, v + 0.1)} for k, v in (("base", 0.5), ("csoa", 0.25))}
     (ax,) = figures.plot_errors(measured, {"base": "one", "csoa": "both"}, {"top1_loc_error": "Top-1"}).axes
     assert [text.get_text() for text in ax.texts] == ["50.0", "25.0"]

@@ -1,4 +1,4 @@
-"""Figures of the two heads and their training: the confidence mask, merged maps, embeddings, error rates.
+"""Figures of the two heads: the confidence mask, merged maps, error rates.
 
 Paper: https://arxiv.org/abs/1911.07160
 """
@@ -23,7 +23,7 @@ from wsolnb.localization.maps import LocalizationMaps
 from wsolnb.metrics.bootstrap import Interval
 from wsolnb.papers.kou2021.confseg import confidence, confidence_mask, thresholds
 from wsolnb.plots.curves import draw_intervals
-from wsolnb.plots.style import BESIDE, HEAT, draw_prediction, name_intervals, show_picture
+from wsolnb.plots.style import HEAT, draw_prediction, name_intervals, show_picture
 
 _COLOURS = {"base": 7, "two": 8, "csoa": 0, "confseg": 1, "coaug": 2, "centre": 5}  # indices in the palette
 _SIDES = ListedColormap([sns.color_palette("colorblind")[k] for k in (0, 7, 1)])  # background, undecided, object
@@ -119,50 +119,17 @@ def show_merge(
     """
     names = {"inner": "inner $S_F$", "last": "last $S_L$", "union": "union", "intersection": "intersection"}
     rows = {name: readings[name].subset(torch.tensor(list(indices))) for name in names if name in readings}
-    fig, axes = plt.subplots(len(rows), len(indices), figsize=(2.2 * len(indices), 2.15 * len(rows)), squeeze=False)
+    fig, axes = plt.subplots(len(rows), len(indices), figsize=(1.75 * len(indices), 1.7 * len(rows)), squeeze=False)
     for ax, (name, maps) in zip(axes, rows.items(), strict=True):
         masks, boxes = maps.upsampled() > rule.threshold, maps.cut(rule)
         for panel, index, mask, box, truth in zip(ax, indices, masks, boxes, maps.boxes, strict=True):
             image = resize(images[index][0].as_subclass(Tensor), list(maps.image_size), antialias=True)
             show_picture(panel, image, mask=mask)
             draw_prediction(panel, box[None], truth)
-        style = {"rotation": 90, "ha": "right", "va": "center", "fontweight": "bold", "fontsize": 14}
+        style = {"rotation": 90, "ha": "right", "va": "center", "fontweight": "bold", "fontsize": 12}
         ax[0].text(-0.06, 0.5, names[name], transform=ax[0].transAxes, **style)
     for panel, label in zip(axes[0], next(iter(rows.values())).labels.tolist(), strict=True):
-        panel.set_title(classes[label], fontsize=13)
-    return fig
-
-
-def plot_embeddings(parts: Mapping[str, tuple[Tensor, Tensor]], labels: Tensor, classes: Sequence[str]) -> Figure:
-    """Embeddings of objects and backgrounds on the first two principal axes of all networks: a panel per network.
-
-    `parts` holds, by network, both embeddings `(n, D)` of the same images, with labels `(n,)`. Objects of the first six
-    classes that occur are drawn.
-
-    Example:
-        >>> parts = {name: (torch.randn(6, 8), torch.randn(6, 8)) for name in ("CSoA", "CSoA + CoAug")}
-        >>> fig = plot_embeddings(parts, torch.tensor([0, 0, 1, 1, 2, 2]), ["cat", "dog", "owl"])
-        >>> [text.get_text() for text in fig.axes[-1].get_legend().get_texts()]
-        ['backgrounds', 'cat', 'dog', 'owl']
-    """
-    stacked = torch.cat([torch.cat(pair) for pair in parts.values()]).float()
-    mean = stacked.mean(dim=0)
-    directions = torch.linalg.svd(stacked - mean, full_matrices=False).Vh[:2]
-    size = (4.6 * len(parts) + 1.6, 3.7)
-    fig, axes = plt.subplots(1, len(parts), figsize=size, squeeze=False, sharex=True, sharey=True)
-    palette, markers = sns.color_palette("colorblind"), "oDP^vs"
-    shown = labels.unique().tolist()[:6]
-    for ax, (name, (objects, backgrounds)) in zip(axes[0], parts.items(), strict=True):
-        fore, back = ((vectors.float() - mean) @ directions.T for vectors in (objects, backgrounds))
-        ax.scatter(*back.T.numpy(), marker="x", s=22, color="0.6", linewidth=1, label="backgrounds")
-        for label, colour, marker in zip(shown, palette, markers, strict=False):
-            style = {"color": colour, "marker": marker, "edgecolor": "white", "linewidth": 0.5}
-            ax.scatter(*fore[labels == label].T.numpy(), s=42, label=classes[label], **style)
-        ax.set_title(name, fontsize=12)
-        ax.set_xlabel("1st principal component")
-    axes[0, 0].set_ylabel("2nd principal component")
-    axes[0, -1].legend(fontsize=10, **BESIDE)
-    sns.despine(fig)
+        panel.set_title(classes[label], fontsize=11)
     return fig
 
 
