@@ -63,14 +63,14 @@ def test_fixed_thresholds_do_not_know_the_image() -> None:
 def test_inner_loss_by_hand() -> None:
     inner = BY_HAND + torch.tensor([[[1.0, 1.0, 1.0], [1.0, 2.0, -3.0]]])
     mask = confidence_mask(BY_HAND)
-    assert float(inner_loss(inner, BY_HAND, mask)) == pytest.approx((2 + 3 + 0) / 2)
-    assert float(inner_loss(inner, BY_HAND, mask, over="mean")) == pytest.approx((2 + 3) / 6 / 2)
+    assert float(inner_loss(inner, BY_HAND, mask)) == pytest.approx((2 + 3) / 6 / 2)
+    assert float(inner_loss(inner, BY_HAND, mask, over="sum")) == pytest.approx((2 + 3 + 0) / 2)
 
 
 def test_inner_loss_teaches_the_inner_map_only_and_only_where_it_is_sure() -> None:
     last = BY_HAND.clone().requires_grad_()
     inner = (BY_HAND + 1).requires_grad_()
-    inner_loss(inner, last, confidence_mask(last.detach())).backward()
+    inner_loss(inner, last, confidence_mask(last.detach()), over="sum").backward()
     assert last.grad is None
     torch.testing.assert_close(inner.grad[0], torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.5, 0.5]]))
 
@@ -80,7 +80,7 @@ def test_inner_loss_gradient() -> None:
     inner = torch.randn(3, 2, 5, dtype=torch.double, requires_grad=True)
     mask = confidence_mask(last)
     assert torch.autograd.gradcheck(lambda x: inner_loss(x, last, mask), inner)
-    assert torch.autograd.gradcheck(lambda x: inner_loss(x, last, mask, over="mean"), inner)
+    assert torch.autograd.gradcheck(lambda x: inner_loss(x, last, mask, over="sum"), inner)
 
 
 def outputs(classes: int = 4, *, inner: bool = True) -> TwoMaps:
@@ -98,7 +98,7 @@ def test_objective_is_the_sum_of_its_parts() -> None:
     expected = {
         CSoALoss(): cross,
         CSoALoss(alpha=0.5): cross + 0.5 * inner_loss(inner, last, confidence_mask(last)),
-        CSoALoss(alpha=1, over="mean"): cross + inner_loss(inner, last, confidence_mask(last), over="mean"),
+        CSoALoss(alpha=1, over="sum"): cross + inner_loss(inner, last, confidence_mask(last), over="sum"),
         CSoALoss(alpha=1, fixed=(0.1, 0.7)): cross + inner_loss(inner, last, fixed_mask(last, 0.1, 0.7)),
         CSoALoss(coaug=coaug, coaug_weight=0.3): cross + 0.3 * coaug(last, found.images, labels),
     }
@@ -106,18 +106,22 @@ def test_objective_is_the_sum_of_its_parts() -> None:
         torch.testing.assert_close(loss(found, labels), value)
 
 
-def test_alpha_rises_with_the_epochs() -> None:
-    loss = CSoALoss(alpha=0.8)
+def test_both_weights_rise_with_the_epochs() -> None:
+    found, labels = outputs(), torch.tensor([0, 3, 3])
+    coaug = CoAug(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    loss, cross = CSoALoss(alpha=0.8, coaug=coaug, coaug_weight=0.3), float(CSoALoss()(found, labels))
+    added = float(loss(found, labels)) - cross  # before any epoch: the whole weights
+    assert added > 0
     seen = []
     for epoch in range(5):
         loss.begin_epoch(epoch, 5)
-        seen.append(loss.now)
-    assert seen == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])
+        seen.append((float(loss(found, labels)) - cross) / added)
+    assert seen == pytest.approx([0, 0.25, 0.5, 0.75, 1], abs=1e-5)
     loss.begin_epoch(0, 1)
-    assert loss.now == 0.8
+    assert loss.risen == 1
     constant = CSoALoss(alpha=0.8, ramp="constant")
     constant.begin_epoch(0, 5)
-    assert constant.now == 0.8
+    assert constant.risen == 1
     assert repr(constant) == repr(CSoALoss(alpha=0.8, ramp="constant"))  # the epoch is no setting
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,22 @@ from wsolnb.boxes import BoxRule
 from wsolnb.data.critters import World
 from wsolnb.localization.locate import tune_and_evaluate
 from wsolnb.localization.maps import LocalizationMaps
+from wsolnb.localization.read import Resized
 from wsolnb.metrics.bootstrap import interval
 from wsolnb.models.backbones import backbone
 from wsolnb.papers.kou2021.coaug import CoAug
 from wsolnb.papers.kou2021.losses import CSoALoss
-from wsolnb.papers.kou2021.maps import RULE, evidence, merged, read_heads, read_parts, readings, ten_crop_scores
+from wsolnb.papers.kou2021.maps import (
+    RULE,
+    area_ratios,
+    at_threshold,
+    evidence,
+    merged,
+    read_heads,
+    read_parts,
+    sure_cells,
+    ten_crop_scores,
+)
 from wsolnb.papers.kou2021.network import TwoMaps, csoa, embedder
 from wsolnb.papers.kou2021.sampler import ClassBalanced
 from wsolnb.train import Plan, train
@@ -121,14 +133,14 @@ def test_ten_crops_by_hand() -> None:
         seen.append(crops[0, 0])
         return crops[:, :1, 0, 0]  # the pixel at the upper left
 
-    found = ten_crop_scores(score, image, crop=0.67)
-    assert {tuple(each.shape) for each in seen} == {(2, 3)}
-    corners = [0, 1, 4, 5, 0]  # upper left and right, lower left and right, middle
-    mirrored = [3, 2, 7, 6, 3]
+    found = ten_crop_scores(score, image, 2)
+    assert {tuple(each.shape) for each in seen} == {(2, 2)}
+    corners = [0, 2, 4, 6, 1]  # upper left and right, lower left and right, middle (the half pixels rounded to even)
+    mirrored = [3, 1, 7, 5, 2]
     assert float(found) == pytest.approx(sum(corners + mirrored) / 10, abs=0.5)
-    assert sorted(float(each[0, 0]) for each in seen)[:2] == [0, 0]
-    with pytest.raises(ValueError, match=r"fraction of the side in \(0, 1\], got 1.5"):
-        ten_crop_scores(score, image, crop=1.5)
+    assert sorted(float(each[0, 0]) for each in seen)[:2] == [0, 1]
+    with pytest.raises(ValueError, match="crops of 4 pixels do not fit into images of 3x4"):
+        ten_crop_scores(score, image, 4)
 
 
 def perfect(images: int = 12) -> LocalizationMaps:
@@ -144,8 +156,14 @@ def perfect(images: int = 12) -> LocalizationMaps:
     return LocalizationMaps(heads, scores, labels, boxes, (48, 64), upsample=merged)
 
 
+def four_ways(heads: LocalizationMaps) -> dict[str, LocalizationMaps]:
+    """The readings of given maps of both heads, as `read_heads` returns them."""
+    both = {how: replace(heads, upsample=partial(merged, how=how)) for how in ("union", "intersection")}
+    return both | {name: replace(heads, maps=heads.maps[:, head]) for head, name in enumerate(("last", "inner"))}
+
+
 def test_two_halves_are_right_together_and_wrong_alone() -> None:
-    found = readings(perfect())
+    found = four_ways(perfect())
     errors = {k: evidence(tune_and_evaluate(each, each, RULE, ks=(1, 5))) for k, each in found.items()}
     numbers = {k: interval(rates["gt_known_error"], 12, draws=20).value for k, rates in errors.items()}
     assert numbers["union"] == 0
@@ -171,26 +189,66 @@ def test_error_rates_count_class_and_box() -> None:
     )
 
 
-def test_reading_keeps_the_true_classes_maps_and_scores_of_crops() -> None:
+def test_reading_keeps_the_true_classes_maps_and_each_heads_scores() -> None:
     net = csoa(backbone("tiny"), 4, inner="block2", pool=2, width=8).eval()
     images = WORLD.singles(5)
-    pixels = images.tensors()[0].float() / 255
     with torch.no_grad():
-        outputs = net(pixels)
-        crops = ten_crop_scores(lambda x: net(x).scores(), pixels)
-    found, whole = read_heads(net, images), read_heads(net, images, crop=None)
+        outputs = net(images.tensors()[0].float() / 255)
+    found = read_heads(net, images)
     rows = (torch.arange(5), torch.arange(5) % 4)
-    torch.testing.assert_close(found.maps[:, 0], outputs.last[rows])
-    torch.testing.assert_close(found.maps[:, 1], outputs.inner[rows])
-    torch.testing.assert_close(found.scores, crops)
-    torch.testing.assert_close(whole.scores, outputs.scores())
-    assert set(found.masks) == {"masks", "mark_masks"}
+    torch.testing.assert_close(found["union"].maps, torch.stack([outputs.last[rows], outputs.inner[rows]], dim=1))
+    torch.testing.assert_close(found["inner"].maps, outputs.inner[rows])
+    for name, logits in zip(("last", "inner"), outputs.logits(), strict=True):
+        torch.testing.assert_close(found[name].scores, logits.softmax(dim=1))
+    for how in ("union", "intersection"):
+        torch.testing.assert_close(found[how].scores, outputs.scores())
+    assert (found["union"].upsampled() >= found["intersection"].upsampled()).all()
+    assert set(found["union"].masks) == {"masks", "mark_masks"}
+    assert list(read_heads(csoa(backbone("tiny"), 4, width=8).eval(), images)) == ["union"]
+
+
+def test_crops_come_from_the_image_as_read_and_maps_from_the_whole_of_it() -> None:
+    net = csoa(backbone("tiny"), 4, inner="block2", pool=2, width=8).eval()
+    images = WORLD.singles(5)
+    found = read_heads(net, images, image_size=64, crop=56)  # as 256 and 224
+    assert found["union"].image_size == (64, 64)
+    assert found["union"].maps.shape == (5, 2, 7, 7)
+    with torch.no_grad():
+        pixels = torch.stack([Resized(images, 64)[i][0] for i in range(5)])
+        crops = ten_crop_scores(lambda x: net(x).scores(), pixels, 56)
+    torch.testing.assert_close(found["union"].scores, crops)
+
+
+def test_a_fixed_threshold_replaces_the_tuned_one_and_decides_on_the_size_of_boxes() -> None:
+    heat = torch.zeros(1, 8, 12)
+    heat[0, 2:6, 3:9], heat[0, 2:4, 3:9] = 0.5, 1.0
+    heat[0, 2:4, 6:] = heat[0, 2:4, 6:].clamp(max=0.5)
+    truth = (torch.zeros(1, 5), torch.tensor([0]), [torch.tensor([[3.0, 2.0, 9.0, 6.0]])], (8, 12))
+    maps = LocalizationMaps(heat, *truth, upsample=merged)
+    low, high = (at_threshold(tune_and_evaluate(maps, maps, RULE, ks=(1, 5)), cut) for cut in (0.3, 0.7))
+    assert (float(area_ratios(low)), float(area_ratios(high))) == (1.0, 0.25)
+    nothing = replace(low, maps=replace(maps, maps=-heat))
+    assert float(area_ratios(nothing)) == 0
+    wrong = [float(evidence(way)["gt_known_error"](torch.ones(1, 1))) for way in (low, high)]
+    assert wrong == [0, 1]
+
+
+def test_sure_cells_by_hand() -> None:
+    heat = torch.tensor([[[6.0, 6.0, 0.0, 0.0], [0.0, 0.0, 0.0, -6.0]]])  # mean 0.75, mean distance 2.625
+    mask = torch.tensor([[[True, False, False, False], [True, True, False, True]]])
+    truth = (torch.zeros(1, 5), torch.tensor([0]), [torch.tensor([[0.0, 0.0, 2.0, 2.0]])], (2, 4))
+    sure = sure_cells(LocalizationMaps(heat, *truth, masks={"masks": mask}))
+    assert sure == {
+        "surely object: precision": 0.5,
+        "surely object: recall": 0.25,
+        "surely background: precision": 0.0,
+    }
 
 
 def test_parts_are_read_for_the_images_asked_for() -> None:
     net = csoa(backbone("tiny"), 4, width=8).eval()
     images, loss = WORLD.singles(5), CoAug(embedder(backbone("tiny")), size=24)
-    found = read_heads(net, images, crop=None)
+    found = read_heads(net, images)["union"]
     parts = read_parts(loss, images, found, range(3, 99))
     expected = loss.parts(found.maps[3:], images.tensors()[0][3:].float() / 255)
     for mine, theirs in zip(parts, expected, strict=True):
@@ -222,7 +280,7 @@ def test_all_parts_train_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     net = csoa(start, 4, inner="block2", pool=2, width=8)
     first = train(net, data, objective, plan, batches=batches, device="cpu", precision="32-true")
     assert first.history[-1]["loss"] < first.history[0]["loss"]
-    assert objective.now == 1  # the last epoch's
+    assert objective.risen == 1  # the last epoch's
     again = csoa(start, 4, inner="block2", pool=2, width=8)
     assert train(again, data, objective, plan, batches=batches, device="cpu", precision="32-true").cached
     other = csoa(start, 4, inner="block2", pool=2, width=8)

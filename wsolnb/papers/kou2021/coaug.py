@@ -77,6 +77,9 @@ def coaug_loss(
     (`pairs="printed"`), or the index sets were, then the first sum runs over pairs of one class (`"swapped"`). The text
     (objects of one class near, others far) agrees with the formulas as printed.
 
+    All terms but `D_mn` of one class have `D^back` above and `D^cam` below, so what falls is their ratio. It is 0 for a
+    map of ones everywhere, where background and sure background are both black; nothing in the loss asks for outlines.
+
     A batch without two samples of any class has no second sum: the loss is the first one, and a warning says so. A
     batch of a single class has no first sum. A single image has no pair: its loss is zero.
 

@@ -74,12 +74,12 @@ def fixed_mask(maps: Tensor, low: float, high: float) -> Tensor:
     return ((normalised < low) | (normalised > high)) & (maps.amax(dim=(1, 2)) > maps.amin(dim=(1, 2)))[:, None, None]
 
 
-def inner_loss(inner: Tensor, last: Tensor, mask: Tensor, *, over: Over = "sum") -> Tensor:
+def inner_loss(inner: Tensor, last: Tensor, mask: Tensor, *, over: Over = "mean") -> Tensor:
     """Distance of the inner map from the last one where that is confident (kou2021 Eq. 5).
 
     `L_inner = sum_ij |S_F - S_L| ⊙ mask`, averaged over the batch, for `inner` `S_F` and `last` `S_L` of the true
-    class, `(B, h, w)` each. No gradient reaches `S_L`. The sum, as printed, grows with the size of the map: at `α = 1`,
-    as in the paper, and 200 cells it far outweighs the cross-entropy. The `mean` over all cells does not.
+    class, `(B, h, w)` each. No gradient reaches `S_L`. Printed is the `sum`, which grows with the size of the map: at
+    `α = 1`, as in the paper, and 200 cells it far outweighs the cross-entropy. The `mean` over all cells does not.
 
     Raises:
         ValueError: If shapes differ or `over` is unknown.
@@ -87,7 +87,7 @@ def inner_loss(inner: Tensor, last: Tensor, mask: Tensor, *, over: Over = "sum")
     Example:
         >>> inner, last = torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[4.0, 9.0]]])
         >>> inner_loss(inner, last, torch.tensor([[[True, False]]]))
-        tensor(3.)
+        tensor(1.5000)
     """
     if not inner.shape == last.shape == mask.shape:
         shapes = ", ".join(str(tuple(each.shape)) for each in (inner, last, mask))

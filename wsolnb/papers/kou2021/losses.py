@@ -22,16 +22,16 @@ Ramp = Literal["linear", "constant"]
 class CSoALoss(nn.Module):
     """`L = L_cls + α L_inner + λ L_D` (kou2021 Eqs. 6 and 12).
 
-    `L_cls` is the cross-entropy of every head, summed. `α` rises over the epochs from 0 to `alpha`, since an untrained
-    `S_L` has nothing to teach. Co-supervision acts on `S_L` only (Sec. 4.1).
+    `L_cls` is the cross-entropy of every head, summed. `α` and `λ` rise over the epochs, since an untrained `S_L` has
+    nothing to teach and splits no image. Co-supervision acts on `S_L` only (Sec. 4.1).
 
     Args:
         alpha: Largest `α`; 0: no confidence segmentation.
-        ramp: `linear` from 0 in the first epoch to `alpha` in the last one, or `constant`. The paper says that it
-            increases, not how.
+        ramp: `linear` from 0 in the first epoch to `alpha` and `coaug_weight` in the last one, or `constant`. The paper
+            says that `α` increases, not how; of `λ` it says nothing.
         over: Reduction over the cells, as for `wsolnb.papers.kou2021.confseg.inner_loss`.
         fixed: Thresholds `(low, high)` of `wsolnb.papers.kou2021.confseg.fixed_mask`, in place of the adaptive mask.
-        coaug_weight: `λ`; 1 in the paper.
+        coaug_weight: Largest `λ`; 1 in the paper.
 
     Raises:
         ValueError: If `alpha` is outside of [0, 1] or the ramp is unknown.
@@ -43,14 +43,14 @@ class CSoALoss(nn.Module):
         2.7726
     """
 
-    epoch_state = ("now",)
+    epoch_state = ("risen",)
 
     def __init__(
         self,
         *,
         alpha: float = 0.0,
         ramp: Ramp = "linear",
-        over: Over = "sum",
+        over: Over = "mean",
         fixed: tuple[float, float] | None = None,
         coaug: CoAug | None = None,
         coaug_weight: float = 1.0,
@@ -70,9 +70,8 @@ class CSoALoss(nn.Module):
         self.begin_epoch(0, 1)
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
-        """Set `α` for an epoch, counted from 0; the training loop calls it."""
-        risen = epoch / (epochs - 1) if epochs > 1 else 1.0
-        self.now = self.alpha * (risen if self.ramp == "linear" else 1.0)
+        """Set the fraction of both weights for an epoch, counted from 0; the training loop calls it."""
+        self.risen = epoch / (epochs - 1) if epochs > 1 and self.ramp == "linear" else 1.0
 
     def forward(self, outputs: TwoMaps, labels: Tensor) -> Tensor:
         """Mean loss of the network's outputs for labels, int64 `(B,)`.
@@ -87,9 +86,9 @@ class CSoALoss(nn.Module):
             if outputs.inner is None:
                 raise ValueError("confidence segmentation supervises an inner map: build the network with `inner`")
             inner = outputs.inner[rows, labels]
-            loss = loss + self.now * inner_loss(inner, last, self.mask(last.detach()), over=self.over)
+            loss = loss + self.alpha * self.risen * inner_loss(inner, last, self.mask(last.detach()), over=self.over)
         if self.coaug is not None:
-            loss = loss + self.coaug_weight * self.coaug(last, outputs.images, labels)
+            loss = loss + self.coaug_weight * self.risen * self.coaug(last, outputs.images, labels)
         return loss
 
     def scores(self, outputs: TwoMaps) -> Tensor:

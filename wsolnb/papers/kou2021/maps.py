@@ -1,4 +1,4 @@
-"""Maps of two heads: both readers, merged regions, ten crops, errors (kou2021, https://arxiv.org/abs/1911.07160)."""
+"""Maps of two heads: readers, merged regions, ten crops, boxes and errors (kou2021, https://arxiv.org/abs/1911.07160)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.ops import box_area
 from torchvision.transforms.v2.functional import ten_crop
 
 from wsolnb.boxes import BoxRule
-from wsolnb.localization.locate import LocalizationResult
+from wsolnb.localization.locate import LocalizationResult, tune_and_evaluate
 from wsolnb.localization.maps import LocalizationMaps
 from wsolnb.localization.read import FeatureReader, Labels, Resized, first_labels, read_objects
 from wsolnb.metrics import mean_statistic
 from wsolnb.metrics.bootstrap import Statistic
 from wsolnb.papers.kou2021.coaug import CoAug, Parts
+from wsolnb.papers.kou2021.confseg import thresholds
 from wsolnb.papers.kou2021.network import CSoA, TwoMaps
 
 _BATCH = 64
@@ -55,11 +57,12 @@ def merged(maps: Tensor, image_size: tuple[int, int], how: Merge = "union") -> T
     return regions.amax(dim=1) if how == "union" else regions.amin(dim=1)
 
 
-def head_readers(model: CSoA, crop: float | None = 224 / 256) -> dict[str, FeatureReader]:
-    """The map of the true class from each head: `last`, and `inner` where there is a second head.
+def head_readers(model: CSoA, crop: int | None = None) -> dict[str, FeatureReader]:
+    """The map of the true class and the class scores of each head: `last`, and `inner` where there is a second one.
 
-    Maps are those of the whole image. Class scores are averaged over ten crops whose side is the fraction `crop` of the
-    image's (Sec. 4.1); None: scores of the whole image. The model is in evaluation mode.
+    With `crop`, maps are of images resized to a square of that side, and the scores are averaged over ten crops of that
+    side from the images as they are: read at 256 pixels, and 224 (Sec. 4.1). None: maps and scores of the whole image.
+    The model is in evaluation mode.
 
     Example:
         >>> from wsolnb.models.backbones import backbone
@@ -70,12 +73,14 @@ def head_readers(model: CSoA, crop: float | None = 224 / 256) -> dict[str, Featu
     """
 
     def forward(images: Tensor) -> tuple[list[Tensor], Tensor]:
-        outputs: TwoMaps = model(images)
-        whole = outputs.scores() if crop is None else ten_crop_scores(lambda x: model(x).scores(), images, crop)
-        return outputs.maps(), whole
+        whole = images if crop is None else F.interpolate(images, (crop, crop), mode="bilinear", antialias=True)
+        outputs: TwoMaps = model(whole)
+        if crop is None:
+            return outputs.maps(), outputs.head_scores()
+        return outputs.maps(), ten_crop_scores(lambda crops: model(crops).head_scores(), images, crop)
 
     def readout(head: int, outputs: tuple[list[Tensor], Tensor], labels: Labels | None) -> tuple[Tensor, Tensor]:
-        maps, scores = outputs[0][head], outputs[1]
+        maps, scores = outputs[0][head], outputs[1][head]
         truth = first_labels(labels).to(maps.device)
         return maps[torch.arange(len(truth), device=maps.device), truth][:, None], scores
 
@@ -88,43 +93,106 @@ def read_heads(
     images: Dataset[Any],
     *,
     image_size: int | None = None,
-    crop: float | None = 224 / 256,
+    crop: int | None = None,
     device: torch.device | str | None = None,
     workers: int = 0,
-) -> LocalizationMaps:
-    """The true class's maps of both heads, for images with objects of one class.
+) -> dict[str, LocalizationMaps]:
+    """The true class's maps, read in all ways that the heads allow, for images with objects of one class.
 
-    Maps `(N, 2, h, w)`, the last head's first, are `merged` when upsampled; of one head they are `(N, h, w)`. `crop` is
-    as for `head_readers`, images and other options as for `wsolnb.localization.read.read_objects`.
+    `union` and `intersection` have the maps of both heads `(N, 2, h, w)`, the last head's first, `merged` when
+    upsampled, and class scores averaged over the heads; `last` and `inner` are one head's maps `(N, h, w)` and scores.
+    Of one head there is the `union` only: its map. `crop` is as for `head_readers`, images and other options as for
+    `wsolnb.localization.read.read_objects`.
 
     Example:
         >>> from wsolnb.data.critters import World
         >>> from wsolnb.models.backbones import backbone
         >>> world = World(families=2, species=2, size=(48, 64))
         >>> net = CSoA(backbone("tiny"), 4, inner="block2", pool=2, width=8).eval()
-        >>> read_heads(net, world.singles(3)).upsampled().shape
-        torch.Size([3, 48, 64])
+        >>> {name: tuple(found.maps.shape) for name, found in read_heads(net, world.singles(3)).items()}
+        {'union': (3, 2, 6, 8), 'intersection': (3, 2, 6, 8), 'last': (3, 6, 8), 'inner': (3, 6, 8)}
     """
     device = next(model.parameters()).device if device is None else device
     readers = head_readers(model, crop)
     heads = read_objects(images, readers, image_size=image_size, upsample=merged, device=device, workers=workers)
     if len(heads) == 1:
-        return heads["last"]
-    return replace(heads["last"], maps=torch.stack([head.maps for head in heads.values()], dim=1))
+        return {"union": heads["last"]}
+    maps, scores = (torch.stack([getattr(head, part) for head in heads.values()], dim=1) for part in ("maps", "scores"))
+    both = replace(heads["last"], maps=maps, scores=scores.mean(dim=1))
+    return {how: replace(both, upsample=partial(merged, how=how)) for how in ("union", "intersection")} | heads
 
 
-def readings(heads: LocalizationMaps) -> dict[str, LocalizationMaps]:
-    """Maps of two heads in four ways: their `union` and `intersection`, and the `last` and the `inner` one alone.
+def locate_heads(
+    model: CSoA, held_out: Dataset[Any], test: Dataset[Any], readings: Sequence[str] = ("union",), **options: Any
+) -> dict[str, LocalizationResult]:
+    """Boxes of test images by some of the `read_heads` readings, each at its own threshold from the held-out images.
+
+    Thresholds are tuned by `RULE` for GT-known localization; options are those of `read_heads`.
 
     Example:
-        >>> heads = LocalizationMaps(torch.rand(1, 2, 3, 4), torch.zeros(1, 2), torch.tensor([0]), [], (6, 8))
-        >>> {name: tuple(reading.maps.shape) for name, reading in readings(heads).items()}
-        {'union': (1, 2, 3, 4), 'intersection': (1, 2, 3, 4), 'last': (1, 3, 4), 'inner': (1, 3, 4)}
+        >>> from wsolnb.data.critters import World
+        >>> from wsolnb.models.backbones import backbone
+        >>> world = World(families=2, species=2, size=(48, 64))
+        >>> net = CSoA(backbone("tiny"), 4, inner="block2", pool=2, width=8).eval()
+        >>> list(locate_heads(net, world.singles(3, seed=1), world.singles(3), ["union", "inner"]))
+        ['union', 'inner']
     """
-    if heads.maps.ndim == 3:
-        return {"last": heads}
-    alone = {name: replace(heads, maps=heads.maps[:, head]) for head, name in enumerate(("last", "inner"))}
-    return {how: replace(heads, upsample=partial(merged, how=how)) for how in ("union", "intersection")} | alone
+    tune, evaluate = (read_heads(model, images, **options) for images in (held_out, test))
+    return {name: tune_and_evaluate(tune[name], evaluate[name], RULE, ks=(1, 5)) for name in readings}
+
+
+def at_threshold(result: LocalizationResult, threshold: float) -> LocalizationResult:
+    """The same maps cut at a fixed threshold, as in the paper, instead of the one from held-out images.
+
+    Example:
+        >>> from wsolnb.localization.locate import tune_and_evaluate
+        >>> truth = (torch.zeros(1, 5), torch.tensor([1]), [torch.tensor([[3.0, 2.0, 9.0, 6.0]])], (8, 12))
+        >>> maps = LocalizationMaps(torch.rand(1, 8, 12), *truth, upsample=merged)
+        >>> at_threshold(tune_and_evaluate(maps, maps, RULE), 0.3).rule.threshold
+        0.3
+    """
+    return replace(result, rule=replace(result.rule, threshold=threshold))
+
+
+def area_ratios(result: LocalizationResult) -> Tensor:
+    """Area of every predicted box divided by the true one's, `(N,)`: below 1 too small; an image without box has 0.
+
+    Example:
+        >>> from wsolnb.localization.locate import tune_and_evaluate
+        >>> heat = torch.zeros(1, 8, 12)
+        >>> heat[0, 2:6, 3:6] = 1
+        >>> truth = (torch.zeros(1, 5), torch.tensor([1]), [torch.tensor([[3.0, 2.0, 9.0, 6.0]])], (8, 12))
+        >>> maps = LocalizationMaps(heat, *truth, upsample=merged)
+        >>> area_ratios(tune_and_evaluate(maps, maps, RULE))
+        tensor([0.5000])
+    """
+    found = result.maps.cut(result.rule).float().nan_to_num(0)
+    true = torch.stack([boxes[0] for boxes in result.maps.boxes]).to(found)
+    return box_area(found) / box_area(true)
+
+
+def sure_cells(maps: LocalizationMaps) -> dict[str, float]:
+    """How far a teacher's map can be trusted: precision and recall of its confident cells on the drawn object.
+
+    Of the cells above `ξ1` (`surely object`), the fraction on the object; of the object's cells, the fraction that is
+    surely object; of the cells below `ξ2` (`surely background`), the fraction off the object (kou2021 Eq. 7). A cell is
+    on the object if its mask covers half of it. `maps` of one head, with `masks`.
+
+    Example:
+        >>> mask = torch.tensor([[[True, True, False, False]]])
+        >>> truth = (torch.zeros(1, 2), torch.tensor([0]), [torch.tensor([[0.0, 0.0, 2.0, 1.0]])], (1, 4))
+        >>> sure_cells(LocalizationMaps(torch.tensor([[[4.0, 1.0, 1.0, -2.0]]]), *truth, {"masks": mask}))
+        {'surely object: precision': 1.0, 'surely object: recall': 0.5, 'surely background: precision': 1.0}
+    """
+    (rows, columns), (low, high) = maps.maps.shape[1:], (limit[:, None, None] for limit in thresholds(maps.maps))
+    on = F.adaptive_avg_pool2d(maps.masks["masks"][:, None].float(), (rows, columns))[:, 0] >= 0.5
+    surely, off = maps.maps > high, maps.maps < low
+    hits = (surely & on).sum()
+    return {
+        "surely object: precision": float(hits / surely.sum()),
+        "surely object: recall": float(hits / on.sum()),
+        "surely background: precision": float((off & ~on).sum() / off.sum()),
+    }
 
 
 @torch.inference_mode()
@@ -154,22 +222,21 @@ def read_parts(
     return Parts(*(torch.cat(part).cpu() for part in zip(*parts, strict=True)))
 
 
-def ten_crop_scores(score: Callable[[Tensor], Tensor], images: Tensor, crop: float = 224 / 256) -> Tensor:
+def ten_crop_scores(score: Callable[[Tensor], Tensor], images: Tensor, side: int) -> Tensor:
     """Class scores averaged over the four corners, the centre, and their mirror images (kou2021 Sec. 4.1).
 
-    `score` maps images `(B, 3, H, W)` to scores `(B, C)`; `crop` is the side of a crop as a fraction of the image's.
+    `score` maps images `(B, 3, H, W)` to scores `(..., B, C)`; crops are squares of `side` pixels.
 
     Raises:
-        ValueError: If `crop` is not in (0, 1].
+        ValueError: If the images are smaller than a crop.
 
     Example:
-        >>> ten_crop_scores(lambda x: x.mean(dim=(2, 3)), torch.ones(2, 3, 16, 24)).shape
+        >>> ten_crop_scores(lambda x: x.mean(dim=(2, 3)), torch.ones(2, 3, 16, 24), 14).shape
         torch.Size([2, 3])
     """
-    if not 0 < crop <= 1:
-        raise ValueError(f"crop must be a fraction of the side in (0, 1], got {crop}")
-    size = [max(1, round(crop * side)) for side in images.shape[2:]]
-    return torch.stack([score(crops) for crops in ten_crop(images, size)]).mean(dim=0)
+    if side > min(images.shape[2:]):
+        raise ValueError(f"crops of {side} pixels do not fit into images of {images.shape[2]}x{images.shape[3]}")
+    return torch.stack([score(crops) for crops in ten_crop(images, [side, side])]).mean(dim=0)
 
 
 def evidence(result: LocalizationResult) -> dict[str, Statistic]:

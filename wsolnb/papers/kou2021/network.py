@@ -37,9 +37,13 @@ class TwoMaps(NamedTuple):
         """Class logits `(B, C)` of every head: the mean of each class's map (kou2021 Eq. 1)."""
         return [maps.mean(dim=(2, 3)) for maps in self.maps()]
 
+    def head_scores(self) -> Tensor:
+        """Class probabilities of every head, `(heads, B, C)`: the softmax of its logits."""
+        return torch.stack([logits.float().softmax(dim=1) for logits in self.logits()])
+
     def scores(self) -> Tensor:
-        """Class probabilities `(B, C)`: softmax of each head, averaged over the heads."""
-        return torch.stack([logits.float().softmax(dim=1) for logits in self.logits()]).mean(dim=0)
+        """Class probabilities `(B, C)`, averaged over the heads."""
+        return self.head_scores().mean(dim=0)
 
 
 class CSoA(nn.Module):
