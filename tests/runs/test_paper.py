@@ -81,8 +81,10 @@ def test_every_paper_is_complete(key: str) -> None:
     claims = paper.claims()
     assert len({claim.id for claim in claims}) == len(claims) > 0
     for claim in claims:
+        if claim.setting.startswith("Not tested"):
+            continue
         assert claim.metric in paper.metrics
-        assert {claim.first, claim.second} <= set(paper.methods)
+        assert {side for side in (claim.first, claim.second) if isinstance(side, str)} <= set(paper.methods)
     reported = paper.reported()
     assert list(reported) == ["table", "row", "method", "dataset", "metric", "value", "unit", "note"]
     assert reported.value.notna().all()

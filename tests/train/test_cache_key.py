@@ -81,7 +81,7 @@ CASES: list[tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]] = [
     (
         CSoALoss,
         {"alpha": 0.5, "coaug": CoAug(EMBED)},
-        {"alpha": 0.6, "ramp": "constant", "over": "mean", "fixed": (0.1, 0.7), "coaug": CoAug(EMBED, gamma=2),
+        {"alpha": 0.6, "ramp": "constant", "over": "sum", "fixed": (0.1, 0.7), "coaug": CoAug(EMBED, gamma=2),
          "coaug_weight": 0.5},
     ),
     (Plan, {"epochs": 3}, {"epochs": 4, "batch_size": 8, "lr": 0.2, "cycle": 3, "momentum": 0.8, "weight_decay": 0.1,

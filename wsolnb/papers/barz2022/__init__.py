@@ -7,7 +7,8 @@ absolute thresholds] -> one box per class present; training: [cosine loss], [sem
 
 - `losses.py`: cosine loss (Eq. 5)
 - `embeddings.py`: class embeddings, one-hot or from a class hierarchy (Sec. 4.1)
-- `maps.py`: dense class embeddings and maps (Eqs. 6 to 9), their readers, the tables' numbers
+- `maps.py`: dense class embeddings and maps (Eqs. 6 to 9), their readers
+- `evaluate.py`: the grid of networks and readings, thresholds and the tables' numbers
 - `method.py`: `DCM`, trained and read like all methods
 - `figures.py`: figures of notebook 5
 """
