@@ -80,15 +80,17 @@ def test_every_paper_is_complete(key: str) -> None:
     assert "smoke" in paper.recipes()
     claims = paper.claims()
     assert len({claim.id for claim in claims}) == len(claims) > 0
+    untested: set[object] = set()  # results that no run of ours has
     for claim in claims:
         if claim.setting.startswith("Not tested"):
+            untested |= {claim.first, claim.second}
             continue
         assert claim.metric in paper.metrics
         assert {side for side in (claim.first, claim.second) if isinstance(side, str)} <= set(paper.methods)
     reported = paper.reported()
     assert list(reported) == ["table", "row", "method", "dataset", "metric", "value", "unit", "note"]
     assert reported.value.notna().all()
-    assert set(reported.method) - {""} <= set(paper.methods)
+    assert set(reported.method) - {""} <= set(paper.methods) | untested
 
 
 @pytest.mark.parametrize("key", paper_keys())
