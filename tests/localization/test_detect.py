@@ -17,13 +17,12 @@ from wsolnb.localization.read import cam_reader, read
 from wsolnb.losses import CrossEntropy
 from wsolnb.metrics import DetectionAP, GuessLocalizationError
 from wsolnb.models.cam import classifier
+from wsolnb.papers.barz2022.evaluate import background_similarity, evidence
 from wsolnb.papers.barz2022.losses import CosineLoss
 from wsolnb.papers.barz2022.maps import (
-    background_similarity,
     class_scores,
     cosine_cam_reader,
     dcm_reader,
-    evidence,
 )
 
 
