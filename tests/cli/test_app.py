@@ -55,7 +55,7 @@ def test_eval_is_the_one_of_its_module(wsolnb: CliRunner) -> None:
 
 
 HEAVY = {"torch", "numpy", "pandas", "matplotlib", "papermill", "numba"}
-PAGES = ["", "run", "sweep", "papers", "lab", "eval", "report", "localize", "data", "data get", "data check"]
+PAGES = ["", "run", "study", "sweep", "papers", "lab", "eval", "report", "localize", "data", "data get", "data check"]
 
 
 def test_every_command_has_its_help_page_in_the_list() -> None:
@@ -83,7 +83,7 @@ def test_a_kernel_is_started_before_anything_large_is_loaded() -> None:
 def test_papers_are_listed_with_their_recipes(wsolnb: CliRunner) -> None:
     shown = wsolnb.invoke(app, ["papers"]).output
     assert "barz2022\n  Björn Barz, Joachim Denzler (2022): Weakly-supervised" in shown
-    assert "coco-resnet50, imagenet-resnet50, smoke" in shown
+    assert "coco-resnet50, drawn-128-resnet18, imagenet-resnet50, smoke" in shown
 
 
 def test_parameters_come_in_pairs_and_keep_their_text(wsolnb: CliRunner, calls: list, tmp_path: Path) -> None:

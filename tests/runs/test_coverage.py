@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -37,3 +38,4 @@ def test_the_simulation_covers_the_noise_that_the_studies_show() -> None:
     shown = figure.axes[0].lines[0].get_xdata()
     assert min(shown) == 0
     assert np.quantile(ratios, 0.9) <= max(shown)
+    plt.close(figure)

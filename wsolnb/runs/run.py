@@ -122,6 +122,7 @@ def resolve(
     values = {parameter.name: parameter.default for parameter in known.values()} | given
     values.pop("out", None)
     key = paper.key if paper else notebook.stem
+    notebook = notebook.resolve()  # a worker may have another working directory
     return ResolvedRun(key, notebook, given, values, has_out="out" in known, warm_up=paper is not None)
 
 

@@ -129,7 +129,7 @@ def read_study(path: Path) -> pd.DataFrame:
 
     Example:
         >>> study = read_study(Paper("primer").folder / "study.csv")
-        >>> list(study), study.seed.min() >= 100
+        >>> list(study), bool(study.seed.min() >= 100)
         (['seed', 'method', 'metric', 'value'], True)
     """
     import pandas as pd
