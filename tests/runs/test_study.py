@@ -96,7 +96,7 @@ def test_a_study_killed_twice_ends_with_the_same_table(notebook: Path, tmp_path:
     wait = random.Random(0)
     for kind in (signal.SIGKILL, signal.SIGTERM):
         process = subprocess.Popen(
-            command("--seeds", "4", "--jobs", "1"), start_new_session=True, stdout=subprocess.PIPE
+            command("--seeds", "4", "--jobs", "1"), start_new_session=True, stdout=subprocess.DEVNULL
         )
         time.sleep(wait.uniform(6, 12))
         os.killpg(process.pid, kind) if kind == signal.SIGKILL else process.send_signal(kind)
