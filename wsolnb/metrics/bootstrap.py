@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 Statistic = Callable[[Tensor], Tensor]
@@ -78,6 +80,26 @@ def mean_statistic(values: Tensor, members: Tensor | None = None) -> Statistic:
         return lambda weights: (weights.to(values) @ values) / weights.to(values).sum(dim=1)
     part = members.to(values)
     return lambda weights: (weights.to(values) @ (values * part)) / (weights.to(values) @ part)
+
+
+def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+    """The mean of independent numbers, such as one per training, with Student's t interval.
+
+    For `S` numbers of mean `m` and standard deviation `s` it is `m ± t s / √S`, where `t` is the `(1 + level) / 2`
+    quantile of the t distribution with `S - 1` degrees of freedom; NaN where there are too few.
+
+    Example:
+        >>> found = mean_interval([0.4, 0.5, 0.6])
+        >>> round(found.value, 2), round(found.low, 2), round(found.high, 2)
+        (0.5, 0.25, 0.75)
+    """
+    from scipy import stats
+
+    numbers = np.asarray(values, dtype=float)
+    size = len(numbers)
+    mean = float(numbers.mean()) if size else math.nan
+    half = float(stats.t.ppf((1 + level) / 2, size - 1) * stats.sem(numbers)) if size > 1 else math.nan
+    return Interval(mean, mean - half, mean + half, level)
 
 
 def image_weights(n: int, draws: int = 1000, seed: int = 0) -> Tensor:

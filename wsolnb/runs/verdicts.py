@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from wsolnb.metrics.bootstrap import Interval, Measured
+from wsolnb.metrics.bootstrap import Interval, Measured, mean_interval
 from wsolnb.runs.claims import Claim
 from wsolnb.runs.paper import Paper
 from wsolnb.runs.study import committed, read_study
@@ -42,11 +41,10 @@ class Judgement:
 def judge(claim: Claim, differences: Sequence[float]) -> Judgement:
     """Judge a claim by its paired differences, one per training (first minus second, in the claim's unit).
 
-    With the mean ``d`` of ``S`` differences and their standard deviation ``s`` the interval is ``d ± t s / √S``, where
-    ``t`` is the 97.5 % quantile of Student's t distribution with ``S - 1`` degrees of freedom. The claim is
-    *reproduced* if the whole interval lies on the claimed side of zero (for an equality: within the margin),
-    *contradicted* if it lies wholly on the other side (wholly outside of the margin), else *undecided*. Fewer than
-    eight trainings give no verdict.
+    The interval is Student's t, 95 % (:func:`wsolnb.metrics.bootstrap.mean_interval`). The claim is *reproduced* if the
+    whole interval lies on the claimed side of zero (for an equality: within the margin), *contradicted* if it lies
+    wholly on the other side (wholly outside of the margin), else *undecided*. Fewer than eight trainings give no
+    verdict.
 
     Example:
         >>> claim = Paper("primer").claims()[0]
@@ -56,15 +54,13 @@ def judge(claim: Claim, differences: Sequence[float]) -> Judgement:
         'a verdict needs 8 trainings, not 3'
     """
     values = np.asarray([value for value in differences if not math.isnan(value)], dtype=float)
-    size = len(values)
-    mean = float(values.mean()) if size else math.nan
-    half = float(stats.t.ppf((1 + LEVEL) / 2, size - 1) * stats.sem(values)) if size > 1 else math.nan
+    size, over = len(values), mean_interval(values, LEVEL)
     sign = -1 if claim.kind == "less" else 1
     agrees = np.abs(values) <= claim.margin if claim.kind == "equal" else sign * values > 0
     verdict, note = "not tested", f"a verdict needs {TRAININGS} trainings, not {size}"
     if size >= TRAININGS:
-        verdict, note = _verdict(claim, mean - half, mean + half), ""
-    return Judgement(mean, mean - half, mean + half, size, int(agrees.sum()), verdict, note)
+        verdict, note = _verdict(claim, over.low, over.high), ""
+    return Judgement(over.value, over.low, over.high, size, int(agrees.sum()), verdict, note)
 
 
 def _verdict(claim: Claim, low: float, high: float) -> str:
@@ -122,14 +118,14 @@ def differences(claim: Claim, study: pd.DataFrame) -> pd.DataFrame:
 
 
 def _of_study(claim: Claim, study: pd.DataFrame | None) -> dict[str, Any]:
-    nothing = {"mean_first": math.nan, "mean_second": math.nan, "differences": []}
-    if study is None:
-        return nothing | vars(Judgement(math.nan, math.nan, math.nan, 0, 0, "not tested", "there is no study yet"))
-    there = set(study.method[study.metric == claim.metric])
-    missing = [side for side in (claim.first, claim.second) if isinstance(side, str) and side not in there]
-    if missing:
-        note = f"the study has no {claim.metric} of {' and '.join(missing)}"
-        return nothing | vars(Judgement(math.nan, math.nan, math.nan, 0, 0, "not tested", note))
+    note = "there is no study yet"
+    if study is not None:
+        there = set(study.method[study.metric == claim.metric])
+        missing = [side for side in (claim.first, claim.second) if isinstance(side, str) and side not in there]
+        note = f"the study has no {claim.metric} of {' and '.join(missing)}" if missing else ""
+    if study is None or note:
+        nothing = {"mean_first": math.nan, "mean_second": math.nan, "differences": []}
+        return nothing | vars(replace(judge(claim, []), note=note))
     pairs = differences(claim, study)
     means = {"mean_first": pairs["first"].mean(), "mean_second": pairs["second"].mean()}
     values = pairs["difference"].dropna().tolist()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pandas as pd
-from scipy import stats
 
-from wsolnb.metrics.bootstrap import Interval, Measured
+from wsolnb.metrics.bootstrap import Interval, Measured, mean_interval
 
 
 def over_trainings(rows: pd.DataFrame) -> Measured:
@@ -21,7 +20,5 @@ def over_trainings(rows: pd.DataFrame) -> Measured:
     """
     result: dict[str, dict[str, Interval]] = {}
     for (method, metric), values in rows.groupby(["method", "metric"], sort=False).value:
-        half = float(stats.t.ppf(0.975, len(values) - 1) * values.sem()) if len(values) > 1 else float("nan")
-        mean = float(values.mean())
-        result.setdefault(str(method), {})[str(metric)] = Interval(mean, mean - half, mean + half)
+        result.setdefault(str(method), {})[str(metric)] = mean_interval(values.dropna())
     return result
