@@ -8,21 +8,27 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import safetensors.torch
 from safetensors import SafetensorError
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def to_bytes(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
     """Serialize tensors of any device and memory layout to safetensors."""
+    import safetensors.torch
+
     return safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, metadata)
 
 
 def read_verified(path: Path, sha256: str | None, remedy: str) -> dict[str, Tensor]:
     """Read a safetensors file and check its SHA-256, if given; the error for a damaged one ends with the remedy."""
+    import safetensors.torch
+
     try:
         data = path.read_bytes()
         if sha256 is not None and (digest := hashlib.sha256(data).hexdigest()) != sha256:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from wsolnb._utils.files import write_atomic
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -74,10 +76,8 @@ def record(
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
         pd.DataFrame(_rows(content["metrics"]), columns=_COLUMNS).to_csv(folder / "metrics.csv", index=False)
-        partial = folder / "metrics.json.part"
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-        partial.write_text(f"{text}\n", encoding="utf-8")
-        partial.replace(folder / "metrics.json")
+        write_atomic(folder / "metrics.json", f"{text}\n".encode())
     return content
 
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from wsolnb._utils.files import write_atomic
+from wsolnb.runs.folder import PARAMETERS
 from wsolnb.runs.paper import Paper
 from wsolnb.runs.run import resolve
 from wsolnb.runs.sweep import Outcome, Point, Sweep
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 FIRST_SEED = 100
 COLUMNS = ["seed", "method", "metric", "value"]
-STUDY, ABOUT, PARAMETERS = "study.csv", "study.json", "parameters.yaml"
+STUDY, ABOUT = "study.csv", "study.json"
 
 
 class Study:
@@ -108,9 +110,7 @@ class Study:
         }
         table = pd.DataFrame(rows, columns=COLUMNS).to_csv(index=False)
         for name, text in ((STUDY, table), (ABOUT, json.dumps(about, indent=1, ensure_ascii=False) + "\n")):
-            partial = self.sweep.folder / f"{name}.part"
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(self.sweep.folder / name)
+            write_atomic(self.sweep.folder / name, text.encode())
 
 
 def _distinct(runs: Mapping[int, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -153,5 +153,4 @@ def committed(paper: Paper) -> dict[str, Path]:
         >>> sorted(committed(Paper("primer")))[0]
         'default'
     """
-    names = {path: path.stem.partition("-")[2] or "default" for path in sorted(paper.folder.glob("study*.csv"))}
-    return {name: path for path, name in names.items()}
+    return {path.stem.partition("-")[2] or "default": path for path in sorted(paper.folder.glob("study*.csv"))}

@@ -23,6 +23,7 @@ from typing import Any, Literal
 import yaml
 from filelock import FileLock, Timeout
 
+from wsolnb._utils.files import write_atomic
 from wsolnb.runs.parameters import read_recipe
 from wsolnb.runs.run import ResolvedRun, execute, resolve
 from wsolnb.runs.workers import one_gpu, thread_caps, worker_pool
@@ -203,9 +204,7 @@ class Sweep:
         table = load_runs(self.folder)
         done = {path.parent.name for path in self.folder.glob(f"*/{STATUS}") if _ended(path.parent).state == "done"}
         table = table[table.run.isin(done)].reset_index(drop=True)
-        partial = self.folder / "results.csv.part"
-        table.to_csv(partial, index=False)
-        partial.replace(self.folder / "results.csv")
+        write_atomic(self.folder / "results.csv", table.to_csv(index=False).encode())
 
 
 def _attempt(point: Point, sweep: Path, run_folder: Path, per_machine: int, cwd: Path) -> None:
