@@ -19,6 +19,7 @@ from wsolnb import __version__
 from wsolnb.cli.data import data_app
 from wsolnb.cli.evaluate import eval_command
 from wsolnb.cli.localize import localize_command
+from wsolnb.cli.options import Source
 from wsolnb.cli.study import study_command
 from wsolnb.cli.sweep import sweep_command
 
@@ -79,7 +80,7 @@ def _main(
 
 @app.command("run", cls=_PairsCommand)
 def run_command(
-    source: Annotated[str, typer.Argument(metavar="KEY", help="A paper (see `wsolnb papers`) or an .ipynb file.")],
+    source: Source,
     parameters: Annotated[
         list[str] | None,
         typer.Option(*_RUN_OPTIONS, metavar="NAME VALUE", help="Set a parameter of the notebook. Repeatable."),

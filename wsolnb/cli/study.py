@@ -7,23 +7,19 @@ from typing import Annotated
 
 import typer
 
+from wsolnb.cli.options import Jobs, Out, Parameters, Source
 from wsolnb.cli.sweep import run_and_show
 
 
 def study_command(
-    source: Annotated[str, typer.Argument(metavar="KEY", help="A paper (see `wsolnb papers`) or an .ipynb file.")],
+    source: Source,
     seeds: Annotated[int, typer.Option(min=1, help="How many trainings. A verdict needs 8.")] = 8,
-    jobs: Annotated[
-        int, typer.Option(min=0, help="Runs at a time. 0: one per GPU, or without one, one per two cores.")
-    ] = 2,
+    jobs: Jobs = 2,
     recipe: Annotated[str | None, typer.Option(help="A recipe of the paper, or a YAML file of parameters.")] = None,
     first: Annotated[int, typer.Option("--from", metavar="SEED", help="The first seed; they count up from it.")] = 100,
-    parameters: Annotated[
-        list[str] | None,
-        typer.Option("-p", "--parameter", metavar="NAME VALUE", help="Set a parameter of all runs. Repeatable."),
-    ] = None,
+    parameters: Parameters = None,
     name: Annotated[str | None, typer.Option(help="Name of the study. Default: study, or study-RECIPE.")] = None,
-    out: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
+    out: Out = Path("runs"),
 ) -> None:
     """Run a notebook with fresh seeds, in runs/KEY/study/, and judge the paper's claims. Given again, it goes on."""
     from wsolnb.runs.run import resolve

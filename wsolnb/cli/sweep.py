@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsolnb.cli.options import Jobs, Out, Parameters, Source
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -29,20 +31,15 @@ class Backend(StrEnum):
 
 
 def sweep_command(
-    source: Annotated[str, typer.Argument(metavar="KEY", help="A paper (see `wsolnb papers`) or an .ipynb file.")],
+    source: Source,
     grid: Annotated[Path, typer.Option(metavar="FILE.yaml", help="Parameters; those with a list of values vary.")],
-    jobs: Annotated[
-        int, typer.Option(min=0, help="Runs at a time. 0: one per GPU, or without one, one per two cores.")
-    ] = 0,
+    jobs: Jobs = 0,
     backend: Annotated[Backend, typer.Option(help="Processes of this machine, or a cluster.")] = Backend.LOKY,
     address: Annotated[str, typer.Option(metavar="HOST:PORT", help="Scheduler of Dask.")] = "",
     recipe: Annotated[str | None, typer.Option(help="A recipe of the paper, or a YAML file, under the grid.")] = None,
-    parameters: Annotated[
-        list[str] | None,
-        typer.Option("-p", "--parameter", metavar="NAME VALUE", help="Set a parameter of all runs. Repeatable."),
-    ] = None,
+    parameters: Parameters = None,
     name: Annotated[str | None, typer.Option(help="Name of the sweep. Default: that of the grid's file.")] = None,
-    out: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
+    out: Out = Path("runs"),
 ) -> None:
     """Run a notebook for every combination of parameters, in runs/KEY/NAME/. Given again, it goes on."""
     from wsolnb.runs.sweep import Sweep, read_grid

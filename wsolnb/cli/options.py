@@ -1,0 +1,16 @@
+"""Options that several commands take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Source = Annotated[str, typer.Argument(metavar="KEY", help="A paper (see `wsolnb papers`) or an .ipynb file.")]
+Jobs = Annotated[int, typer.Option(min=0, help="Runs at a time. 0: one per GPU, or without one, one per two cores.")]
+Parameters = Annotated[
+    list[str] | None,
+    typer.Option("-p", "--parameter", metavar="NAME VALUE", help="Set a parameter of all runs. Repeatable."),
+]
+Out = Annotated[Path, typer.Option(help="Where runs are kept.")]
