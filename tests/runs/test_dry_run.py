@@ -9,6 +9,7 @@ import nbformat
 import pytest
 import torch
 import yaml
+from made_up_suite import made_up_paper
 from nbformat.v4 import new_code_cell, new_notebook
 from torch import nn
 from typer.testing import CliRunner
@@ -46,21 +47,9 @@ TRAININGS = [
 @pytest.fixture
 def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A suite of one made-up paper."""
-    (tmp_path / "notebooks").mkdir()
+    folder = made_up_paper(tmp_path)
     cell = new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})
     nbformat.write(new_notebook(cells=[cell]), tmp_path / "notebooks" / "1_t.ipynb")
-    folder = tmp_path / "papers" / "doe2000"
-    folder.mkdir(parents=True)
-    about = {
-        "title": "T",
-        "authors": ["D"],
-        "year": 2000,
-        "notebook": "1_t.ipynb",
-        "methods": {},
-        "metrics": {},
-        "remember": "R.",
-    }
-    (folder / "paper.yaml").write_text(yaml.safe_dump(about))
     (folder / "trainings.yaml").write_text(yaml.safe_dump(TRAININGS))
     (folder / "cub-tiny.yaml").write_text("dataset: protocol\ntrain_images: 0\nrows: []\nearly: ''\n")
     monkeypatch.chdir(tmp_path)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
+from made_up_suite import made_up_paper
 
 from wsolnb.metrics.bootstrap import Interval
 from wsolnb.runs import paper as papers
@@ -16,19 +16,7 @@ from wsolnb.runs.paper import Paper, paper_keys, suite_folder
 @pytest.fixture
 def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A suite of one made-up paper, found from a folder inside it."""
-    (tmp_path / "notebooks").mkdir()
-    folder = tmp_path / "papers" / "doe2000"
-    folder.mkdir(parents=True)
-    about = {
-        "title": "T",
-        "authors": ["D"],
-        "year": 2000,
-        "notebook": "1_t.ipynb",
-        "methods": {},
-        "metrics": {},
-        "remember": "R.",
-    }
-    (folder / "paper.yaml").write_text(yaml.safe_dump(about))
+    folder = made_up_paper(tmp_path)
     (folder / "claims.yaml").write_text("[]")
     (tmp_path / "deep" / "er").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "deep" / "er")

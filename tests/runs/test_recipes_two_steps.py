@@ -173,7 +173,5 @@ def test_two_steps_of_a_recipe(key: str, name: str, roots: dict[str, Path], two_
     assert two_steps.kinds
     asked = values.get("image_size") or values["net"].side
     assert set(two_steps.sides) >= {(asked, asked)}
-    largest = max(
-        asked, values.get("frame", 0)
-    )  # of bency2016's score map, a window of which is as large as the network's input
+    largest = max(asked, values.get("frame", 0))  # bency2016's score map, where a window is as large as its input
     assert max(two_steps.sides) == (largest, largest)
