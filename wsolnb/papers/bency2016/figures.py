@@ -24,7 +24,7 @@ from wsolnb.localization.maps import SceneMaps
 from wsolnb.localization.points import peaks
 from wsolnb.metrics.bootstrap import Interval
 from wsolnb.papers.bency2016.windows import SearchTree
-from wsolnb.plots.style import BESIDE, HEAT, LINES, draw_outlines, show_picture
+from wsolnb.plots.style import BESIDE, HEAT, LINES, draw_outlines, name_intervals, show_picture
 
 _MARKS = ("o", "s", "D", "^", "v")
 _CANDIDATE, _KEPT = 0, 3  # indices in the palette: blue and orange-red
@@ -176,15 +176,15 @@ def plot_methods(measured: Mapping[str, Mapping[str, Interval]], metrics: Mappin
     for ax, (metric, title) in zip(axes[0], metrics.items(), strict=True):
         for row, (name, numbers) in enumerate(measured.items()):
             if metric in numbers:
-                value, low, high = (
-                    100 * end for end in (numbers[metric].value, numbers[metric].low, numbers[metric].high)
-                )
+                each = numbers[metric]
+                value, low, high = 100 * each.value, 100 * each.low, 100 * each.high
                 ax.plot([low, high], [row, row], color=f"C{row}", linewidth=3)
                 ax.plot([value], [row], "o", color=f"C{row}", markersize=10, label=name)
                 ax.text(value, row - 0.2, f"{value:.0f}", ha="center", va="bottom", fontsize=14)
         ax.set(title=title, xlim=(0, 100), xticks=(0, 50, 100), ylim=(len(measured) - 0.4, -0.7), xlabel="%")
     axes[0, 0].set_yticks(range(len(measured)), [fill(name, 26) for name in measured], fontsize=13)
     sns.despine(fig)
+    name_intervals(fig)
     return fig
 
 
