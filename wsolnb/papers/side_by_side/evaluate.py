@@ -26,6 +26,7 @@ from wsolnb.losses import Objective
 from wsolnb.metrics import DetectionAP, MaxBoxAccV2, mean_statistic
 from wsolnb.metrics.bootstrap import Statistic
 from wsolnb.models.cost import multiply_adds, tensor_memory
+from wsolnb.papers.kou2021.sampler import labels_of
 from wsolnb.papers.method import Fitted, Method
 from wsolnb.train.batches import collate
 
@@ -213,7 +214,8 @@ def training_cost(
         {'trainings': 1, 'train_passes': 2.0, 'train_seconds': 4.0}
     """
     count: int = len(images)  # type: ignore[arg-type]
-    batch, labels = collate([images[index] for index in range(min(sample, count))])
+    by_class = labels_of(images).argsort(stable=True)  # so that classes occur more than once, as pairs of images need
+    batch, labels = collate([images[index] for index in by_class[:sample].tolist()])
     found = {"trainings": 0, "train_passes": 0.0, "train_seconds": 0.0}
     for name in dict.fromkeys([*(method.network for method in fitted.method.needs), fitted.method.network]):
         network, objective, training = fitted.networks[name][:3]
