@@ -20,9 +20,9 @@ _INTRODUCTION = """\
 # Verdicts
 
 Every claim of the five papers, of the primer and of the comparison that can be put to the test on drawn images,
-tested on a *study*: the default run of the notebook (of the comparison the recipe `both-budgets`) with {trainings} seeds
-or more, from 100 on, on which nothing was chosen. A seed decides everything that chance decides: training, held-out and
-test data, first weights, order; only the features that a comparison starts from, learned in another world, are the same.
+tested on a *study*: the default run of the notebook (of the comparison the recipe `both-budgets`) with {trainings}
+seeds or more, from 100 on, on which nothing was chosen. A seed decides everything that chance decides: training,
+held-out and test data, first weights, order. Features that were learned in another drawn world are the same for all.
 The methods of one seed share all of it, so each training gives one difference. The interval is Student's t, 95 %,
 over these differences; beside it stands in how many trainings the difference has the claimed sign.
 
