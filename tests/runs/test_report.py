@@ -19,7 +19,7 @@ from wsolnb.metrics.bootstrap import Interval
 from wsolnb.runs.paper import Paper
 from wsolnb.runs.record import record
 from wsolnb.runs.report.pages import STATE, VIEW, _formula, page, take_states
-from wsolnb.runs.report.report import _find_runs, report
+from wsolnb.runs.report.report import _find, report
 from wsolnb.runs.run import NOTEBOOK
 from wsolnb.runs.verdicts import verdicts
 
@@ -81,12 +81,12 @@ def test_table_has_every_number_with_its_parameters(runs: Path, tmp_path: Path) 
 
 def test_runs_may_be_given_in_any_way(runs: Path, tmp_path: Path) -> None:
     one = runs / "barz2022" / "default"
-    assert [run.name for run in _find_runs([one, runs, one / NOTEBOOK])] == ["barz2022-default", "barz2022-broken"]
+    assert [run.name for run in _find([one, runs, one / NOTEBOOK])[0]] == ["barz2022-default", "barz2022-broken"]
     other = tmp_path / "elsewhere" / "barz2022" / "default"
     other.mkdir(parents=True)
     (other / NOTEBOOK).write_bytes((one / NOTEBOOK).read_bytes())
     (tmp_path / "my notes.ipynb").write_bytes((one / NOTEBOOK).read_bytes())
-    names = [run.name for run in _find_runs([one, other, tmp_path / "my notes.ipynb"])]
+    names = [run.name for run in _find([one, other, tmp_path / "my notes.ipynb"])[0]]
     assert names == ["barz2022-default", "barz2022-default-2", "my_notes"]
 
 
@@ -94,7 +94,7 @@ def test_nothing_to_report_is_an_error_that_helps(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no run .*nowhere"):
         report([tmp_path / "nowhere"], tmp_path / "out")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"no notebook.ipynb below .*empty: make a run first"):
+    with pytest.raises(FileNotFoundError, match=r"no notebook.ipynb below .*empty, and no eval.json: make a run first"):
         report([tmp_path / "empty"], tmp_path / "out")
     with pytest.raises(ValueError, match="theme 'blue' is neither light nor dark"):
         report([tmp_path / "empty"], tmp_path / "out", theme="blue")
