@@ -78,8 +78,8 @@ def _claim(folder: Path, lock: FileLock, parameters: str) -> str:
     try:
         folder.mkdir()  # atomic: decides between two runs that start at once
     except FileExistsError:
-        if not Path(lock.lock_file).exists():
-            return taken
+        if not Path(lock.lock_file).exists() and (not folder.is_dir() or any(folder.iterdir())):
+            return taken  # an empty one may be of a run that was killed at once
     try:
         lock.acquire(timeout=0)
     except Timeout:

@@ -116,6 +116,12 @@ class _Renderer(IPythonRenderer):
     def latex_environment(self, name: str, body: str) -> str:
         return _formula(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
 
+    def block_html(self, html: str) -> str:
+        return str(super().block_html(html)) if "<img" in html else f"{html}\n"  # else tags of one piece are closed
+
+    def inline_html(self, html: str) -> str:
+        return str(super().inline_html(html)) if "<img" in html else html
+
     def link(self, text: str, url: str, title: str | None = None) -> str:
         if re.match(r"(?:[a-z]+:|#)", url):
             return str(super().link(text, url, title))
