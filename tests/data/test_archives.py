@@ -129,13 +129,12 @@ def test_damaged_archives_are_named(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
         packed.writestr("1.txt", "one" * 100)
     zipped = (tmp_path / "a.zip").read_bytes()
+    two = tar_with(tmp_path / "c.tar", tarfile.TarInfo("1.txt"), tarfile.TarInfo("2.txt"))
     bad = {
         "cut.tar.gz": whole[:-30],
         "trailer.tgz": whole[:-12],  # all members are there, not the checksum
         "sum.tgz": whole[:-8] + bytes(4) + whole[-4:],
-        "member.tar": tar_with(tmp_path / "c.tar", tarfile.TarInfo("1.txt"), tarfile.TarInfo("2.txt")).read_bytes()[
-            :1024
-        ],
+        "member.tar": two.read_bytes()[:1024],  # the first of two members is whole
         "page.tgz": b"<html>Sign in</html>",
         "cut.zip": zipped[:-30],
         "flipped.zip": zipped.replace(b"oneoneone", b"oneXneone", 1),
@@ -145,7 +144,6 @@ def test_damaged_archives_are_named(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=rf"{name} is damaged or cut short"):
             extract(tmp_path / name, tmp_path / "out")
-    assert "no end-of-archive block" in str(pytest.raises(ValueError, extract, tmp_path / "member.tar", tmp_path).value)
     (tmp_path / "a.rar").touch()
     assert not is_archive("a.rar")
     with pytest.raises(ValueError, match=r"a\.rar is no archive that can be extracted; known: \.zip"):

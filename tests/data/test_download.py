@@ -112,9 +112,7 @@ def test_a_damaged_record_is_named_with_what_to_do(cub: Source, tmp_path: Path, 
     path = root / ".wsolnb" / "cub.json"
     path.write_text(content)
     for ask in (fetch, missing_places):
-        with pytest.raises(
-            ValueError, match=r"cub\.json is damaged.*: delete it, and `wsolnb data get` gets the files"
-        ):
+        with pytest.raises(ValueError, match=r"cub\.json is damaged.*: delete it, and `wsolnb data get` gets"):
             ask(cub, root)
     path.unlink()
     assert fetch(cub, root)

@@ -355,9 +355,7 @@ def test_an_output_that_is_no_score_per_class_is_refused_in_words(shape: Any) ->
 def test_a_layer_normalisation_after_a_hidden_layer_is_no_linear_head(width: int) -> None:
     net = torchvision.models.resnet18()
     net.fc = nn.Sequential(nn.Linear(512, width), nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, 5))
-    with pytest.raises(
-        ValueError, match=r"'fc\.3' is not linear in the pooled features; between the two: linear, layer_norm"
-    ):
+    with pytest.raises(ValueError, match=r"'fc\.3' is not linear in the pooled features; .*: linear, layer_norm"):
         localize(net.eval(), torch.rand(2, 3, 64, 96))
 
 

@@ -226,6 +226,8 @@ def _attempt(point: Point, sweep: Path, run_folder: Path, per_machine: int, cwd:
             execute(point.run, folder, log=folder / LOG, environment=variables, cwd=cwd if cwd.is_dir() else None)
     except KeyboardInterrupt:
         shutil.rmtree(folder, ignore_errors=True)
+        if parent:
+            stop_without(parent)
         raise
     except Exception as failure:
         error = str(failure) or repr(failure)

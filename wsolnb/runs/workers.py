@@ -94,7 +94,7 @@ def stop_without(parent: int) -> None:
     """
     if parent == os.getpid() or os.name != "posix":
         return
-    if os.getppid() != parent:  # the next run of a worker that has been told to stop
+    if os.getppid() != parent:  # a worker that has been told to stop, and waits for its next run
         os._exit(1)
     if parent not in _WATCHED:
         _WATCHED.add(parent)
