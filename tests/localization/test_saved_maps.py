@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -165,6 +166,33 @@ def test_the_command_writes_json_and_csv(boxed, monkeypatch):
     monkeypatch.chdir(folder)
     assert CliRunner().invoke(app, [*arguments, "--thresholds", "5"]).exit_code == 0
     assert (folder / "runs" / "eval" / "maps" / "eval.json").is_file()
+
+
+def test_every_evaluation_has_a_folder_of_its_own(boxed, monkeypatch):
+    folder, _, _ = boxed
+    monkeypatch.chdir(folder)
+    for name in ("A/cam.v1", "B/cam.v2", "B/cam.v1"):
+        shutil.copytree(folder / "maps", folder / name)
+
+    def evaluate(maps, *options):
+        return CliRunner().invoke(app, [maps, "--metadata", "split", "--thresholds", "5", *options])
+
+    for maps, protocol in (("A/cam.v1", "maxboxacc"), ("B/cam.v2", "maxboxacc"), ("B/cam.v1", "maxboxaccv2")):
+        assert evaluate(maps, "--protocol", protocol).exit_code == 0
+    found = {path.parent.name: json.loads(path.read_text()) for path in (folder / "runs").rglob("eval.json")}
+    assert {name: (result["maps"], result["protocol"]) for name, result in found.items()} == {
+        "cam.v1": ("A/cam.v1", "maxboxacc"),
+        "cam.v2": ("B/cam.v2", "maxboxacc"),
+        "cam.v1-2": ("B/cam.v1", "maxboxaccv2"),
+    }
+    (folder / "new").mkdir()
+    assert evaluate("maps", "--out", "new").exit_code == 0
+    before = (folder / "new" / "eval.json").read_bytes()
+    again = evaluate("maps", "--out", "new")
+    assert isinstance(again.exception, FileExistsError)
+    assert "new exists and is no empty folder: nothing is overwritten" in str(again.exception)
+    assert (folder / "new" / "eval.json").read_bytes() == before
+    assert not list(folder.rglob("*.partial"))
 
 
 def test_real_metadata(shared_data, tmp_path):
