@@ -41,6 +41,7 @@ def localize_command(
 
     import torch
 
+    from wsolnb._utils.text import read_lines
     from wsolnb.boxes import BoxRule
     from wsolnb.inference.localize import RULES
     from wsolnb.inference.photos import localize_photos, require_new_folder
@@ -48,7 +49,7 @@ def localize_command(
 
     box_rule = RULES[method] if rule is None else BoxRule.preset(rule)
     box_rule = box_rule if threshold is None else replace(box_rule, threshold=threshold)
-    lines = None if names is None else names.read_text(encoding="utf-8").splitlines()
+    lines = None if names is None else read_lines(names)
     require_new_folder(out)  # before weights are fetched
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -62,6 +63,8 @@ def localize_command(
     typer.echo(f"{done.boxes} boxes in {done.photos} photos, {done.empty} classes without a box")
     typer.echo(f"overlays   {done.folder / 'overlays'}")
     typer.echo(f"boxes      {done.folder / 'results.json'} (COCO.loadRes), of {done.folder / 'images.json'} (COCO)")
+    for path, known in done.repeated.items():
+        typer.echo(f"counted once: {path} is {known}")
     for path, why in done.unread.items():
         typer.secho(f"not read: {path}: {why}", fg="red", err=True)
     if done.unread:

@@ -16,6 +16,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from wsolnb._utils.progress import track
 from wsolnb.boxes import BoxRule
+from wsolnb.data.readers.images import to_rgb
 from wsolnb.inference.linear_head import read_linear
 from wsolnb.inference.localize import localize
 from wsolnb.models.pretrained import PretrainedClassifier
@@ -33,6 +34,7 @@ class Localized:
     boxes: int  # written
     empty: int  # classes in whose map the rule found nothing: they have no box
     unread: dict[str, str]  # broken photos, with the error
+    repeated: dict[str, str]  # paths that lead to a photo that was given before, and its path; they count once
 
 
 def localize_photos(
@@ -51,9 +53,10 @@ def localize_photos(
     """Localize classes in photos, and write overlays and boxes into a new folder.
 
     Photos are turned as their EXIF data say, and resized so that their shorter side has the size that the network was
-    tested with (both sides, where it takes no other shape). Boxes are in pixels of the photo. The folder gets
-    `overlays/NAME.png`; `results.json`, detections for `COCO.loadRes` (`bbox` is x, y, width, height; `category_id` is
-    the index of the network's output); and `images.json`, their images and categories, for `COCO`.
+    tested with (both sides, where it takes no other shape). A photo that is given twice, also by another path, counts
+    once. Boxes are in pixels of the photo. The folder gets `overlays/NAME.png`; `results.json`, detections for
+    `COCO.loadRes` (`bbox` is x, y, width, height; `category_id` is the index of the network's output); and
+    `images.json`, their images and categories, for `COCO`.
 
     Args:
         paths: Photo files.
@@ -70,7 +73,7 @@ def localize_photos(
     Raises:
         FileNotFoundError: A photo does not exist.
         FileExistsError: The folder is not empty; nothing is overwritten.
-        ValueError: No photos, a file that is no photo or is given twice, too few names; and what `localize` raises.
+        ValueError: No photos, a file that is no photo, too few names; and what `localize` raises.
 
     Example:
         >>> import tempfile, torchvision
@@ -84,6 +87,7 @@ def localize_photos(
     """
     photos, folder = [Path(path) for path in paths], Path(out)
     _check_files(photos)
+    photos, repeated = _once(photos)
     require_new_folder(folder)
 
     def run(inputs: Tensor | list[Tensor]) -> list[dict[str, Tensor]]:
@@ -124,7 +128,7 @@ def localize_photos(
     for name, content in (("results.json", detections), ("images.json", described)):
         with (folder / name).open("x", encoding="utf-8") as file:
             file.write(json.dumps(content, indent=1) + "\n")
-    return Localized(folder, len(images), len(detections), empty, unread)
+    return Localized(folder, len(images), len(detections), empty, unread, repeated)
 
 
 def require_new_folder(folder: Path) -> None:
@@ -141,17 +145,27 @@ def _check_files(photos: Sequence[Path]) -> None:
     """Read the files' headers before anything is computed."""
     if not photos:
         raise ValueError("no photos given")
-    for index, path in enumerate(photos):
-        if path in photos[:index]:
-            raise ValueError(f"{path} is given twice")
+    for path in photos:
         if not path.exists():
             raise FileNotFoundError(f"no photo {path}")
         if path.is_dir():
             raise ValueError(f"{path} is a folder; give the photos in it, such as {path}/*.jpg")
         try:
             Image.open(path).close()
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        except Exception as error:  # of a damaged file, Pillow's decoders raise almost anything
             raise ValueError(f"{path} cannot be read as a photo: {error}") from None
+
+
+def _once(photos: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:
+    """Every file once, and the other paths that lead to one of them."""
+    first: dict[tuple[int, int], Path] = {}
+    repeated: dict[str, str] = {}
+    for path in photos:
+        about = path.stat()
+        known = first.setdefault((about.st_dev, about.st_ino), path)
+        if known is not path:
+            repeated[str(path)] = str(known)
+    return list(first.values()), repeated
 
 
 def _stems(photos: Sequence[Path]) -> list[str]:
@@ -179,8 +193,8 @@ def _localized(
         for path in photos[start : start + batch_size]:
             try:
                 with Image.open(path) as file:
-                    opened[path] = ImageOps.exif_transpose(file).convert("RGB")
-            except (OSError, SyntaxError) as error:
+                    opened[path] = to_rgb(ImageOps.exif_transpose(file))
+            except Exception as error:  # of a damaged file, Pillow's decoders raise almost anything
                 unread[str(path)] = str(error)
         inputs = [_prepared(photo, model) for photo in opened.values()]
         for (path, photo), pixels, result in zip(opened.items(), inputs, run(inputs), strict=True):
