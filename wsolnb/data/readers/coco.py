@@ -79,6 +79,7 @@ class CocoScenes(Scenes):
         rows = _numbers_of(path, annotations, "image_id", image_ids, 'which "images" does not list')
         among = f"but the file's {len(names)} categories have the ids {min(names)!r} to {max(names)!r} without it"
         label = _numbers_of(path, annotations, "category_id", list(names), among)
+        _refuse_repeated(path, annotations)
         boxes = _boxes(path, annotations)
         order = np.argsort(rows, kind="stable")
         rows, annotations = rows[order], [annotations[k] for k in order]
@@ -189,6 +190,18 @@ def _numbers_of(path: Path, annotations: _Rows, field: str, ids: list[int] | lis
         a = annotations[numbers.index(-1)]
         raise ValueError(f"{path}: annotation {a['id']!r} has {field.replace('_', ' ')} {a[field]!r:.40}, {unknown}")
     return np.array(numbers, dtype=np.int64)
+
+
+def _refuse_repeated(path: Path, annotations: _Rows) -> None:
+    """Refuse an annotation that comes twice; in merged files, those of different images may share an id."""
+    try:
+        counts = Counter([(a["id"], a["image_id"]) for a in annotations])
+    except TypeError:
+        a = next(a for a in annotations if isinstance(a["id"], list | dict))
+        raise ValueError(f"{path}: an annotation has the id {a['id']!r:.40}, expected a number or text") from None
+    if len(counts) < len(annotations):
+        number, image = max(counts, key=counts.__getitem__)
+        raise ValueError(f"{path}: annotation {number!r} of image {image!r} stands there twice: count every box once")
 
 
 def _boxes(path: Path, annotations: _Rows) -> np.ndarray:
