@@ -123,7 +123,6 @@ def test_nothing_is_overwritten(red: PretrainedClassifier, photos: list[Path], t
         ({"paths": ["gone.jpg"]}, FileNotFoundError, r"no photo gone\.jpg"),
         ({"paths": ["."]}, ValueError, r"\. is a folder; give the photos in it"),
         ({"paths": [__file__]}, ValueError, r"test_localize_cli\.py cannot be read as a photo"),
-        ({"twice": True}, ValueError, r"a\.png is given twice"),
         ({"names": ["red", "green"]}, ValueError, "2 names for a network with 3 classes"),
         ({"classes": [3]}, ValueError, "class 3 is not one of the model's 3 classes"),
         ({"classes": 4}, ValueError, "the model has 3 classes"),
@@ -136,7 +135,6 @@ def test_mistakes_leave_no_folder(
     red: PretrainedClassifier, photos: list[Path], tmp_path: Path, change: dict, error: type[Exception], message: str
 ) -> None:
     paths = change.pop("paths", photos)
-    paths = [*paths, paths[0]] if change.pop("twice", False) else paths
     with pytest.raises(error, match=message):
         localize_photos(paths, tmp_path / "out", red, **change)
     assert not (tmp_path / "out").exists()

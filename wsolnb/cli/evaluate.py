@@ -25,6 +25,7 @@ def eval_command(
     masks: Annotated[Path | None, typer.Option(help="Folder below which mask files lie (pxap).")] = None,
     thresholds: Annotated[int, typer.Option(help="Number of thresholds.")] = 1000,
     threshold: Annotated[float | None, typer.Option(help="A threshold chosen on another split.")] = None,
+    enlarge: Annotated[int | None, typer.Option(help="Enlarge maps to squares of so many pixels a side first.")] = None,
     out: Annotated[Path | None, typer.Option(help="New folder; runs/eval/MAPS, numbered, if not given.")] = None,
 ) -> None:
     """Score maps saved by any framework against the field's metadata; write eval.json and eval.csv to a new folder."""
@@ -40,7 +41,7 @@ def eval_command(
     if out:
         require_new_folder(out)
     result, curve = evaluate_maps(
-        maps, metadata, protocol.value, masks=masks, thresholds=thresholds, threshold=threshold
+        maps, metadata, protocol.value, masks=masks, thresholds=thresholds, threshold=threshold, enlarge=enlarge
     )
     files = {"eval.csv": _csv(curve), "eval.json": json.dumps(result, indent=2, allow_nan=False) + "\n"}
     if out and not _write(out, files):
@@ -53,7 +54,8 @@ def eval_command(
     table = Table("number", "value", "threshold", "how the threshold was chosen", title=title, title_justify="left")
     for row in result["numbers"]:
         at = "" if row["threshold"] is None else f"{row['threshold']:.4g}"
-        table.add_row(row["name"], f"{100 * row['value']:.2f} %", at, row["chosen"])
+        value = "undefined" if row["value"] is None else f"{100 * row['value']:.2f} %"
+        table.add_row(row["name"], value, at, row["chosen"])
     console = Console()
     console.print(table)
     console.print(f"written to {out / 'eval.json'} and eval.csv", soft_wrap=True)

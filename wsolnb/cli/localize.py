@@ -44,6 +44,7 @@ def localize_command(
 
     import torch
 
+    from wsolnb._utils.text import read_lines
     from wsolnb.boxes import BoxRule
     from wsolnb.inference.found import require_free
     from wsolnb.inference.localize import RULES
@@ -52,7 +53,7 @@ def localize_command(
 
     box_rule = RULES[method] if rule is None else BoxRule.preset(rule)
     box_rule = box_rule if threshold is None else replace(box_rule, threshold=threshold)
-    lines = None if names is None else _lines(names)
+    lines = None if names is None else read_lines(names)
     require_free(out)  # before weights are fetched
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -71,18 +72,12 @@ def localize_command(
     typer.echo(f"overlays   {done.folder / 'overlays'}")
     how = "COCO.loadRes" if done.boxes else "an empty list, which COCO.loadRes does not read"
     typer.echo(f"boxes      {done.folder / 'results.json'} ({how}), of {done.folder / 'images.json'} (COCO)")
+    for path, known in done.repeated.items():
+        typer.echo(f"counted once: {path} is {known}")
     for path, why in done.unread.items():
         typer.secho(f"not read: {path}: {why}", fg="red", err=True)
     if done.unread:
         raise typer.Exit(1)
-
-
-def _lines(path: Path) -> list[str]:
-    """The lines of a text file, as any editor writes UTF-8."""
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 ({error}): save it as that") from None
 
 
 def choice(text: str, names: Sequence[str] | None) -> str | int | list[int]:

@@ -18,6 +18,7 @@ from wsolnb._utils.cache import fingerprint
 from wsolnb._utils.files import write_atomic
 from wsolnb._utils.progress import track
 from wsolnb.boxes import BoxRule
+from wsolnb.data.readers.images import to_rgb
 from wsolnb.inference.found import claimed, require_free
 from wsolnb.inference.linear_head import read_linear
 from wsolnb.inference.localize import localize
@@ -37,6 +38,7 @@ class Localized:
     boxes: int  # written
     empty: int  # classes in whose map the rule found nothing: they have no box
     unread: dict[str, str]  # broken photos, with the error
+    repeated: dict[str, str]  # paths that lead to a photo that was given before, and its path; they count once
 
 
 def localize_photos(
@@ -55,11 +57,12 @@ def localize_photos(
     """Localize classes in photos, and write overlays and boxes into a new folder, or go on in one left behind.
 
     Photos are turned as their EXIF data say, and resized so that their shorter side has the size that the network was
-    tested with (both sides, where it takes no other shape). Boxes are in pixels of the photo. The folder gets
-    `overlays/NAME.png`; `results.json`, detections for `COCO.loadRes` (`bbox` is x, y, width, height; `category_id` is
-    the index of the network's output); and `images.json`, their images and categories, for `COCO`. Until the end what
-    was found stands in `unfinished.jsonl`, a line for each photo: a call that was stopped or killed goes on from there
-    when it is given again with the same photos, weights and settings (device and `batch_size` may be others).
+    tested with (both sides, where it takes no other shape). A photo that is given twice, also by another path, counts
+    once. Boxes are in pixels of the photo. The folder gets `overlays/NAME.png`; `results.json`, detections for
+    `COCO.loadRes` (`bbox` is x, y, width, height; `category_id` is the index of the network's output); and
+    `images.json`, their images and categories, for `COCO`. Until the end what was found stands in `unfinished.jsonl`, a
+    line for each photo: a call that was stopped or killed goes on from there when it is given again with the same
+    photos, weights and settings (device and `batch_size` may be others).
 
     A photo that does not decode, or is more than 16 times as long as wide, is listed as unread, and the rest is done.
 
@@ -79,7 +82,7 @@ def localize_photos(
         FileNotFoundError: A photo does not exist.
         FileExistsError: The folder is not empty, or of another call; nothing is overwritten.
         BlockingIOError: Another process works in the folder.
-        ValueError: No photos, a file that is no photo or is given twice, too few names; and what `localize` raises.
+        ValueError: No photos, a file that is no photo, too few names; and what `localize` raises.
 
     Example:
         >>> import tempfile, torchvision
@@ -93,6 +96,7 @@ def localize_photos(
     """
     photos, folder = [Path(path) for path in paths], Path(out)
     _check_files(photos)
+    photos, repeated = _once(photos)
     require_free(folder)
 
     def run(inputs: Tensor | list[Tensor]) -> list[dict[str, Tensor]]:
@@ -127,7 +131,7 @@ def localize_photos(
             empty = len(rows["labels"]) - len(boxes)
             size = {"width": photo.width, "height": photo.height}
             found.add({"photo": str(path), **size, "boxes": boxes, "empty": empty})
-        return Localized(folder, *found.finish(names))
+        return Localized(folder, *found.finish(names), repeated)
 
 
 def _detections(rows: dict[str, Tensor]) -> list[dict[str, Any]]:
@@ -153,9 +157,7 @@ def _check_files(photos: Sequence[Path]) -> None:
     """Read the files' headers before anything is computed."""
     if not photos:
         raise ValueError("no photos given")
-    for index, path in enumerate(photos):
-        if path in photos[:index]:
-            raise ValueError(f"{path} is given twice")
+    for path in photos:
         if not path.exists():
             raise FileNotFoundError(f"no photo {path}")
         if path.is_dir():
@@ -164,8 +166,20 @@ def _check_files(photos: Sequence[Path]) -> None:
             Image.open(path).close()
         except Image.DecompressionBombError:
             continue  # a photo, but one that will not be read
-        except (OSError, SyntaxError) as error:
+        except Exception as error:  # of a damaged file, Pillow's decoders raise almost anything
             raise ValueError(f"{path} cannot be read as a photo: {error}") from None
+
+
+def _once(photos: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:
+    """Every file once, and the other paths that lead to one of them."""
+    first: dict[tuple[int, int], Path] = {}
+    repeated: dict[str, str] = {}
+    for path in photos:
+        about = path.stat()
+        known = first.setdefault((about.st_dev, about.st_ino), path)
+        if known is not path:
+            repeated[str(path)] = str(known)
+    return list(first.values()), repeated
 
 
 def _stems(photos: Sequence[Path]) -> list[str]:
@@ -196,9 +210,9 @@ def _localized(
         for path in photos[start : start + batch_size]:
             try:
                 with Image.open(path) as file:
-                    photo = ImageOps.exif_transpose(file).convert("RGB")
+                    photo = to_rgb(ImageOps.exif_transpose(file))
                 inputs.append(_prepared(photo, model))
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            except Exception as error:  # of a damaged file, Pillow's decoders raise almost anything
                 yield path, str(error)
             else:
                 opened[path] = photo
