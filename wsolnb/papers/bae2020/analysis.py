@@ -129,8 +129,8 @@ def area_correlation(areas: Tensor, weights: Tensor) -> Statistic:
 
     def statistic(image_weights: Tensor) -> Tensor:
         means = image_weights.double() @ areas / image_weights.double().sum(dim=1, keepdim=True)
-        both = (torch.from_numpy(each - each.mean(-1, keepdims=True)) for each in (rankdata(means, axis=1), ranks))
-        return torch.nn.functional.cosine_similarity(*both, dim=-1)
+        area, weight = (each - each.mean(-1, keepdims=True) for each in (rankdata(means, axis=1), ranks))
+        return torch.nn.functional.cosine_similarity(torch.from_numpy(area), torch.from_numpy(weight), dim=-1)
 
     return statistic
 
