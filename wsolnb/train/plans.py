@@ -91,8 +91,7 @@ class StepPlan(Plan):
 
     def optimizer(self, parameters: list[dict[str, Any]]) -> Optimizer:
         """The optimizer of these parameter groups."""
-        options: Any = {"momentum": self.momentum, "weight_decay": self.weight_decay, "nesterov": self.nesterov}
-        return SGD(parameters, lr=self.lr, **options)
+        return SGD(parameters, self.lr, self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov)
 
     def schedule(self, optimizer: Optimizer) -> LRScheduler:
         """The learning-rate schedule, stepped after every epoch."""

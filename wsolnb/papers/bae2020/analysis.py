@@ -121,16 +121,16 @@ def area_correlation(areas: Tensor, weights: Tensor) -> Statistic:
 
     Example:
         >>> correlation = area_correlation(torch.tensor([[0.1, 0.2, 0.9]]), torch.tensor([3.0, 2.0, 1.0]))
-        >>> correlation(torch.ones(1, 1))
-        tensor([-1.], dtype=torch.float64)
+        >>> round(float(correlation(torch.ones(1, 1))), 6)
+        -1.0
     """
     alive = areas.amax(dim=0) > 0
     areas, ranks = areas[:, alive].double(), rankdata(weights[alive].float().cpu().numpy())
 
     def statistic(image_weights: Tensor) -> Tensor:
         means = image_weights.double() @ areas / image_weights.double().sum(dim=1, keepdim=True)
-        area, weight = (each - each.mean(-1, keepdims=True) for each in (rankdata(means, axis=1), ranks))
-        return torch.nn.functional.cosine_similarity(torch.from_numpy(area), torch.from_numpy(weight), dim=-1)
+        x, y = (torch.from_numpy(each - each.mean(-1, keepdims=True)) for each in (rankdata(means, axis=1), ranks))
+        return torch.nn.functional.cosine_similarity(x, y, dim=-1)
 
     return statistic
 
