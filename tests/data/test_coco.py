@@ -7,9 +7,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools import mask as run_lengths
 from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -339,3 +341,123 @@ def test_real_photos(shared_data: Path) -> None:
     for scenes in (train, val):  # every photo decodes and fits its annotations
         for image, target in scenes:
             assert image.shape[1:] == target["boxes"].canvas_size
+
+
+def test_ids_and_names_that_stand_twice_are_refused(layout: Layout, truth: dict[str, Any]) -> None:
+    cases: list[tuple[str, int, dict[str, Any], str]] = [
+        ("images", 1, {"id": 7}, r'the id 7 stands twice in "images"'),
+        ("images", 1, {"file_name": "./007.png"}, r"lists the image '\./007\.png' twice, also as '007\.png'"),
+        ("categories", 1, {"id": 90}, r'the id 90 stands twice in "categories"'),
+        ("categories", 1, {"name": "toothbrush"}, r"the categories .* and 90 share the name 'toothbrush'"),
+        ("annotations", 3, {"id": 1}, r"annotation 1 of image 3 stands there twice"),
+    ]
+    for part, k, change, message in cases:
+        changed = json.loads(json.dumps(truth))
+        changed[part][k] |= change
+        with pytest.raises(ValueError, match=rf"instances\.json.*{message}"):
+            CocoScenes(*rewrite(layout, changed))
+
+
+def test_annotations_of_merged_files_may_share_an_id(layout: Layout, truth: dict[str, Any]) -> None:
+    truth["annotations"][1]["id"] = 1
+    assert [len(CocoScenes(*rewrite(layout, truth)).target(k)["boxes"]) for k in range(3)] == [2, 2, 0]
+
+
+@pytest.mark.parametrize("size", [(-1, -1), (0, 40), (None, None), ("-1", 3.0)])
+def test_a_size_that_is_not_known_is_read_from_the_image(layout: Layout, truth: dict[str, Any], size: Any) -> None:
+    truth["images"][0] |= dict(zip(("height", "width"), size, strict=True))
+    scenes = CocoScenes(*rewrite(layout, truth))
+    assert scenes.sizes[0].tolist() == [30, 40]
+    assert scenes[0][1]["boxes"].tolist() == [[0, 0, 40, 30], [5.5, 6.25, 35.5, 26.25]]
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("images", {"width": "wide"}, r"image 7 \('007\.png'\) has the height and width \[30, 'wide'\]"),
+        ("images", {"width": 10**30}, "expected whole numbers"),
+        ("images", {"width": float("nan")}, "expected whole numbers"),
+        ("images", {"file_name": 7}, "image 7 has the file_name 7, not text"),
+        ("images", {"id": 2**70}, "whole numbers of 64 bits"),
+        ("images", {"id": "7"}, "has the id 3, expected text, as the first one is"),
+        ("categories", {"id": "90"}, "has the id 18, expected text, as the first one is"),
+        ("categories", {"name": None}, "category 90 has the name None, expected text"),
+        ("annotations", {"bbox": None}, "annotation 1 has the bbox None, expected 4 numbers"),
+        ("annotations", {"bbox": {"x": 1, "y": 1, "w": 1, "h": 1}}, "annotation 1 has the bbox .*expected 4 numbers"),
+        ("annotations", {"bbox": [10**400, 4, 10, 20]}, "annotation 1 has the bbox .*expected 4 numbers"),
+        ("annotations", {"image_id": "3"}, "annotation 1 has image id '3', which"),
+        ("annotations", {"category_id": [18]}, r"annotation 1 has category id \[18\], but"),
+        ("annotations", {"iscrowd": "no"}, "annotation 1 has iscrowd 'no', expected 0 or 1"),
+    ],
+)
+def test_values_of_another_kind_are_named(
+    layout: Layout, truth: dict[str, Any], part: str, change: dict[str, Any], message: str
+) -> None:
+    truth[part][0] |= change
+    with pytest.raises(ValueError, match=rf"instances\.json: .*{message}"):
+        CocoScenes(*rewrite(layout, truth))
+
+
+def test_flags_as_text_are_flags(layout: Layout, truth: dict[str, Any]) -> None:
+    for a in truth["annotations"]:
+        a["iscrowd"] = str(a["iscrowd"])
+    assert CocoScenes(*rewrite(layout, truth))[0][1]["crowd"].tolist() == [False, True]
+
+
+def test_images_with_text_as_ids_are_counted(layout: Layout, truth: dict[str, Any]) -> None:
+    for row in truth["images"]:
+        row["id"] = f"img-{row['id']}"
+    for row in truth["annotations"]:
+        row["image_id"] = f"img-{row['image_id']}"
+    scenes = CocoScenes(*rewrite(layout, truth))
+    assert scenes.image_ids == [0, 1, 2]
+    assert scenes[1][1]["boxes"].tolist() == [[2, 4, 12, 24], [1, 1, 5, 6]]
+
+
+SQUARE = [2.0, 3, 12, 3, 12, 9, 2, 9]
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "message"),
+    [
+        (None, "is missing or empty"),
+        ([], "is missing or empty"),
+        ([[]], "no polygon of three points"),
+        ([[2, 3, 12, 3]], "no polygon of three points"),
+        (SQUARE, "has a polygon that is no list"),
+        ([[*SQUARE, 4]], "has a polygon that is no list"),
+        ([[*SQUARE, None, 4]], "has a polygon that is no list"),
+        ([[*SQUARE, 1e30, 4]], "far outside its image of 30 x 50"),
+        ({"size": [30, 50], "counts": [1500]}, r"has the size \[30, 50\], its image \[50, 30\]"),
+        ({"size": [50, 30], "counts": [5]}, "do not fill its image"),
+        ({"size": [50, 30], "counts": []}, "do not fill its image"),
+        ({"size": [50, 30], "counts": [-3, 1503]}, "do not fill its image"),
+        ({"size": [50, 30], "counts": "5"}, "do not fill its image"),
+        ({"size": [50, 30], "counts": "\x7f"}, "do not decode"),
+        ({"size": [50, 30]}, "does not parse"),
+        ("here", "does not parse"),
+    ],
+)
+def test_broken_segmentations_are_refused_when_they_are_read(
+    layout: Layout, truth: dict[str, Any], segmentation: Any, message: str
+) -> None:
+    for a in truth["annotations"]:
+        a["segmentation"] = [SQUARE]
+    truth["annotations"][0]["segmentation"] = segmentation
+    CocoScenes(*rewrite(layout, truth))
+    with pytest.raises(ValueError, match=rf"instances\.json: the segmentation of annotation 1 .*{message}"):
+        CocoScenes(*rewrite(layout, truth), masks=True)
+
+
+def test_run_lengths_as_text_and_as_numbers_are_the_same_mask(layout: Layout, truth: dict[str, Any]) -> None:
+    mask = np.zeros((50, 30), np.uint8, order="F")
+    mask[5:20, 3:9] = mask[30:33, 3:28] = 1
+    text = run_lengths.encode(mask)
+    edges = np.flatnonzero(np.diff(np.r_[0, mask.flatten("F"), 2]))
+    counts = np.diff(np.r_[0, edges]).tolist()
+    for given in ({"size": [50, 30], "counts": text["counts"].decode()}, {"size": [50, 30], "counts": counts}):
+        for a in truth["annotations"]:
+            a["segmentation"] = [SQUARE]
+        truth["annotations"][0]["segmentation"] = given
+        read = CocoScenes(*rewrite(layout, truth), masks=True)[1][1]["masks"][0]
+        assert np.array_equal(read, mask.astype(bool))

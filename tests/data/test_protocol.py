@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
+from wsolnb.data.readers.open import ProtocolImages
 from wsolnb.data.readers.protocol import ProtocolSplit, _nearest, load_masks, read_split, scaled_boxes, write_split
 
 FILES = ("image_ids.txt", "class_labels.txt", "image_sizes.txt", "localization.txt")
@@ -181,3 +182,86 @@ def test_masks(tmp_path):
     (tmp_path / "a/1_0.png").write_text("no image")
     with pytest.raises(ValueError, match="does not decode"):
         load_masks(MASKS, 1, tmp_path, (8, 30))
+
+
+def metadata(folder, **files):
+    (folder / "m").mkdir(exist_ok=True)
+    for name, content in (GOOD | {f"{name}.txt": text for name, text in files.items()}).items():
+        (folder / "m" / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return folder / "m"
+
+
+@pytest.mark.parametrize(
+    ("size", "box"),
+    [
+        ((100, 60), [27, 13, 67, 32]),
+        ((50, 30), [13.5, 6.5, 33.5, 16]),
+        ((200, 120), [54, 26, 134, 64]),
+        ((33, 20), None),
+    ],
+)
+def test_boxes_follow_photos_that_were_resized(size, box, tmp_path):
+    one = {"image_ids": "a.jpg", "class_labels": "a.jpg,0", "image_sizes": "a.jpg,100,60"}
+    folder = metadata(tmp_path, **one, localization="a.jpg,27,13,66,31")
+    Image.new("RGB", size).save(tmp_path / "a.jpg")
+    target = ProtocolImages(folder, tmp_path)[0][1]
+    expected = box or [27 * 0.33, 13 / 3, 67 * 0.33, 32 / 3]
+    assert torch.allclose(target["boxes"], torch.tensor([expected], dtype=torch.float32))
+
+
+@pytest.mark.parametrize(
+    ("size", "hint"), [((60, 100), "width and height change places"), ((100, 70), "EXIF rotation")]
+)
+def test_photos_of_another_shape_are_refused(size, hint, tmp_path):
+    one = {"image_ids": "a.jpg", "class_labels": "a.jpg,0", "image_sizes": "a.jpg,100,60"}
+    folder = metadata(tmp_path, **one, localization="a.jpg,27,13,66,31")
+    Image.new("RGB", size).save(tmp_path / "a.jpg")
+    with pytest.raises(ValueError, match=rf"image_sizes\.txt, image 'a\.jpg' states 100 x 60 pixels.*{hint}"):
+        ProtocolImages(folder, tmp_path)[0]
+
+
+def test_boxes_that_leave_their_image_are_refused(tmp_path):
+    message = r"localization\.txt, line 3: box 0,0,9,31 of 'b.jpg' leaves its image, which has 50 x 30 .*change places"
+    with pytest.raises(ValueError, match=message):
+        read_split(metadata(tmp_path, localization="a.jpg,1,2,3,4\na.jpg,5,6,7,8\nb.jpg,0,0,9,31"))
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"image_ids": "a.jpg\n./a.jpg"}, r"image_ids\.txt: 'a\.jpg' and '\./a\.jpg' are one image"),
+        ({"class_labels": "a.jpg,0\nb.jpg,99999999"}, r"class_labels\.txt: class 99999999 of 'b\.jpg' is above 999999"),
+        ({"class_labels": "a.jpg,0\nb.jpg," + "9" * 30}, r"class_labels\.txt, line 2: .*whole numbers of up to 18"),
+        ({"class_labels": "ä.jpg,0\nb.jpg,1".encode("cp1252")}, r"class_labels\.txt, line 1: byte 0xe4 is no utf-8"),
+        ({"image_ids": "a.jpg\nb\0.jpg"}, r"image_ids\.txt, line 2 has a byte 0"),
+    ],
+)
+def test_files_that_would_mislead(files, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        read_split(metadata(tmp_path, **files))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_text_as_windows_writes_it(encoding, tmp_path):
+    files = {name[:-4]: text.replace("\n", "\r\n").encode(encoding) for name, text in GOOD.items()}
+    same(read_split(metadata(tmp_path, **files)), read_split(metadata(tmp_path / "m")))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "I;16", "P", "RGB", "RGBA", "LA"])
+def test_masks_of_every_mode(mode, tmp_path):
+    image = Image.new(mode, (4, 2))
+    white = {"P": 1, "I;16": 1, "RGB": (0, 0, 1), "RGBA": (0, 0, 1, 9), "LA": (1, 9)}.get(mode, 1)
+    if mode == "P":
+        image.putpalette([0, 0, 0, 0, 0, 1])
+    image.putpixel((1, 0), white)
+    image.save(tmp_path / "a.png")
+    split = ProtocolSplit(("a.jpg",), torch.tensor([0]), masks=(("a.png",),), ignore=("",))
+    assert load_masks(split, 0, tmp_path, (2, 4))[0].nonzero().tolist() == [[0, 1]]
+
+
+def test_a_mask_without_end_is_named(tmp_path, monkeypatch):
+    Image.new("1", (400, 300)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    split = ProtocolSplit(("a.jpg",), torch.tensor([0]), masks=(("a.png",),), ignore=("",))
+    with pytest.raises(ValueError, match=r"mask .*a\.png does not decode: Image size \(120000 pixels\) exceeds"):
+        load_masks(split, 0, tmp_path, (2, 4))

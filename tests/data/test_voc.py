@@ -227,3 +227,63 @@ def test_real_cards(shared_data: Path) -> None:
     assert boxes.max() == 1  # the far corner reaches the image's end: VOC's last pixel is its width
     for image, target in test:
         assert image.shape[1:] == target["boxes"].canvas_size
+
+
+@pytest.mark.parametrize(("flag", "crowd"), [("true", True), ("Unspecified", False), ("", False), ("Yes", True)])
+def test_words_for_difficult(tmp_path: Path, flag: str, crowd: bool) -> None:
+    path = write(tmp_path, "a", [("ten", (1, 1, 4, 3))])
+    path.write_text(path.read_text().replace("<difficult>0<", f"<difficult>{flag}<"))
+    assert VocScenes(tmp_path)[0][1]["crowd"].tolist() == [crowd]
+    path.write_text(path.read_text().replace(f"<difficult>{flag}<", "<difficult>7<"))
+    with pytest.raises(ValueError, match=r"a\.xml: object 1 \(ten\) is marked as difficult '7', expected 0 or 1"):
+        VocScenes(tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["gb2312", "gbk", "utf-16", "big5", "cp1252"])
+def test_declared_encodings(tmp_path: Path, encoding: str) -> None:
+    name = "ä" if encoding == "cp1252" else "中"
+    path = write(tmp_path, "a", [(name, (1, 1, 4, 3))])
+    text = f'<?xml version="1.0" encoding="{encoding}"?>' + path.read_text(encoding="utf-8")
+    path.write_bytes(text.encode(encoding))
+    assert VocScenes(tmp_path).classes == [name]
+    path.write_bytes(text.encode(encoding)[:-1] if encoding != "utf-16" else text.encode(encoding)[:-2])
+    with pytest.raises(ValueError, match=r"a\.xml is not XML"):
+        VocScenes(tmp_path)
+
+
+def test_namespaces_and_other_xml(tmp_path: Path) -> None:
+    path = write(tmp_path, "a", [("ten", (1, 1, 4, 3))])
+    path.write_text(path.read_text().replace("<annotation>", '<annotation xmlns="http://example.org/voc">'))
+    assert VocScenes(tmp_path, classes=["ten"])[0][1]["boxes"].tolist() == [[0, 0, 4, 3]]
+    path.write_text("<project/>")
+    with pytest.raises(ValueError, match=r"a\.xml holds <project>, expected <annotation>"):
+        VocScenes(tmp_path, classes=["ten"])
+
+
+def test_image_sets_as_windows_writes_them(tmp_path: Path) -> None:
+    for stem in ("my photo", "my", "b"):
+        write(tmp_path, stem, [("ten", (1, 1, 4, 3))])
+    listing = tmp_path / "set.txt"
+    listing.write_bytes("my photo\r\nb.jpg\r\nmy  1\r\n".encode("utf-8-sig"))
+    assert [file.stem for file in VocScenes(tmp_path, image_set=listing).files] == ["my photo", "b", "my"]
+    listing.write_text("b\nmy\nb.jpg\n")
+    with pytest.raises(ValueError, match=r"set\.txt, line 3: 'b' stands there twice, first in line 1"):
+        VocScenes(tmp_path, image_set=listing)
+
+
+def test_one_image_of_two_files_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "a", [("ten", (1, 1, 4, 3))])
+    write(tmp_path, "b", [("ten", (1, 1, 4, 3))], filename="C:\\photos\\a.jpg")
+    assert len(VocScenes(tmp_path)) == 2
+    (tmp_path / "b.jpg").unlink()
+    with pytest.raises(ValueError, match=r"b\.xml is of a\.jpg, and so is a\.xml"):
+        VocScenes(tmp_path)
+
+
+def test_coloured_segmentations_are_refused(tmp_path: Path) -> None:
+    root = tmp_path / "VOC2012"
+    write(root / "Annotations", "a", [("ten", (1, 1, 4, 3))], images=root / "JPEGImages")
+    (root / "SegmentationObject").mkdir()
+    Image.new("RGB", (40, 30)).save(root / "SegmentationObject" / "a.png")
+    with pytest.raises(ValueError, match=r"segmentation .*a\.png does not decode: it has the colours RGB"):
+        VocScenes(root, masks=True)[0]

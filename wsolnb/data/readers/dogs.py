@@ -42,6 +42,8 @@ class StanfordDogs(Photos):
             labels = [int(label) - 1 for label in numbers]
             if labels != [label - 1 for label in numbers]:
                 raise ValueError("a label is no whole number")
+            if not all(isinstance(name, str) for name in names + annotations):
+                raise ValueError("a name is no text")
             if not len(names) == len(annotations) == len(labels) > 0:
                 raise ValueError(f"{len(names)} files, {len(annotations)} annotations and {len(labels)} labels")
         except Exception as error:  # of a damaged file, SciPy raises almost anything
