@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch.utils.data import Dataset, Subset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -20,8 +20,8 @@ class UnreadableImage(ValueError):
     """An image file that is truncated or no image."""
 
 
-def decode(path: str | Path) -> tv_tensors.Image:
-    """Decode a file to RGB, uint8 ``(3, H, W)``, without applying its EXIF orientation.
+def decode(path: str | Path, *, upright: bool = False) -> tv_tensors.Image:
+    """Decode a file to RGB, uint8 ``(3, H, W)``, as its pixels are stored or turned `upright` as its EXIF data say.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -34,7 +34,8 @@ def decode(path: str | Path) -> tv_tensors.Image:
     (3, 3, 5)
     """
     with _opened(path, f"; {_REMEDY}") as file:
-        return tv_tensors.Image(v2.functional.pil_to_tensor(file.convert("RGB")))
+        image = ImageOps.exif_transpose(file) if upright else file
+        return tv_tensors.Image(v2.functional.pil_to_tensor(image.convert("RGB")))
 
 
 def stored_size(path: str | Path) -> tuple[int, int]:
