@@ -115,7 +115,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Localization
         raise ValueError(f"{folder / ABOUT} cannot be read as a model: {error!r}") from None
     state = read_verified(folder / WEIGHTS, about["sha256"], "save the model again")
     blank = [(torch.zeros(3, side, side), label) for label in range(len(classes)) for _ in range(2)]
-    start = Start(backbone(**body), cast(Any, blank), classes, Plan(1), taxonomy)
+    start = Start(backbone(**body), cast(Any, blank), classes, Plan(1, batch_size=1), taxonomy)
     networks: dict[str, Trained] = {}
     for each in (*method.needs, method):  # built as for training, and then filled
         network, objective, _ = each.untrained(start, networks)
