@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import torchvision
+from filelock import FileLock
 from PIL import Image
 from pycocotools.coco import COCO
 from safetensors.torch import save_file
@@ -121,7 +123,6 @@ def test_nothing_is_overwritten(red: PretrainedClassifier, photos: list[Path], t
         ({"paths": ["gone.jpg"]}, FileNotFoundError, r"no photo gone\.jpg"),
         ({"paths": ["."]}, ValueError, r"\. is a folder; give the photos in it"),
         ({"paths": [__file__]}, ValueError, r"test_localize_cli\.py cannot be read as a photo"),
-        ({"twice": True}, ValueError, r"a\.png is given twice"),
         ({"names": ["red", "green"]}, ValueError, "2 names for a network with 3 classes"),
         ({"classes": [3]}, ValueError, "class 3 is not one of the model's 3 classes"),
         ({"classes": 4}, ValueError, "the model has 3 classes"),
@@ -134,7 +135,6 @@ def test_mistakes_leave_no_folder(
     red: PretrainedClassifier, photos: list[Path], tmp_path: Path, change: dict, error: type[Exception], message: str
 ) -> None:
     paths = change.pop("paths", photos)
-    paths = [*paths, paths[0]] if change.pop("twice", False) else paths
     with pytest.raises(error, match=message):
         localize_photos(paths, tmp_path / "out", red, **change)
     assert not (tmp_path / "out").exists()
@@ -151,6 +151,73 @@ def test_a_broken_photo_is_reported_and_the_others_are_done(
     assert "truncated" in done.unread[str(tmp_path / "cut.jpg")]
     images = json.loads((tmp_path / "out" / "images.json").read_text())["images"]
     assert [image["file_name"] for image in images] == [str(photos[0]), str(photos[2])]
+
+
+def test_a_photo_that_is_far_longer_than_wide_is_unread_and_the_others_are_done(
+    red: PretrainedClassifier, photos: list[Path], tmp_path: Path
+) -> None:
+    Image.new("RGB", (2000, 1)).save(tmp_path / "line.png")
+    Image.new("RGB", (1024, 64), "red").save(tmp_path / "panorama.png")  # 16 times as long as wide: still read
+    done = localize_photos([tmp_path / "line.png", photos[0], tmp_path / "panorama.png"], tmp_path / "out", red)
+    assert done.photos == 2
+    assert list(done.unread) == [str(tmp_path / "line.png")]
+    assert done.unread[str(tmp_path / "line.png")] == (
+        "2000 x 1 pixels: with 64 on its shorter side it would have 128000 on the longer one, at most 1024 are read: "
+        "cut it"
+    )
+    red = replace(red, square=True)  # a network of one shape sees it squeezed
+    assert localize_photos([tmp_path / "line.png"], tmp_path / "square", red).unread == {}
+
+
+def test_a_photo_of_too_many_pixels_is_unread_too(
+    red: PretrainedClassifier, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 15_000)  # an error from twice as many on
+    done = localize_photos([photos[0], photos[2]], tmp_path / "out", red)
+    assert "exceeds limit of 30000 pixels" in done.unread[str(photos[0])]
+    assert done.photos == 1
+
+
+class Dying(Red):
+    """Fails at its third pass over photos, as a full memory or Ctrl-C does; the blank image is passed twice before."""
+
+    passes = 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.passes += 1
+        if self.passes == 5:
+            raise KeyboardInterrupt
+        return super().forward(images)
+
+
+def test_what_was_found_is_kept_and_the_same_call_goes_on(
+    red: PretrainedClassifier, photos: list[Path], tmp_path: Path
+) -> None:
+    whole = localize_photos(photos, tmp_path / "whole", red, batch_size=1)
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        localize_photos(photos, out, replace(red, net=Dying()), batch_size=1)
+    lines = (out / "unfinished.jsonl").read_text().splitlines()
+    assert [json.loads(line)["photo"] for line in lines[1:]] == [str(path) for path in photos[:2]]
+    with (out / "unfinished.jsonl").open("a") as file:
+        file.write('{"photo": "cu')  # cut by a kill
+    (out / "overlays" / "b.png.7.partial").touch()
+    for other in ({"classes": 2}, {"rule": "dcm"}, {"names": ["a", "b", "c"]}, {"paths": photos[:2]}):
+        with pytest.raises(FileExistsError, match="give it the same photos, weights and settings to go on"):
+            localize_photos(**{"paths": photos, "out": out, "model": red, **other})
+    before = {path: path.stat().st_mtime_ns for path in (out / "overlays").glob("a*.png")}
+    done = localize_photos(photos, out, red, batch_size=2)
+    assert (done.photos, done.boxes, done.empty) == (whole.photos, whole.boxes, whole.empty)
+    for name in ("results.json", "images.json"):
+        assert json.loads((out / name).read_text()) == json.loads((tmp_path / "whole" / name).read_text())
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert sorted(path.name for path in out.rglob("*")) == sorted(path.name for path in whole.folder.rglob("*"))
+
+
+def test_two_do_not_work_in_one_folder(red: PretrainedClassifier, photos: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with FileLock(tmp_path / "out" / ".lock"), pytest.raises(BlockingIOError, match="another localize works in"):
+        localize_photos(photos, tmp_path / "out", red)
 
 
 def test_an_overlay_shows_where_the_map_is_high_and_the_box() -> None:
@@ -250,6 +317,24 @@ def test_a_broken_photo_makes_the_command_fail_after_the_others(
     assert result.exit_code == 1
     assert "in 2 photos" in result.output
     assert f"not read: {photos[0]}: " in result.output
+
+
+def test_no_box_is_said_and_a_file_of_names_may_begin_with_a_byte_order_mark(
+    wsolnb: CliRunner, weights: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join("abcdefg"), encoding="utf-8-sig")
+    options = ["--model", "shufflenet_v2_x0_5", "--weights", str(weights), "--names", str(names)]
+    result = wsolnb.invoke(app, ["localize", str(photos[0]), *options, "-o", str(tmp_path / "out"), "--threshold", "1"])
+    assert result.exit_code == 0, result.output
+    categories = json.loads((tmp_path / "out" / "images.json").read_text())["categories"]
+    assert [each["name"] for each in categories] == [*"abcdefg"]
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == []
+    assert "results.json (an empty list, which COCO.loadRes does not read)" in result.output
+    names.write_bytes("Bär\n".encode("cp1252"))
+    wrong = wsolnb.invoke(app, ["localize", str(photos[0]), *options, "-o", str(tmp_path / "other")])
+    assert wrong.exit_code == 2
+    assert f"{names} is not UTF-8" in wrong.output
 
 
 def test_the_command_line_is_described_without_torch() -> None:

@@ -129,8 +129,12 @@ def test_damaged_archives_are_named(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
         packed.writestr("1.txt", "one" * 100)
     zipped = (tmp_path / "a.zip").read_bytes()
+    two = tar_with(tmp_path / "c.tar", tarfile.TarInfo("1.txt"), tarfile.TarInfo("2.txt"))
     bad = {
         "cut.tar.gz": whole[:-30],
+        "trailer.tgz": whole[:-12],  # all members are there, not the checksum
+        "sum.tgz": whole[:-8] + bytes(4) + whole[-4:],
+        "member.tar": two.read_bytes()[:1024],  # the first of two members is whole
         "page.tgz": b"<html>Sign in</html>",
         "cut.zip": zipped[:-30],
         "flipped.zip": zipped.replace(b"oneoneone", b"oneXneone", 1),
@@ -144,3 +148,20 @@ def test_damaged_archives_are_named(tmp_path: Path) -> None:
     assert not is_archive("a.rar")
     with pytest.raises(ValueError, match=r"a\.rar is no archive that can be extracted; known: \.zip"):
         extract(tmp_path / "a.rar", tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tgz"])
+def test_an_archive_that_would_fill_the_disk_is_refused(tmp_path: Path, name: str) -> None:
+    """150 MB of zeros, packed a thousandfold; as many of them without compression are fine."""
+    content = bytes(150_000_000)
+    if name == "a.zip":
+        with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as packed:
+            packed.writestr("zeros", content)
+    else:
+        member = tarfile.TarInfo("zeros")
+        member.size = len(content)
+        with tarfile.open(tmp_path / name, "w:gz", compresslevel=1) as tar:
+            tar.addfile(member, io.BytesIO(content))
+    with pytest.raises(ValueError, match=rf"{name}: refused: [\d,]+ bytes would become 150,000,000 or more"):
+        extract(tmp_path / name, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())

@@ -268,7 +268,7 @@ def test_missing_files(layout: Layout, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no annotation file .*nowhere\.json: expected"):
         CocoScenes(layout[0], tmp_path / "nowhere.json")
     (layout[0] / "003.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"lacks 1 of the 3 images .*the first is 003\.png"):
+    with pytest.raises(FileNotFoundError, match=r"lacks 1 of the 3 images .*the first is '003\.png'"):
         CocoScenes(*layout)
 
 
@@ -278,7 +278,7 @@ def test_file_names_may_have_folders(layout: Layout, truth: dict[str, Any]) -> N
     truth["images"][1]["file_name"] = "sub/003.png"
     assert CocoScenes(*rewrite(layout, truth))[1][0].shape == (3, 50, 30)
     truth["images"][1]["file_name"] = "other/003.png"
-    with pytest.raises(FileNotFoundError, match="the first is other/003"):
+    with pytest.raises(FileNotFoundError, match="the first is 'other/003"):
         CocoScenes(*rewrite(layout, truth))
 
 

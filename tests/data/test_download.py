@@ -105,6 +105,37 @@ def test_two_archives_arrive_in_place(cub: Source, server: Server, tmp_path: Pat
     assert record["places"]["CUB_200_2011/images"] == 8
 
 
+@pytest.mark.parametrize("content", ["{", "[1]", '{"title": "CUB"}'])
+def test_a_damaged_record_is_named_with_what_to_do(cub: Source, tmp_path: Path, content: str) -> None:
+    root = tmp_path / "data"
+    fetch(cub, root)
+    path = root / ".wsolnb" / "cub.json"
+    path.write_text(content)
+    for ask in (fetch, missing_places):
+        with pytest.raises(ValueError, match=r"cub\.json is damaged.*: delete it, and `wsolnb data get` gets"):
+            ask(cub, root)
+    path.unlink()
+    assert fetch(cub, root)
+    assert placed(root) == files_in(tmp_path / "tree")
+
+
+def test_what_was_prepared_is_placed_though_the_list_of_it_is_damaged(
+    cub: Source, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "data"
+    with monkeypatch.context() as patched:
+        patched.setattr("wsolnb.data.download.fetch._place", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            fetch(cub, root)
+    (root / ".wsolnb" / "cub" / "ready.json").write_text("{")
+    asked = len(server.log)
+    assert fetch(cub, root)
+    assert len(server.log) == asked
+    record = read_record(cub, root)
+    assert record is not None
+    assert record["files"]["segmentations.tgz"] == cub.files[1].checksum
+
+
 def test_lost_files_are_noticed_and_fetched_again(cub: Source, tmp_path: Path) -> None:
     root = tmp_path / "data"
     fetch(cub, root)

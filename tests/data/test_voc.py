@@ -142,7 +142,7 @@ def test_counting_from_zero_is_within_rounding(tmp_path: Path) -> None:
         ((9, 1, 7, 9), r"object 2 \(ace\): .*ends before it begins"),
         ((9, "x", 17, 9), r"object 2 \(ace\) has the corners \['9', 'x', '17', '9'\], expected 4 numbers"),
         ((9, "", 17, 9), r"object 2 \(ace\) has the corners"),
-        (("nan", 1, 17, 9), r"object 2 \(ace\): .*no number"),
+        (("nan", 1, 17, 9), r"object 2 \(ace\) .*expected 4 numbers"),
     ],
 )
 def test_impossible_boxes(tmp_path: Path, box: tuple[object, object, object, object], message: str) -> None:

@@ -332,6 +332,40 @@ def test_a_model_that_hides_its_layers_is_refused() -> None:
         localize(torch.compile(Glass()), features())
 
 
+@pytest.mark.parametrize("head", [None, "fc"])
+def test_one_logit_without_an_axis_reads_as_one_with_it(head: str | None) -> None:
+    net = torchvision.models.resnet18(num_classes=1).eval()
+    images = torch.rand(2, 3, 64, 96)
+    wanted = localize(net, images)
+    net.register_forward_hook(lambda module, args, result: result.squeeze(1))
+    assert net(images).shape == (2,)
+    for found, other in zip(localize(net, images, head=head), wanted, strict=True):
+        assert all(torch.equal(found[name], other[name]) for name in other)
+
+
+@pytest.mark.parametrize("shape", [lambda y: y.sum(), lambda y: y.max(dim=1).values])
+def test_an_output_that_is_no_score_per_class_is_refused_in_words(shape: Any) -> None:
+    net = torchvision.models.resnet18(num_classes=5).eval()
+    net.register_forward_hook(lambda module, args, result: shape(result))
+    with pytest.raises(ValueError, match=r"\('fc'\), and the model changes what they give: name one with head="):
+        localize(net, torch.rand(2, 3, 64, 96))
+
+
+@pytest.mark.parametrize("width", [2, 64, 512])
+def test_a_layer_normalisation_after_a_hidden_layer_is_no_linear_head(width: int) -> None:
+    net = torchvision.models.resnet18()
+    net.fc = nn.Sequential(nn.Linear(512, width), nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, 5))
+    with pytest.raises(ValueError, match=r"'fc\.3' is not linear in the pooled features; .*: linear, layer_norm"):
+        localize(net.eval(), torch.rand(2, 3, 64, 96))
+
+
+def test_a_module_of_torch_export_is_refused_with_what_can_be_done() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).eval()
+    module = torch.export.export(net, (torch.rand(2, 3, 8, 8),)).module()
+    with pytest.raises(ValueError, match=r"has no evaluation mode: give the plain model that it was exported from"):
+        localize(module, torch.rand(2, 3, 8, 8))
+
+
 def test_the_package_offers_it_and_brings_torch_only_then() -> None:
     assert wsolnb.localize is localize
     assert "localize" in dir(wsolnb)

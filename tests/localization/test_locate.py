@@ -14,12 +14,12 @@ from wsolnb.boxes import BoxRule, iou
 from wsolnb.data.critters import World
 from wsolnb.data.readers.voc import VocScenes
 from wsolnb.localization.baselines import baselines
-from wsolnb.localization.locate import LocalizationResult, tune_and_evaluate
+from wsolnb.localization.locate import LocalizationResult, area_ratios, at_threshold, tune_and_evaluate
 from wsolnb.localization.maps import LocalizationMaps
 from wsolnb.localization.read import read_objects, true_class_reader
 from wsolnb.metrics.bootstrap import interval
 from wsolnb.models.cam import Classifier, classifier
-from wsolnb.papers.bae2020.analysis import activated_area, mean_over_images
+from wsolnb.papers.bae2020.analysis import activated_area, over_images
 from wsolnb.papers.bae2020.pooling import ThresholdedAveragePooling
 
 WORLD = World(families=2, species=2, size=(48, 64))
@@ -138,13 +138,25 @@ def test_box_masks_and_regions_by_hand() -> None:
     assert middle.tolist() == [[False, True, True, True], [False] * 4, [False, False, False, True]]
 
 
-def test_statistics_are_averaged_over_images() -> None:
+def test_a_fixed_threshold_decides_on_the_size_of_boxes() -> None:
+    heat = torch.zeros(1, 8, 12)
+    heat[0, 2:6, 3:9], heat[0, 2:4, 3:6] = 0.5, 1.0
+    truth = (torch.zeros(1, 5), torch.tensor([0]), [torch.tensor([[3.0, 2.0, 9.0, 6.0]])], (8, 12))
+    maps = LocalizationMaps(heat, *truth)
+    tuned = tune_and_evaluate(maps, maps, BoxRule())
+    low, high = (at_threshold(tuned, cut) for cut in (0.3, 0.7))
+    assert (float(area_ratios(low)), float(area_ratios(high))) == (1.0, 0.25)
+    assert (float(low.correct()), float(high.correct())) == (1, 0)
+    assert tuned.rule != high.rule
+
+
+def test_statistics_have_a_row_per_image() -> None:
     net = classifier("tiny", 4).eval()
     images = WORLD.singles(70, seed=5)  # more than a batch
     stacked = images.tensors()[0].float() / 255
     with torch.no_grad():
-        expected = activated_area(net.features(stacked), 0.2).mean(0)
-    torch.testing.assert_close(mean_over_images(net, images, lambda f: activated_area(f, 0.2)), expected)
+        expected = activated_area(net.features(stacked), 0.2)
+    torch.testing.assert_close(over_images(net, images, lambda f: activated_area(f, 0.2)), expected)
 
 
 def test_weights_of_another_head_are_refused() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -48,7 +49,7 @@ def boxed(tmp_path):
     boxes = (torch.cat([boxes[0], boxes[1]]), *boxes[1:])
     split = ProtocolSplit(ids, torch.arange(6) % 2, torch.tensor([[80, 120]] * 6), boxes)
     write_split(split, tmp_path / "split")
-    maps = [*smooth(4, (28, 40)), *smooth(2, (30, 30), seed=1)]
+    maps = [*smooth(4, (66, 90)), *smooth(2, (70, 70), seed=1)]
     save(maps, ids, tmp_path / "maps")
     return tmp_path, split, maps
 
@@ -122,8 +123,8 @@ def masked(tmp_path):
     write_split(split, tmp_path / "split")
     rng = np.random.default_rng(0)
     for name in ("a0.png", "a1.png", "b0.png", "c0.png", "ai.png"):
-        Image.fromarray((rng.random((30, 44)) > 0.7).astype(np.uint8) * 255).save(tmp_path / name)
-    maps = smooth(3, (30, 44))
+        Image.fromarray((rng.random((66, 97)) > 0.7).astype(np.uint8) * 255).save(tmp_path / name)
+    maps = smooth(3, (66, 97))
     save(maps, ids, tmp_path / "maps")
     return tmp_path, maps
 
@@ -132,7 +133,7 @@ def test_masks_equal_the_metric(masked):
     folder, maps = masked
     read = lambda name: np.asarray(Image.open(folder / f"{name}.png")) > 0  # noqa: E731
     truth = np.stack([read("a0") | read("a1"), read("b0"), read("c0")])
-    ignore = np.stack([read("ai"), *np.zeros((2, 30, 44), bool)])
+    ignore = np.stack([read("ai"), *np.zeros((2, 66, 97), bool)])
     metric = PxAP()
     metric.update(maps, torch.from_numpy(truth), torch.from_numpy(ignore))
     result, curve = evaluate_maps(folder / "maps", folder / "split", "pxap", masks=folder, threshold=0.5)
@@ -167,6 +168,33 @@ def test_the_command_writes_json_and_csv(boxed, monkeypatch):
     assert (folder / "runs" / "eval" / "maps" / "eval.json").is_file()
 
 
+def test_every_evaluation_has_a_folder_of_its_own(boxed, monkeypatch):
+    folder, _, _ = boxed
+    monkeypatch.chdir(folder)
+    for name in ("A/cam.v1", "B/cam.v2", "B/cam.v1"):
+        shutil.copytree(folder / "maps", folder / name)
+
+    def evaluate(maps, *options):
+        return CliRunner().invoke(app, [maps, "--metadata", "split", "--thresholds", "5", *options])
+
+    for maps, protocol in (("A/cam.v1", "maxboxacc"), ("B/cam.v2", "maxboxacc"), ("B/cam.v1", "maxboxaccv2")):
+        assert evaluate(maps, "--protocol", protocol).exit_code == 0
+    found = {path.parent.name: json.loads(path.read_text()) for path in (folder / "runs").rglob("eval.json")}
+    assert {name: (result["maps"], result["protocol"]) for name, result in found.items()} == {
+        "cam.v1": ("A/cam.v1", "maxboxacc"),
+        "cam.v2": ("B/cam.v2", "maxboxacc"),
+        "cam.v1-2": ("B/cam.v1", "maxboxaccv2"),
+    }
+    (folder / "new").mkdir()
+    assert evaluate("maps", "--out", "new").exit_code == 0
+    before = (folder / "new" / "eval.json").read_bytes()
+    again = evaluate("maps", "--out", "new")
+    assert isinstance(again.exception, FileExistsError)
+    assert "new exists and is no empty folder: nothing is overwritten" in str(again.exception)
+    assert (folder / "new" / "eval.json").read_bytes() == before
+    assert not list(folder.rglob("*.partial"))
+
+
 def test_real_metadata(shared_data, tmp_path):
     split = read_split(shared_data / "wsol_metadata" / "CUB" / "val")
     few = ProtocolSplit(split.image_ids[:5], split.labels[:5], split.sizes[:5], split.boxes[:5])
@@ -191,7 +219,7 @@ def spoil(folder, case):
     else:
         values = np.load(maps / "0/2.jpg.npy")
         values[3, 4] = {"nan": np.nan, "large": 255}.get(case, 0.5)
-        changed = {"flat": values[None], "int": np.ones((28, 40), np.int64), "pickle": np.array([None])}.get(
+        changed = {"flat": values[None], "int": np.ones((66, 90), np.int64), "pickle": np.array([None])}.get(
             case, values
         )
         np.save(maps / "0/2.jpg.npy", changed)
@@ -205,7 +233,7 @@ def spoil(folder, case):
         ("text", r"map .*0/2.jpg.npy does not load"),
         ("nan", r"map .*0/2.jpg.npy holds NaN or infinite values"),
         ("large", r"map .*0/2.jpg.npy has values from 0 to 255, outside of \[0, 1\]"),
-        ("flat", r"0/2.jpg.npy must have shape \(height, width\), got \(1, 28, 40\)"),
+        ("flat", r"0/2.jpg.npy must have shape \(height, width\), got \(1, 66, 90\)"),
         ("int", r"0/2.jpg.npy must be floating point in \[0, 1\], not torch.int64"),
         ("pickle", r"map .*0/2.jpg.npy does not load"),
     ],

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from wsolnb.runs.board import _sections, board, in_order, summary
+from wsolnb.runs.board import _plain, _sections, board, in_order, summary
 from wsolnb.runs.paper import Paper, paper_keys
 from wsolnb.runs.study import committed, read_study
 from wsolnb.runs.verdicts import TRAININGS, VERDICTS, verdicts
@@ -56,3 +56,7 @@ def test_claims_of_our_own_stand_apart() -> None:
 def test_the_sentence_to_remember_is_one(key: str) -> None:
     assert Paper(key).remember.endswith(".")
     assert len(Paper(key).remember) < 160
+
+
+def test_what_a_paper_says_is_text_and_neither_html_nor_a_link() -> None:
+    assert _plain("a <b> of [x](javascript:y)") == "a &lt;b> of \\[x](javascript:y)"

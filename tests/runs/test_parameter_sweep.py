@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
@@ -160,6 +161,41 @@ def test_a_run_done_twice_is_kept_once(notebook: Path, tmp_path: Path) -> None:
     assert "[3/4] Work" in (place / sweeps.LOG).read_text()
 
 
+@pytest.mark.parametrize("name", ["../../x", "/tmp/x", "a/b", "", ".."])
+@pytest.mark.parametrize("command", [["sweep", "--grid", "grid.yaml"], ["study"]])
+def test_a_name_stays_below_the_folder_of_runs(notebook: Path, tmp_path: Path, command: list[str], name: str) -> None:
+    grid(tmp_path, "n: [1]\n")
+    before = sorted(tmp_path.rglob("*"))
+    done = CliRunner().invoke(app, [command[0], "tiny.ipynb", *command[1:], "--name", name])
+    assert done.exit_code == 2
+    assert f"{name!r} is no name for a run: use letters, digits and . + - _" in done.output
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"state": "well", "seconds": 1, "error": ""}'])
+def test_a_damaged_status_costs_no_result_and_is_named(notebook: Path, tmp_path: Path, content: str) -> None:
+    sweep = Sweep(read_grid(str(notebook), grid(tmp_path, "n: [1, 2]\n")), tmp_path / "sweep")
+    done, failed = (sweep.folder / point.name for point in sweep.points)
+    for folder in (done, failed):
+        folder.mkdir(parents=True)
+        (folder / sweeps.STATUS).write_text(content)
+    (done / "metrics.json").write_text("{}")  # a run writes it at its end
+    outcomes = sweep.outcomes()
+    assert outcomes[done.name].state == "done"
+    assert outcomes[failed.name].state == "failed"
+    assert f"{failed / sweeps.STATUS} is damaged (" in outcomes[failed.name].error
+
+
+def test_an_odd_record_does_not_cost_the_table_of_the_others(notebook: Path, tmp_path: Path) -> None:
+    sweep = Sweep(read_grid(str(notebook), grid(tmp_path, "n: [1, 2]\n")), tmp_path / "sweep")
+    sweep.run(jobs=1)
+    odd = sweep.folder / sweep.points[0].name / "metrics.json"
+    odd.write_text('{"metrics": 3}')
+    with pytest.warns(UserWarning, match=f"{odd} is no record of a run, and left out"):
+        sweep.run(jobs=1)
+    assert pd.read_csv(sweep.folder / "results.csv")["parameter.n"].tolist() == [2]
+
+
 def test_two_sweeps_do_not_share_a_folder(notebook: Path, tmp_path: Path) -> None:
     sweep = Sweep(read_grid(str(notebook), grid(tmp_path, "n: [1]\n")), tmp_path / "sweep")
     sweep.folder.mkdir()
@@ -275,6 +311,49 @@ def test_a_killed_sweep_goes_on_where_it_stopped(notebook: Path, tmp_path: Path)
     assert "2 of 2 runs done" in done.stdout
     assert sorted(pd.read_csv(sweep / "results.csv")["parameter.n"]) == [1, 2]
     assert [line[0] for line in ledger(sweep)].count("1") == 1
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and that nobody waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def working_in(folder: Path) -> list[int]:
+    """The processes whose working directory is the folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended, or is another user's
+            if os.readlink(process / "cwd") == str(folder):
+                found.append(int(process.name))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="reads /proc")
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_after_a_sweep_is_killed_its_workers_stop(notebook: Path, tmp_path: Path, jobs: int) -> None:
+    grid(tmp_path, "n: [1, 2]\nword: wait\n")
+    (tmp_path / "started").mkdir()
+    sweep = tmp_path / "started" / "runs" / "tiny" / "grid"
+    command = [*sweeping("--jobs", str(jobs))]
+    command[command.index("tiny.ipynb")], command[command.index("grid.yaml")] = "../tiny.ipynb", "../grid.yaml"
+    here = {"cwd": tmp_path / "started", "text": True}
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **here)  # type: ignore[call-overload]
+    until(lambda: (sweep / "ledger").exists() and len(ledger(sweep)) == jobs)
+    family = working_in(tmp_path / "started")
+    assert {int(line[1]) for line in ledger(sweep)} | {first.pid} <= set(family)
+    assert len(family) >= 1 + (2 * jobs if jobs > 1 else 1)  # the sweep, its workers, their kernels
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    until(lambda: not any(alive(pid) for pid in family), seconds=20)
+    assert not list(sweep.glob("n-*/status.json"))
+    (sweep / "go").touch()
+    done = subprocess.run([*command, "--jobs", "1"], capture_output=True, **here)  # type: ignore[call-overload]
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(pd.read_csv(sweep / "results.csv")["parameter.n"]) == [1, 2]
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from typing import Any
 
 import layout_trees as trees
 import pytest
+import timm
 import torch
 import torchvision
 from torch import nn
@@ -152,6 +153,8 @@ def _no_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
         return torchvision.models.get_model(name, **quick, **whole).state_dict()
 
     monkeypatch.setattr(WeightsEnum, "get_state_dict", random_weights)
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained: create(name.partition(".")[0], pretrained=False))
 
 
 @pytest.mark.slow

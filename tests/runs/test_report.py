@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from wsolnb.metrics.bootstrap import Interval
 from wsolnb.runs.paper import Paper
 from wsolnb.runs.record import record
 from wsolnb.runs.report.pages import STATE, VIEW, _formula, page, take_states
-from wsolnb.runs.report.report import _find_runs, report
+from wsolnb.runs.report.report import _find, report
 from wsolnb.runs.run import NOTEBOOK
 from wsolnb.runs.verdicts import verdicts
 
@@ -81,12 +83,12 @@ def test_table_has_every_number_with_its_parameters(runs: Path, tmp_path: Path) 
 
 def test_runs_may_be_given_in_any_way(runs: Path, tmp_path: Path) -> None:
     one = runs / "barz2022" / "default"
-    assert [run.name for run in _find_runs([one, runs, one / NOTEBOOK])] == ["barz2022-default", "barz2022-broken"]
+    assert [run.name for run in _find([one, runs, one / NOTEBOOK])[0]] == ["barz2022-default", "barz2022-broken"]
     other = tmp_path / "elsewhere" / "barz2022" / "default"
     other.mkdir(parents=True)
     (other / NOTEBOOK).write_bytes((one / NOTEBOOK).read_bytes())
     (tmp_path / "my notes.ipynb").write_bytes((one / NOTEBOOK).read_bytes())
-    names = [run.name for run in _find_runs([one, other, tmp_path / "my notes.ipynb"])]
+    names = [run.name for run in _find([one, other, tmp_path / "my notes.ipynb"])[0]]
     assert names == ["barz2022-default", "barz2022-default-2", "my_notes"]
 
 
@@ -94,7 +96,7 @@ def test_nothing_to_report_is_an_error_that_helps(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no run .*nowhere"):
         report([tmp_path / "nowhere"], tmp_path / "out")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"no notebook.ipynb below .*empty: make a run first"):
+    with pytest.raises(FileNotFoundError, match=r"no notebook.ipynb below .*empty, and no eval.json: make a run first"):
         report([tmp_path / "empty"], tmp_path / "out")
     with pytest.raises(ValueError, match="theme 'blue' is neither light nor dark"):
         report([tmp_path / "empty"], tmp_path / "out", theme="blue")
@@ -109,6 +111,80 @@ def test_a_file_that_is_no_notebook_spoils_only_its_own_page(runs: Path, tmp_pat
     assert "metrics.json cannot be read" in text
     with (tmp_path / "out" / "results.csv").open() as file:
         assert len(list(csv.reader(file))) == 1
+
+
+ODD = [
+    "[1]",
+    '{"metrics": {"cam": 3}}',
+    '{"metrics": {"cam": {"ap25": {"value": "many"}}}}',
+    '{"metrics": [], "parameters": 3}',
+    '{"verdicts": [{"claim": "x"}]}',
+    '{"metrics": {}, "verdicts": 3}',
+]
+
+
+@pytest.mark.parametrize("content", ODD)
+def test_one_odd_record_or_picture_does_not_cost_the_others(runs: Path, tmp_path: Path, content: str) -> None:
+    other = runs / "barz2022" / "odd"
+    shutil.copytree(runs / "barz2022" / "default", other)
+    (other / "metrics.json").write_text(content)
+    (other / "figures" / "curves.png").write_bytes((other / "figures" / "detections.png").read_bytes()[:100])
+    (other / "figures" / "empty.png").touch()
+    said: list[str] = []
+    index = report([runs], tmp_path / "out", say=said.append)
+    mine = [line for line in said if line.startswith("barz2022-odd: ")]
+    assert any("metrics.json" in line for line in mine), said
+    assert any("figures/curves.png cannot be read" in line for line in mine)
+    assert any("figures/empty.png cannot be read" in line for line in mine)
+    assert (index.parent / "barz2022-odd.html").is_file()
+    text = index.read_text()
+    assert "figures/curves.png cannot be read" in text
+    assert "0.250<small> [0.200, 0.300]</small>" in text
+    table = pd.read_csv(index.parent / "results.csv")
+    assert table.run.unique().tolist() == ["barz2022-default"]
+
+
+def test_a_widget_of_another_shape_costs_only_its_sheet(runs: Path, tmp_path: Path) -> None:
+    notebook = shown("anywidget")
+    notebook.metadata.widgets[STATE]["state"]["m1"]["state"]["_wsolnb"] = "explorer"
+    nbformat.write(notebook, runs / "barz2022" / "broken" / NOTEBOOK)
+    said: list[str] = []
+    report([runs], tmp_path / "out", say=said.append)
+    assert any("the explorer in notebook.ipynb cannot be drawn" in line.lower() for line in said)
+
+
+def test_evaluations_are_reported_beside_runs_or_alone(runs: Path, tmp_path: Path) -> None:
+    folder = runs / "eval" / "cam.v1"
+    folder.mkdir(parents=True)
+    number = {"name": "MaxBoxAcc", "value": 0.625, "threshold": 0.3, "chosen": "<oracle>"}
+    result = {"protocol": "maxboxacc", "maps": "A/cam.v1", "metadata": "split", "images": 8, "value": 0.625}
+    (folder / "eval.json").write_text(json.dumps(result | {"numbers": [number]}))
+    for odd in ("[]", '{"numbers": [{"name": 3}]}', json.dumps(result | {"numbers": [number | {"threshold": "high"}]})):
+        other = runs / "eval" / f"odd{len(odd)}"
+        other.mkdir()
+        (other / "eval.json").write_text(odd)
+    (runs / "eval" / ".cam.7.partial").mkdir()
+    (runs / "eval" / ".cam.7.partial" / "eval.json").write_text("{}")  # of one that was killed
+    for given in (runs, runs / "eval"):
+        said: list[str] = []
+        index = report([given], tmp_path / "out", say=said.append)
+        table = pd.read_csv(index.parent / "results.csv")
+        row = table[table.kind == "eval"].iloc[0]
+        assert (len(table[table.kind == "eval"]), row.run, row.value, row.threshold) == (1, "eval-cam.v1", 0.625, 0.3)
+        assert row["parameter.maps"] == "A/cam.v1"
+        text = index.read_text()
+        assert '<section id="eval-cam.v1">' in text
+        assert "&lt;oracle&gt;" in text
+        assert sum(line.startswith("eval-odd") for line in said) == 3
+
+
+def test_a_report_replaces_a_report_and_nothing_else(runs: Path, tmp_path: Path) -> None:
+    report([runs], tmp_path / "out")
+    report([runs], tmp_path / "out")
+    (runs / "results.csv").write_text("a sweep's")
+    with pytest.raises(FileExistsError, match="nothing is overwritten, give a new folder"):
+        report([runs], runs)
+    assert (runs / "results.csv").read_text() == "a sweep's"
 
 
 def test_command(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,6 +253,34 @@ def test_formulas_and_links_in_text() -> None:
     assert 'href="https://example.org"' in text
     assert '<span title="../card.md#x">near</span>' in text
     assert 'href="#a"' in text
+
+
+@pytest.mark.parametrize(
+    ("source", "kept", "lost"),
+    [
+        ("![cat](https://example.org/a.png)", "[picture left out: cat]", "example.org"),
+        ('<img src="//example.org/a.png" alt="cat">', "[picture left out: cat]", "example.org"),
+        ("![cat](DATA)", 'src="DATA"', "left out"),
+        ("[here](javascript:alert(1))", "here", "javascript:"),
+        ('<a href=" java\nscript:alert(1)">here</a>', "here", "script:"),
+        ("[here](data:text/html,x)", "here", "data:text"),
+        ("<script>alert(1)</script>", "", "<script>alert"),
+        ('<b onclick="alert(1)" style="background: url(https://example.org)">bold</b>', "<b>bold</b>", "alert"),
+        ('<iframe src="https://example.org"></iframe>', "", "<iframe"),
+        ("<style>@import 'https://example.org';</style>", "", "<style>@import"),
+        ('<math><mi href="javascript:x">x</mi></math>', "<mi>x</mi>", "javascript:"),
+        ('<svg><image href="https://example.org/a.png"/></svg>', "", "example.org"),
+        ("[far](https://example.org) <details open><summary>s</summary>x</details>", "<details open", "left out"),
+        ("```python\nx = 1\n```", 'class="highlight"', "left out"),
+        ("| a | b |\n|---|--:|\n| 1 | $x<y$ |", "<table>", "left out"),
+    ],
+)
+def test_markdown_brings_neither_code_nor_what_is_fetched(source: str, kept: str, lost: str) -> None:
+    data = "data:image/png;base64,iVBORw0KGgo="
+    whole = page(v4.new_notebook(cells=[v4.new_markdown_cell(source.replace("DATA", data))]))
+    text = whole.partition("</nav>")[2]
+    assert kept.replace("DATA", data) in text
+    assert lost not in text
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

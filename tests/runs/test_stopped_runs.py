@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 
 from wsolnb.runs.folder import claimed_folder
 
@@ -84,6 +86,29 @@ def test_stopped_in_an_epoch_it_goes_on_from_the_step(whole: dict, tmp_path: Pat
     assert (running.returncode, errors) == (0, "")
     assert re.findall(r"^epoch +(\d)/3", shown, re.MULTILINE) == ["2", "3"]
     assert metrics(tmp_path) == whole
+
+
+FULL = """\
+import resource, signal, sys
+from wsolnb.cli.app import app
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+app(sys.argv[1:])
+"""
+
+
+def test_a_full_disk_leaves_a_notebook_that_opens_and_names_it(tmp_path: Path) -> None:
+    sources = ["print('small')", "print('x' * 300_000)", "print('after')"]
+    nbformat.write(new_notebook(cells=[new_code_cell(source) for source in sources]), tmp_path / "large.ipynb")
+    command = [sys.executable, "-c", FULL, "run", "large.ipynb"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    target = Path("runs", "large", "default", "notebook.ipynb")
+    assert done.returncode == 2, done.stderr
+    assert f"no room for {target}: it takes 0.3 MB" in done.stderr
+    assert "Traceback" not in done.stderr
+    kept = nbformat.read(tmp_path / target, as_version=4)
+    assert kept.cells[0].outputs[0].text == "small\n"
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_what_holds_a_run_is_not_taken_from_it(tmp_path: Path) -> None:

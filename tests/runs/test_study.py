@@ -89,6 +89,17 @@ def test_a_seed_that_fails_is_named_and_missing(notebook: Path, tmp_path: Path) 
     assert json.loads((folder / "study.json").read_text())["missing"] == []
 
 
+def test_a_seed_with_an_odd_record_is_named_and_missing(notebook: Path, tmp_path: Path) -> None:
+    study = Study("tiny.ipynb", [100, 101], tmp_path / "study")
+    study.run(jobs=1)
+    folder = study.sweep.run_folders()[study.sweep.points[0].name]
+    (folder / "metrics.json").write_text('{"metrics": {}}')
+    with pytest.warns(UserWarning, match=r"metrics\.json is no record of a run, (so seed 100 is missing|and left out)"):
+        study.run(jobs=1)
+    assert json.loads((tmp_path / "study" / "study.json").read_text())["missing"] == [100]
+    assert read_study(tmp_path / "study" / "study.csv").seed.unique().tolist() == [101]
+
+
 @pytest.mark.slow
 def test_a_study_killed_twice_ends_with_the_same_table(notebook: Path, tmp_path: Path) -> None:
     subprocess.run(command("--seeds", "4", "--out", "whole"), check=True, capture_output=True)

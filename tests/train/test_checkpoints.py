@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,46 @@ def test_damaged_weights_in_the_cache_are_refused(data: TensorDataset) -> None:
         train(_Net(), data, CrossEntropy(), Plan(1, 6), device="cpu")
     assert not train(_Net(), data, CrossEntropy(), Plan(1, 6), device="cpu", retrain=True).cached
     assert train(_Net(), data, CrossEntropy(), Plan(1, 6), device="cpu").cached
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", '{"history": []}'])
+def test_a_damaged_record_of_cached_weights_is_named(data: TensorDataset, content: str | None) -> None:
+    done = train(_Net(), data, CrossEntropy(), Plan(1, 6), device="cpu")
+    assert done.weights is not None
+    path = done.weights.with_suffix(".json")
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(ValueError, match=rf"{path.name} is missing or damaged .*: delete .*{done.weights.name}, or"):
+        train(_Net(), data, CrossEntropy(), Plan(1, 6), device="cpu")
+    done.weights.unlink()  # as it says
+    assert not train(_Net(), data, CrossEntropy(), Plan(1, 6), device="cpu").cached
+    assert train(_Net(), data, CrossEntropy(), Plan(1, 6), device="cpu").cached
+
+
+class _Stopping(CrossEntropy):
+    """Stops a training before its third epoch."""
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        if epoch == 2:
+            raise InterruptedError("stopped")
+
+
+def test_a_checkpoint_made_in_another_way_is_passed_over_aloud(
+    data: TensorDataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = Plan(3, 6)
+    with pytest.raises(InterruptedError):
+        train(_Net(), data, _Stopping(), plan, device="cpu", precision="32-true")
+    assert "passed over" not in capsys.readouterr().out
+    with pytest.raises(InterruptedError):
+        train(_Net(), data, _Stopping(), plan, device="cpu", precision="32-true", accumulate=2)
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("passed over")]
+    assert len(said) == 1
+    assert re.search(r"\.checkpoint, 2 epochs of this training, made with accumulate 1, here 2$", said[0])
+    with pytest.raises(InterruptedError):  # it goes on from its own
+        train(_Net(), data, _Stopping(), plan, device="cpu", precision="32-true", accumulate=2)
+    with pytest.raises(InterruptedError):  # another training
+        train(_Net(), data, _Stopping(), Plan(3, 4), device="cpu", precision="32-true")
+    assert "passed over" not in capsys.readouterr().out
 
 
 def test_weights_cached_before_there_were_hashes_are_found(data: TensorDataset) -> None:

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,22 +38,43 @@ def read_verified(path: Path, sha256: str | None, remedy: str) -> dict[str, Tens
         raise ValueError(f"{path} is missing or damaged ({error}): {remedy}") from None
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def require_new_folder(folder: Path, but: Collection[str] = ()) -> None:
+    """Refuse a folder for new results that holds anything already, except for files of the given names.
+
+    Example:
+        >>> require_new_folder(Path("new-folder"))
+    """
+    if folder.exists() and (not folder.is_dir() or any(path.name not in but for path in folder.iterdir())):
+        raise FileExistsError(f"{folder} exists and is no empty folder: nothing is overwritten, give a new folder")
+
+
+def write_atomic(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Write to a temporary file, flush it to disk and rename it, so that no reader ever sees half of it.
 
-    If it cannot be written (OSError), the previous file stays.
+    Data may come in parts, which need not fit into memory together.
+
+    If it cannot be written (OSError, which names the file), the previous file stays.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_atomic(Path(folder) / "a.txt", b"one")
+        ...     [path.name for path in Path(folder).iterdir()]
+        ['a.txt']
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
-            file.write(data)
+            for part in [data] if isinstance(data, bytes) else data:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)
         if error.errno not in _FULL:
-            raise
+            raise OSError(error.errno, f"{path} cannot be written: {error.strerror}") from error
         free = shutil.disk_usage(path.parent).free
-        message = f"no room for {path}: it takes {len(data) / 1e6:.1f} MB, {free / 1e6:.1f} MB are free"
+        size = f"it takes {len(data) / 1e6:.1f} MB, " if isinstance(data, bytes) else ""
+        message = f"no room for {path}: {size}{free / 1e6:.1f} MB are free"
         raise OSError(error.errno, f"{message}; what was saved before is untouched") from error

@@ -8,6 +8,7 @@ one is added to them, so that the plain IoU of the result equals the IoU of that
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -80,6 +81,8 @@ class BoxRule:
             raise ValueError(f"empty must be 'none', 'image' or a box of four numbers, not {self.empty!r}")
         if not 0 < self.percentile <= 100:
             raise ValueError(f"percentile {self.percentile} must be above 0 and at most 100")
+        if not math.isfinite(self.threshold):
+            raise ValueError(f"threshold {self.threshold} is no finite number")
         if self.reference != "absolute" and self.threshold < 0:
             raise ValueError(f"threshold {self.threshold} is negative; a fraction of the {self.reference} cannot be")
         if "contour" in self.component and self.connectivity != 8:
@@ -196,7 +199,11 @@ class BoxRule:
                 yield index[start : start + step].numpy(), tuple(size), (mask.cpu().numpy() for mask in cuts)
 
     def prepared(self, maps: Tensor, size: Sequence[int]) -> Tensor:
-        """Maps ``(n, h, w)`` ready to be cut: resized to ``size``, normalised and quantised as the rule says."""
+        """Maps ``(n, h, w)`` ready to be cut: resized to ``size``, normalised and quantised as the rule says.
+
+        Half precision becomes float32 first: a limit that is rounded to it would pass its neighbours.
+        """
+        maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
         if self.normalise == "before":
             maps = minmax_normalise(maps)
         if self.resize is not None:

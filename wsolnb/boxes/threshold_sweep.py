@@ -43,7 +43,7 @@ def levels(maps: Tensor, thresholds: Tensor | np.ndarray | Sequence[float], rule
     else:
         reference = percentile(maps, rule.percentile)
     fractions = torch.as_tensor(thresholds, dtype=torch.float64)
-    if fractions.ndim != 1 or ((fractions < 0) | (fractions > 1)).any():
+    if fractions.ndim != 1 or not ((fractions >= 0) & (fractions <= 1)).all():
         raise ValueError(f"thresholds must be one row of fractions between 0 and 1, not {thresholds}")
     return (fractions * reference[:, None]).floor().long()
 

@@ -172,7 +172,10 @@ def report_command(
         return
     from wsolnb.runs.report.report import report
 
-    index = report(runs or [Path("runs")], out, theme=theme)
+    def say(line: str) -> None:
+        typer.secho(line, fg="red", err=True)
+
+    index = report(runs or [Path("runs")], out, theme=theme, say=say)
     for label, name in (("index", index.name), ("results", "results.csv")):
         typer.echo(f"{label:<8}  {index.parent / name}")
 

@@ -36,20 +36,25 @@ def localize_command(
     device: Annotated[str | None, typer.Option(help="Such as cpu or cuda; by default a GPU if there is one.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Photos in one pass.")] = 8,
 ) -> None:
-    """Localize classes in photos with a trained classifier; write overlays and COCO-format JSON into a new folder."""
+    """Localize classes in photos with a trained classifier; write overlays and COCO-format JSON into a new folder.
+
+    Given again after it was stopped, it goes on.
+    """
     from dataclasses import replace
 
     import torch
 
+    from wsolnb._utils.text import read_lines
     from wsolnb.boxes import BoxRule
+    from wsolnb.inference.found import require_free
     from wsolnb.inference.localize import RULES
-    from wsolnb.inference.photos import localize_photos, require_new_folder
+    from wsolnb.inference.photos import localize_photos
     from wsolnb.models.pretrained import pretrained_classifier
 
     box_rule = RULES[method] if rule is None else BoxRule.preset(rule)
     box_rule = box_rule if threshold is None else replace(box_rule, threshold=threshold)
-    lines = None if names is None else names.read_text(encoding="utf-8").splitlines()
-    require_new_folder(out)  # before weights are fetched
+    lines = None if names is None else read_lines(names)
+    require_free(out)  # before weights are fetched
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(1, device=device)
@@ -58,10 +63,17 @@ def localize_command(
     net = pretrained_classifier(model, weights)
     chosen = choice(classes, net.names if lines is None else lines)
     options: dict[str, Any] = {"head": head, "names": lines, "device": device, "batch_size": batch_size}
-    done = localize_photos(images, out, net, method=method, classes=chosen, rule=box_rule, **options)
+    try:
+        done = localize_photos(images, out, net, method=method, classes=chosen, rule=box_rule, **options)
+    except KeyboardInterrupt:
+        typer.secho("stopped; what was found is kept: give the same command again to go on", fg="red", err=True)
+        raise typer.Exit(130) from None
     typer.echo(f"{done.boxes} boxes in {done.photos} photos, {done.empty} classes without a box")
     typer.echo(f"overlays   {done.folder / 'overlays'}")
-    typer.echo(f"boxes      {done.folder / 'results.json'} (COCO.loadRes), of {done.folder / 'images.json'} (COCO)")
+    how = "COCO.loadRes" if done.boxes else "an empty list, which COCO.loadRes does not read"
+    typer.echo(f"boxes      {done.folder / 'results.json'} ({how}), of {done.folder / 'images.json'} (COCO)")
+    for path, known in done.repeated.items():
+        typer.echo(f"counted once: {path} is {known}")
     for path, why in done.unread.items():
         typer.secho(f"not read: {path}: {why}", fg="red", err=True)
     if done.unread:

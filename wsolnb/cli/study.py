@@ -22,9 +22,12 @@ def study_command(
     out: Out = Path("runs"),
 ) -> None:
     """Run a notebook with fresh seeds, in runs/KEY/study/, and judge the paper's claims. Given again, it goes on."""
+    from wsolnb.runs.folder import require_name
     from wsolnb.runs.run import resolve
     from wsolnb.runs.study import STUDY, Study, read_study
 
+    if name is not None:
+        require_name(name)
     given = dict(pair.split("=", 1) for pair in parameters or [])
     folder = out / resolve(source).key / (name or "-".join(["study", *([Path(recipe).stem] if recipe else [])]))
     study = Study(source, range(first, first + seeds), folder, recipe=recipe, given=given)

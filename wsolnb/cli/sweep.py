@@ -42,8 +42,11 @@ def sweep_command(
     out: Out = Path("runs"),
 ) -> None:
     """Run a notebook for every combination of parameters, in runs/KEY/NAME/. Given again, it goes on."""
+    from wsolnb.runs.folder import require_name
     from wsolnb.runs.sweep import Sweep, read_grid
 
+    if name is not None:
+        require_name(name)
     points = read_grid(source, grid, recipe=recipe, given=dict(pair.split("=", 1) for pair in parameters or []))
     sweep = Sweep(points, out / points[0].run.key / (name or grid.stem))
     run_and_show(sweep, lambda: sweep.run(jobs=jobs, backend=backend, address=address))

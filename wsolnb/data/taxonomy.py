@@ -12,6 +12,8 @@ from pathlib import Path
 import networkx as nx
 import numpy as np
 
+from wsolnb._utils.text import read_lines
+
 Edge = tuple[str, str]
 
 # Six of VOC's twenty classes have another name in COCO.
@@ -186,7 +188,7 @@ def read_edges(path: str | Path) -> list[Edge]:
     if not path.is_file():
         raise FileNotFoundError(f'no edge file {path}: expected text lines "parent child"')
     edges = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         if not line.strip() or line.startswith("#"):
             continue
         names = [name.strip() for name in (line.split("\t") if "\t" in line else line.split())]

@@ -81,7 +81,8 @@ def read_linear(model: nn.Module, images: Tensor, head: str | None = None) -> Li
     for run in (_hooked_pass, _traced_pass):
         record = run(model, images)
         if isinstance(record.output, Tensor) and record.output.is_floating_point():
-            require_finite(record.output)
+            output = record.output
+            require_finite(output if output.ndim > 1 else output.reshape(-1, 1))  # one logit may come as (B,)
         call = _head_call(record, weight)
         if call is None or record.features is None:
             continue

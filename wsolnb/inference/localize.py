@@ -103,6 +103,11 @@ def _check_model(model: nn.Module) -> None:
     if isinstance(model, torch.jit.ScriptModule) or hasattr(model, "_orig_mod"):
         kind = "compiled" if hasattr(model, "_orig_mod") else "scripted"
         raise ValueError(f"a {kind} model hides its layers: give the plain model that it was made from")
+    if isinstance(model, torch.fx.GraphModule) and getattr(model.eval, "__func__", None) is not nn.Module.eval:
+        raise ValueError(
+            "a module of torch.export hides its layers and has no evaluation mode: give the plain model that it was "
+            "exported from"
+        )
     training = next((name or "the model" for name, module in model.named_modules() if module.training), None)
     if training is not None:
         raise ValueError(f"{training} is in training mode, where maps depend on chance and batch: call model.eval()")

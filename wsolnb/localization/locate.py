@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torchvision.ops import box_area
 
 from wsolnb.boxes import BoxRule
 from wsolnb.boxes.quantise import percentile
@@ -108,6 +109,34 @@ def tune_and_evaluate(
     """
     best = _evaluate(held_out, rule, thresholds, ks).best_threshold()
     return LocalizationResult(test, replace(rule, threshold=best), _evaluate(test, rule, thresholds, ks))
+
+
+def at_threshold(result: LocalizationResult, threshold: float) -> LocalizationResult:
+    """The same maps cut at a fixed threshold, as papers do, instead of the one from held-out images.
+
+    Example:
+        >>> truth = (torch.tensor([[0.9, 0.1]]), torch.tensor([0]), [torch.tensor([[3.0, 2.0, 9.0, 6.0]])], (8, 12))
+        >>> maps = LocalizationMaps(torch.rand(1, 8, 12), *truth)
+        >>> at_threshold(tune_and_evaluate(maps, maps, BoxRule()), 0.3).rule.threshold
+        0.3
+    """
+    return replace(result, rule=replace(result.rule, threshold=threshold))
+
+
+def area_ratios(result: LocalizationResult) -> Tensor:
+    """Area of every predicted box divided by the true one's, `(N,)`: below 1 too small; an image without box has 0.
+
+    Example:
+        >>> heat = torch.zeros(1, 8, 12)
+        >>> heat[0, 2:6, 3:6] = 1
+        >>> truth = (torch.tensor([[0.9, 0.1]]), torch.tensor([0]), [torch.tensor([[3.0, 2.0, 9.0, 6.0]])], (8, 12))
+        >>> maps = LocalizationMaps(heat, *truth)
+        >>> area_ratios(tune_and_evaluate(maps, maps, BoxRule()))
+        tensor([0.5000])
+    """
+    found = result.maps.cut(result.rule).float().nan_to_num(0)
+    true = torch.stack([boxes[0] for boxes in result.maps.boxes]).to(found)
+    return box_area(found) / box_area(true)
 
 
 def _evaluate(maps: LocalizationMaps, rule: BoxRule, thresholds: int, ks: Sequence[int]) -> TopLocalization:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor
 from wsolnb._utils.progress import headless
 from wsolnb.boxes import BoxRule
 from wsolnb.data.readers.protocol import ProtocolSplit, load_masks, read_split, scaled_boxes
+from wsolnb.localization.maps import stretched
 from wsolnb.metrics._best_iou import best_ious, exclusive_truth
 from wsolnb.metrics._checks import threshold_grid, threshold_index
 
@@ -30,6 +32,7 @@ _BOX_METRICS = {
 """Name, box rule and IoU thresholds of `wsolnb.metrics.MaxBoxAcc` and `MaxBoxAccV2`."""
 
 PROTOCOLS = (*_BOX_METRICS, "pxap")
+_COARSEST = 64  # cells of a side: on coarser maps even noise scores, as the true boxes are truncated to whole cells
 _BATCH_PIXELS = 64 * 224 * 224
 
 
@@ -41,11 +44,13 @@ def evaluate_maps(
     masks: str | Path | None = None,
     thresholds: int = 1000,
     threshold: float | None = None,
+    enlarge: int | None = None,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Score saved maps by the field's protocol.
 
-    The ground truth is scaled to the size of each map, as the protocol does with its 224 x 224 maps: upsample maps of a
-    network's own resolution before they are saved.
+    The ground truth is scaled to the size of each map, as the protocol does with its 224 x 224 maps, and truncated to
+    whole cells. A map with a side of fewer than 64 cells, and fewer than its image has pixels, is too coarse for that,
+    and refused unless it is enlarged.
 
     Args:
         maps: A folder of ``<image id>.npy`` (or with ``.npy`` in place of the image's suffix), or a ``.safetensors``
@@ -55,10 +60,12 @@ def evaluate_maps(
         masks: Folder of the mask files, for ``"pxap"``.
         thresholds: Number of thresholds.
         threshold: A threshold chosen on another split, to report its number beside the oracle's.
+        enlarge: Side in pixels, 64 or more, of the squares to which all maps are enlarged first: bicubic, and each
+            stretched to [0, 1], as the protocol does (224).
 
     Returns:
-        The result, ready for JSON, and the columns of a table with one row per threshold. Box numbers under ``value``
-        are oracles: the threshold is the best on these very images.
+        The result, ready for JSON (an undefined number is None), and the columns of a table with one row per threshold.
+        Box numbers under ``value`` are oracles: the threshold is the best on these very images.
 
     Raises:
         FileNotFoundError: If maps, metadata or masks do not exist.
@@ -79,7 +86,9 @@ def evaluate_maps(
     if protocol not in PROTOCOLS:
         raise ValueError(f"unknown protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
     split = read_split(metadata)
-    read = _reader(Path(maps), split)
+    if enlarge is not None and enlarge < _COARSEST:
+        raise ValueError(f"enlarge maps to {_COARSEST} pixels a side or more (--enlarge 224), not to {enlarge}")
+    read = _sized(_reader(Path(maps), split), split, enlarge)
     if protocol == "pxap":
         if split.masks is None:
             raise ValueError(f"pxap needs masks, but localization.txt in {metadata} has none")
@@ -94,13 +103,15 @@ def evaluate_maps(
         rows, curve = _score_pixels(read, split, str(masks), thresholds, threshold)
     else:
         rows, curve = _score_boxes(read, split, protocol, grid, threshold)
+    rows = [(name, value if value is not None and isfinite(value) else None, at, how) for name, value, at, how in rows]
     numbers = [dict(zip(("name", "value", "threshold", "chosen"), row, strict=True)) for row in rows]
     result = {"protocol": protocol, "maps": str(maps), "metadata": str(metadata), "images": len(split)}
+    result |= {} if enlarge is None else {"enlarge": enlarge}
     return result | {"value": rows[0][1], "numbers": numbers}, {name: values.numpy() for name, values in curve.items()}
 
 
 _Read = Callable[[str], Tensor]  # from image id to map
-_Row = tuple[str, float, float | None, str]  # name, value, threshold, how the threshold was chosen
+_Row = tuple[str, float | None, float | None, str]  # name, value, threshold, how the threshold was chosen
 _Scored = tuple[list[_Row], dict[str, Tensor]]  # the numbers, the protocol's first, and the columns of the curve
 _ORACLE, _FIXED = "oracle: best on these images", "fixed: chosen elsewhere"
 
@@ -185,6 +196,31 @@ def _batches(read: _Read, split: ProtocolSplit) -> Iterator[tuple[Tensor, list[i
     yield torch.stack(batch), indices
 
 
+def _sized(read: _Read, split: ProtocolSplit, enlarge: int | None) -> _Read:
+    """A function from image id to its map, enlarged if asked; a coarse one, or one on its side, is refused."""
+    stated = {} if split.sizes is None else dict(zip(split.image_ids, split.sizes.tolist(), strict=True))
+
+    def sized(image: str) -> Tensor:
+        values = read(image)
+        rows, columns = values.shape
+        height, width = stated.get(image, (_COARSEST, _COARSEST))
+        if (rows, columns) == (width, height) and rows != columns:
+            raise ValueError(
+                f"the map of {image!r} has {columns} x {rows} pixels, image_sizes.txt states {width} x {height}: width "
+                "and height change places in one of them"
+            )
+        if enlarge is not None:
+            return stretched(values[None], (enlarge, enlarge))[0]
+        if rows < min(_COARSEST, height) or columns < min(_COARSEST, width):
+            raise ValueError(
+                f"the map of {image!r} has {columns} x {rows} pixels, too coarse for its boxes or masks: give enlarge "
+                "(--enlarge 224, as the protocol does), or save larger maps"
+            )
+        return values
+
+    return sized
+
+
 def _reader(maps: Path, split: ProtocolSplit) -> _Read:
     """A function from image id to its checked map, after maps and images have been matched one to one."""
     if maps.is_dir():
@@ -196,8 +232,9 @@ def _reader(maps: Path, split: ProtocolSplit) -> _Read:
         def from_folder(image: str) -> Tensor:
             path = maps / files[image]
             try:
-                return _checked(torch.from_numpy(np.load(path, allow_pickle=False)), f"map {path}")
-            except (ValueError, TypeError, EOFError) as error:
+                values = np.load(path, allow_pickle=False)
+                return _checked(torch.from_numpy(values.astype(values.dtype.newbyteorder("="))), f"map {path}")
+            except Exception as error:  # of a damaged file, NumPy raises almost anything
                 message = str(error) if str(path) in str(error) else f"map {path} does not load: {error}"
                 raise ValueError(message) from None
 
@@ -206,10 +243,18 @@ def _reader(maps: Path, split: ProtocolSplit) -> _Read:
         raise FileNotFoundError(f"no maps at {maps}: give a folder of .npy files or a .safetensors file")
     try:
         tensors = safe_open(maps, framework="pt")
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise ValueError(f"{maps} is no safetensors file: {error}") from None
     _match({image: image for image in split.image_ids}, set(tensors.keys()), maps)
-    return lambda image: _checked(tensors.get_tensor(image), f"map {image!r} in {maps}")
+
+    def from_tensors(image: str) -> Tensor:
+        try:
+            values = tensors.get_tensor(image)
+        except Exception as error:  # of a damaged file, safetensors and torch raise several kinds
+            raise ValueError(f"map {image!r} in {maps} does not load: {error}") from None
+        return _checked(values, f"map {image!r} in {maps}")
+
+    return from_tensors
 
 
 def _match(files: dict[str, str], names: set[str], maps: Path) -> None:
@@ -226,10 +271,11 @@ def _match(files: dict[str, str], names: set[str], maps: Path) -> None:
 
 
 def _checked(values: Tensor, what: str) -> Tensor:
-    if values.ndim != 2:
+    if values.ndim != 2 or 0 in values.shape:
         raise ValueError(f"{what} must have shape (height, width), got {tuple(values.shape)}")
     if not values.is_floating_point():
         raise ValueError(f"{what} must be floating point in [0, 1], not {values.dtype}")
+    values = values.float() if values.element_size() < 4 else values
     low, high = torch.aminmax(values)
     if not bool((low >= 0) & (high <= 1)):
         if not bool(values.isfinite().all()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -49,7 +50,7 @@ def threshold_index(thresholds: Tensor, threshold: float) -> int:
     """Index of a threshold on a grid; if it is not on it, the error names the nearest one."""
     index = int((thresholds - threshold).abs().argmin())
     nearest, known = float(thresholds[index]), f"this metric's {len(thresholds)} thresholds"
-    if abs(nearest - threshold) > 1e-9:
+    if not abs(nearest - threshold) <= 1e-9:  # NaN is near to nothing
         raise ValueError(f"threshold {threshold} is not among {known}; the nearest is {nearest:g}")
     return index
 
@@ -68,10 +69,10 @@ def _check_boxes(boxes: Tensor, what: str) -> Tensor:
     """Check boxes xyxy ``(n, 4)``: shape, finite values, no negative size. Raises with the first invalid one."""
     boxes = torch.as_tensor(boxes)
     if boxes.numel() == 0:
-        return boxes.reshape(0, 4).float()
+        return boxes.reshape(0, 4).to(torch.promote_types(boxes.dtype, torch.float32))
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(f"{what}: boxes must have shape (n, 4), got {tuple(boxes.shape)}")
-    boxes = boxes.as_subclass(Tensor).float()
+    boxes = boxes.as_subclass(Tensor).to(torch.promote_types(boxes.dtype, torch.float32))
     size = boxes[:, 2:] - boxes[:, :2]
     for bad, why in (
         (~boxes.isfinite().all(dim=1), "has values that are not finite"),
@@ -88,7 +89,7 @@ def check_box_lists(boxes: Sequence[Tensor], what: Callable[[int], str]) -> list
     rows = [torch.as_tensor(row) for row in boxes]
     # all at once, which is much faster; one by one only to name the invalid one
     if all(row.ndim == 2 and row.shape[1] == 4 for row in rows) and len({row.device for row in rows}) == 1:
-        rows = [row.as_subclass(Tensor).float() for row in rows]
+        rows = [row.as_subclass(Tensor).to(torch.promote_types(row.dtype, torch.float32)) for row in rows]
         stacked = torch.cat(rows)
         if bool(stacked.isfinite().all() & (stacked[:, 2:] >= stacked[:, :2]).all()):
             return rows
@@ -117,7 +118,7 @@ def check_predictions(predictions: Sequence[Mapping[str, Tensor]], targets: int,
     for index, entry in enumerate(predictions):
         what, count = f"prediction {index}", len(boxes[index])
         labels.append(check_labels(entry["labels"], count, classes, what))
-        score = torch.as_tensor(entry["scores"]).float()
+        score = torch.as_tensor(entry["scores"], dtype=torch.float64)
         if score.shape != (count,):
             raise ValueError(f"{what}: {count} boxes but scores of shape {tuple(score.shape)}")
         if not bool(score.isfinite().all()):
@@ -137,9 +138,22 @@ def check_targets(targets: Sequence[Mapping[str, Any]], classes: int) -> dict[st
         if crowd.shape != (count,):
             raise ValueError(f"{what}: {count} boxes but crowd of shape {tuple(crowd.shape)}")
         crowds.append(crowd)
-        ids.append(int(entry.get("image_id", -1)))
+        ids.append(_image_id(entry, what))
     columns = _columns("true", boxes=boxes, labels=labels, crowd=crowds)
     return columns | {"image_id": torch.tensor(ids, dtype=torch.int64)}
+
+
+def _image_id(target: Mapping[str, Any], what: str) -> int:
+    """The `image_id` of a target, -1 without one."""
+    if "image_id" not in target:
+        return -1
+    try:
+        number = operator.index(target["image_id"])
+    except TypeError:
+        raise ValueError(f"{what}: image_id {target['image_id']!r:.40} is no whole number") from None
+    if not 0 <= number < 2**63:
+        raise ValueError(f"{what}: image_id {number} must lie between 0 and 2**63 - 1")
+    return number
 
 
 def _boxes_of(entries: Sequence[Mapping[str, Any]], keys: Sequence[str], side: str) -> list[Tensor]:

@@ -70,10 +70,10 @@ class DetectionAP(ColumnMetric):
         self.interpolation: Interpolation = interpolation
         self._rankings: dict[float, Ranking] = {}
         for side in ("predicted", "true"):
-            self.add_column(f"{side}_boxes", torch.float32, 4)
+            self.add_column(f"{side}_boxes", torch.float64, 4)
             self.add_column(f"{side}_labels", torch.int64)
             self.add_column(f"{side}_count", torch.int64)
-        self.add_column("predicted_scores", torch.float32)
+        self.add_column("predicted_scores", torch.float64)
         self.add_column("true_crowd", torch.uint8)
         self.add_column("image_id", torch.int64)
 
@@ -140,8 +140,8 @@ class DetectionAP(ColumnMetric):
             torch.stack([rank.repeat_interleave(columns[f"{side}_count"]), columns[f"{side}_labels"]], dim=1)
             for side in ("predicted", "true")
         )
-        boxes, scores = columns["predicted_boxes"].double(), columns["predicted_scores"].double()
-        truth, crowd = columns["true_boxes"].double(), columns["true_crowd"].bool()
+        boxes, scores = columns["predicted_boxes"], columns["predicted_scores"]
+        truth, crowd = columns["true_boxes"], columns["true_crowd"].bool()
         if self.matching == "image-class":
             best, kept = _one_per_pair(predicted, scores, boxes, true, truth, crowd, self.classes)
             predicted, boxes, scores = predicted[best], boxes[best], scores[best]

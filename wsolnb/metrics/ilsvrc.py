@@ -36,6 +36,8 @@ class GuessLocalizationError(ColumnMetric):
         super().__init__(**kwargs)
         if k < 1:
             raise ValueError(f"k must be at least 1, not {k}")
+        if not 0 < iou_threshold <= 1:
+            raise ValueError(f"iou_threshold must lie in (0, 1], not {iou_threshold}")
         self.classes = classes
         self.k = k
         self.iou_threshold = iou_threshold
@@ -67,7 +69,8 @@ class GuessLocalizationError(ColumnMetric):
         boxes, labels = torch.as_tensor(target["boxes"]), torch.as_tensor(target["labels"])
         if not len(boxes):
             raise ValueError(f"image {target.get('image_id', 'without id')} has no ground-truth box to localize")
-        best = torch.as_tensor(prediction["scores"]).argsort(descending=True, stable=True)[: self.k]
+        scores = torch.as_tensor(prediction["scores"], dtype=torch.float64)
+        best = scores.argsort(descending=True, stable=True)[: self.k]
         overlap = box_iou(torch.as_tensor(prediction["boxes"])[best].double(), boxes.double())
         same = torch.as_tensor(prediction["labels"])[best].unsqueeze(1) == labels.unsqueeze(0)
         return not bool((same & (overlap >= self.iou_threshold)).any())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,10 +33,12 @@ class PointAP(RankedMetric):
         self, classes: int, tolerance: float = 0.0, interpolation: Interpolation = "area", **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
+        if math.isnan(tolerance):
+            raise ValueError("tolerance is NaN: give the pixels by which boxes are enlarged")
         self.classes = classes
         self.tolerance = tolerance
         self.interpolation = interpolation
-        self.add_column("scores", torch.float32, classes)
+        self.add_column("scores", torch.float64, classes)
         self.add_column("verdict", torch.uint8, classes)
         self.add_column("image_id", torch.int64)
 
@@ -83,7 +86,7 @@ class PointAP(RankedMetric):
         shown = (verdict >= _OUTSIDE).flatten()
         inside, crowd = (verdict == _INSIDE).flatten(), (verdict == _CROWD).flatten()
         common = (image, klass, image[shown], klass[shown])
-        return Ranking(scores.double().flatten(), inside, crowd, *common, images=len(scores), classes=self.classes)
+        return Ranking(scores.flatten(), inside, crowd, *common, images=len(scores), classes=self.classes)
 
 
 _CROWD, _OUTSIDE, _INSIDE = 1, 2, 3  # in rising order; 0: the image does not show the class

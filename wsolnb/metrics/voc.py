@@ -44,7 +44,7 @@ class VOCAP(RankedMetric):
         self.interpolation = interpolation
         for name in ("labels", "verdict", "instance", "count"):
             self.add_column(name, torch.int64)
-        self.add_column("scores", torch.float32)
+        self.add_column("scores", torch.float64)
         self.add_column("positives", torch.int64, classes)
         self.add_column("image_id", torch.int64)
 
@@ -64,7 +64,7 @@ class VOCAP(RankedMetric):
     def _rank(self) -> Ranking:
         rows = {name: self.column(name).cpu() for name in self._empty}
         rank = torch.argsort(image_order(rows["image_id"]))
-        image, scores = rank.repeat_interleave(rows["count"]), rows["scores"].double()
+        image, scores = rank.repeat_interleave(rows["count"]), rows["scores"]
         order = torch.argsort(image, stable=True)
         order = order[torch.argsort(scores[order], descending=True, stable=True)]
         key = (image * (int(rows["instance"].max()) + 1 if len(image) else 1) + rows["instance"])[order]
@@ -83,11 +83,11 @@ class VOCAP(RankedMetric):
         labels, truth = torch.as_tensor(prediction["labels"]).long(), torch.as_tensor(target["labels"]).long()
         crowd = torch.as_tensor(target.get("crowd", torch.zeros(len(truth)))).bool()
         positives = torch.bincount(truth[~crowd], minlength=self.classes)
-        scores = torch.as_tensor(prediction["scores"])
+        scores = torch.as_tensor(prediction["scores"], dtype=torch.float64)
         if not len(truth) or not len(labels):
             return labels, scores, torch.full_like(labels, _MISS), torch.zeros_like(labels), positives
-        boxes = torch.as_tensor(prediction["boxes"]).float().double()
-        overlap = box_iou(boxes, torch.as_tensor(target["boxes"]).float().double())
+        boxes = torch.as_tensor(prediction["boxes"]).double()
+        overlap = box_iou(boxes, torch.as_tensor(target["boxes"]).double())
         overlap = overlap.masked_fill(labels.unsqueeze(1) != truth.unsqueeze(0), -1.0)
         best, instance = overlap.max(dim=1)
         verdict = torch.where(crowd[instance], _IGNORED, _HIT).where(best >= self.iou_threshold, _MISS)

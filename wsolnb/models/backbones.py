@@ -69,6 +69,11 @@ class Backbone(nn.Module):
         self.channels, self.strides = self._probe()
 
     @property
+    def new_stages(self) -> tuple[str, ...]:
+        """Stages that a paper put in the place of pretrained ones; weights from elsewhere leave them as they are."""
+        return _NEW_STAGES.get(self.name, ())
+
+    @property
     def out_channels(self) -> int:
         """Channels `D` of the feature map."""
         return list(self.channels.values())[-1]
@@ -320,6 +325,8 @@ def _conv_relu(inputs: int, outputs: int, mode: Literal["fan_in", "fan_out"] = "
     nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
     return nn.Sequential(conv, nn.ReLU(inplace=True))
 
+
+_NEW_STAGES: dict[str, tuple[str, ...]] = {"vgg16_gap": ("conv6",), "googlenet_gap": ("conv5",)}
 
 _BUILDERS: dict[str, tuple[int, Callable[[str | None], Stages]]] = {
     "tiny": (8, _tiny),

@@ -69,6 +69,11 @@ class Classifier(nn.Module):
         self.pool = pool or GlobalAveragePooling()
         self.head = nn.Linear(backbone.out_channels, outputs)
 
+    @property
+    def new_parts(self) -> tuple[str, ...]:
+        """What no weights are loaded for and `Plan.head_rate` speeds up: the head, and the backbone's new stages."""
+        return ("head", *(f"backbone.stages.{name}" for name in self.backbone.new_stages))
+
     def features(self, images: Tensor) -> Tensor:
         """Feature map `ψ(x)`, `(B, D, h, w)`, of RGB images in [0, 1], `(B, 3, H, W)`."""
         features: Tensor = self.backbone(images)

@@ -6,10 +6,12 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
 
+from wsolnb._utils.files import write_atomic
 from wsolnb.runs.coverage import measured_ratios, plot_coverage, wrong_verdicts
 from wsolnb.runs.paper import Paper, paper_keys, suite_folder
 from wsolnb.runs.study import committed, read_study
@@ -20,8 +22,9 @@ _INTRODUCTION = """\
 # Verdicts
 
 Every claim of the five papers, of the primer and of the comparison that can be put to the test on drawn images,
-tested on a *study*: the default run of the notebook with {trainings} seeds or more, from 100 on, on which nothing
-was chosen. A seed decides everything that chance decides: training, held-out and test data, first weights, order.
+tested on a *study*: the default run of the notebook (of the comparison the recipe `both-budgets`) with {trainings}
+seeds or more, from 100 on, on which nothing was chosen. A seed decides everything that chance decides: training,
+held-out and test data, first weights, order. Features that were learned in another drawn world are the same for all.
 The methods of one seed share all of it, so each training gives one difference. The interval is Student's t, 95 %,
 over these differences; beside it stands in how many trainings the difference has the claimed sign.
 
@@ -61,7 +64,7 @@ def summary(links: Path) -> str:
         tested = verdicts(paper)
         count = Counter(tested.verdict[~tested.ours])
         name = f"[{paper.key}]({_relative(paper.card, links)})"
-        rows.append((name, *(count[verdict] for verdict in VERDICTS), paper.remember))
+        rows.append((name, *(count[verdict] for verdict in VERDICTS), _plain(paper.remember)))
     return "\n".join(_markdown(("notebook", *VERDICTS, "remember"), rows)) + "\n"
 
 
@@ -84,10 +87,10 @@ def write_board(target: Path) -> None:
     from wsolnb.plots.style import encode_png, render, use_style
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(board(target.parent), encoding="utf-8")
+    write_atomic(target, board(target.parent).encode())
     use_style()
     picture = encode_png(render(plot_coverage(measured_ratios(in_order()))))
-    (suite_folder() / "papers" / _FIGURE).write_bytes(picture)
+    write_atomic(suite_folder() / "papers" / _FIGURE, picture)
 
 
 def board(links: Path) -> str:
@@ -100,7 +103,7 @@ def board(links: Path) -> str:
     parts = [_introduction(links), summary(links)]
     for paper in in_order():
         for name, path in committed(paper).items():
-            title = f"## {paper.key}: {paper.title}" if name == "default" else f"### {paper.key}, recipe {name}"
+            title = f"## {paper.key}: {_plain(paper.title)}" if name == "default" else f"### {paper.key}, recipe {name}"
             study = read_study(path)
             if study.seed.nunique() >= TRAININGS:
                 parts += [f"{title}\n", *_sections(paper, verdicts(paper, study=study), links)]
@@ -129,9 +132,12 @@ def _introduction(links: Path) -> str:
 def _sections(paper: Paper, tested: pd.DataFrame, links: Path) -> Iterator[str]:
     """The claims of a paper as a table, and below it those of our own."""
     table = texts(tested)
+    for column in ("setting", "metric", "verdict"):
+        table[column] = table[column].map(_plain)
     card = _relative(paper.card, links)
     table["claim"] = [
-        f"{says} ([{where}]({card}))" for says, where in zip(table["claim"], table.pop("where"), strict=True)
+        f"{_plain(says)} ([{_plain(where)}]({card}))"
+        for says, where in zip(table["claim"], table.pop("where"), strict=True)
     ]
     for ours, heading in ((False, ""), (True, "**Ours**\n")):
         if (rows := table[(tested.ours == ours).to_numpy()]).size:
@@ -140,9 +146,14 @@ def _sections(paper: Paper, tested: pd.DataFrame, links: Path) -> Iterator[str]:
 
 
 def _relative(path: Path, start: Path) -> str:
-    return Path(os.path.relpath(path, start)).as_posix()
+    return quote(Path(os.path.relpath(path, start)).as_posix())
 
 
 def _markdown(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> list[str]:
     cells = [columns, ["---"] * len(columns), *rows]
     return ["| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in row) + " |" for row in cells]
+
+
+def _plain(text: str) -> str:
+    """Text from a paper's files that Markdown shows as it is: neither HTML nor a link."""
+    return text.replace("<", "&lt;").replace("[", "\\[")

@@ -9,8 +9,22 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from wsolnb._utils.files import write_atomic
+
 PARAMETERS = "parameters.yaml"
 _UNFINISHED = ".unfinished"  # locked while a run works in the folder; left behind unlocked if it was stopped or killed
+
+
+def require_name(name: str) -> None:
+    """Refuse a name that is not of one folder below the one where runs are kept.
+
+    Example:
+        >>> require_name("../x")
+        Traceback (most recent call last):
+        ValueError: '../x' is no name for a run: use letters, digits and . + - _
+    """
+    if not re.fullmatch(r"\w[\w.+-]*", name):
+        raise ValueError(f"{name!r} is no name for a run: use letters, digits and . + - _")
 
 
 @contextmanager
@@ -30,8 +44,8 @@ def claimed_folder(parent: Path, name: str | None, default: str, parameters: str
         ...     folder.name, (folder / PARAMETERS).read_text()
         ('default', 'epochs: 3')
     """
-    if name is not None and not re.fullmatch(r"\w[\w.+-]*", name):
-        raise ValueError(f"{name!r} is no name for a run: use letters, digits and . + - _")
+    if name is not None:
+        require_name(name)
     parent.mkdir(parents=True, exist_ok=True)
     for number in range(1, 10_000):
         folder = parent / (name or (default if number == 1 else f"{default}-{number}"))
@@ -45,7 +59,7 @@ def claimed_folder(parent: Path, name: str | None, default: str, parameters: str
         raise FileExistsError(f"{parent} holds too many runs named {default}: delete some")
     stopped = False
     try:
-        (folder / PARAMETERS).write_text(parameters, encoding="utf-8")
+        write_atomic(folder / PARAMETERS, parameters.encode())
         yield folder
     except KeyboardInterrupt:
         stopped = True
@@ -64,8 +78,8 @@ def _claim(folder: Path, lock: FileLock, parameters: str) -> str:
     try:
         folder.mkdir()  # atomic: decides between two runs that start at once
     except FileExistsError:
-        if not Path(lock.lock_file).exists():
-            return taken
+        if not Path(lock.lock_file).exists() and (not folder.is_dir() or any(folder.iterdir())):
+            return taken  # an empty one may be of a run that was killed at once
     try:
         lock.acquire(timeout=0)
     except Timeout:

@@ -140,6 +140,10 @@ class Paper:
         known = known_parameters(self.notebook)
         if missing := [name for name in known if name not in namespace]:
             raise ValueError(f"no variable for the parameters {', '.join(missing)}: run the parameters cell first")
+        for name, parameter in known.items():
+            if parameter.type != "str" and isinstance(namespace[name], str):
+                hint = "papermill's -r gives text, -p numbers"
+                raise ValueError(f"parameter {name} wants {parameter.type}, not the text {namespace[name]!r}: {hint}")
         return {name: parameter.take(namespace[name]) for name, parameter in known.items()}
 
     def beside(self, metrics: Mapping[str, Mapping[str, Any]], dataset: str) -> pd.DataFrame:

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
+from papermill.iorw import LocalHandler, papermill_io
 from papermill.log import logger
 
+from wsolnb._utils.files import write_atomic
 from wsolnb.runs.kernel import Kernel
 
 NAME = "wsolnb"
 _REPLY_TIMEOUT = 1.0  # seconds from the end of an interrupted cell to its reply
+
+
+class _Whole(LocalHandler):
+    """Writes notebooks so that no reader ever sees half of one, and a full disk leaves the one before."""
+
+    def write(self, buf: str, path: str) -> None:
+        write_atomic(Path(path), buf.encode())
 
 
 class _Client(PapermillNotebookClient):
@@ -46,6 +56,15 @@ class _Engine(NBClientEngine):
     ) -> None:
         options |= {"log": logger, "startup_timeout": start_timeout, "shutdown_kernel": "immediate"}
         _Client(nb_man, km=kernel, **options).execute(cleanup_kc=True)
+
+
+def write_whole(target: Path) -> None:
+    """Have papermill write this notebook atomically.
+
+    Example:
+        >>> write_whole(Path("runs/primer/default/notebook.ipynb"))
+    """
+    papermill_io.register(str(target), _Whole())
 
 
 papermill_engines.register(NAME, _Engine)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import difflib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,8 @@ def _convert(value: object, kind: str) -> Any:
     allowed: dict[str, Any] = {"bool": bool, "str": str, "int": (int, str), "float": (float, int, str)}
     if not isinstance(value, allowed[base]) or (isinstance(value, bool) and base != "bool"):
         raise TypeError
+    if base == "float" and math.isnan(float(value)):
+        raise ValueError
     return {"int": int, "float": float}.get(base, lambda same: same)(value)
 
 

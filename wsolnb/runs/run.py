@@ -14,12 +14,14 @@ from typing import Any
 import yaml
 from jupyter_client.utils import run_sync
 
+from wsolnb._utils.files import write_atomic
 from wsolnb._utils.signals import Interruption
 from wsolnb.runs.folder import PARAMETERS, claimed_folder
 from wsolnb.runs.kernel import Kernel
 from wsolnb.runs.paper import Paper
 from wsolnb.runs.parameters import checked, known_parameters, read_recipe
 from wsolnb.runs.progress import CellProgress, count_cells
+from wsolnb.runs.ranges import require_ranges
 
 NOTEBOOK = "notebook.ipynb"
 
@@ -104,6 +106,8 @@ def resolve(
 ) -> ResolvedRun:
     """Find a notebook and check the parameters of a run; arguments and errors as in :func:`run`.
 
+    Those of a paper also lie in their ranges (:mod:`wsolnb.runs.ranges`).
+
     Example:
         >>> resolve("barz2022", {"epochs": "3"}, recipe="smoke").parameters["epochs"]
         3
@@ -117,6 +121,8 @@ def resolve(
     notebook = paper.notebook if paper else Path(source)
     known = known_parameters(notebook)
     given = checked(known, {**layer, **(parameters or {})}, notebook.name)
+    if paper:
+        require_ranges(given)
     if "out" in given:
         raise ValueError("parameter out is set by the run itself: choose its folder by name and root")
     values = {parameter.name: parameter.default for parameter in known.values()} | given
@@ -149,7 +155,7 @@ def execute(
     Example:
         >>> execute(resolve("barz2022", recipe="smoke"), Path("empty-folder"))  # doctest: +SKIP
     """
-    (folder / PARAMETERS).write_text(resolved.text, encoding="utf-8")
+    write_atomic(folder / PARAMETERS, resolved.text.encode())
     values = resolved.given | ({"out": str(folder.resolve())} if resolved.has_out else {})
     launch: dict[str, Any] = {
         "extra_arguments": [*_KERNEL_OPTIONS, *([_WARM_UP] if resolved.warm_up else [])],
@@ -200,6 +206,7 @@ def _execute_in(
             raise _StopRequested
         progress.on_cell_start(cell, cell_index)
 
+    papermill_engine.write_whole(target)
     try:
         papermill.execute_notebook(
             notebook,

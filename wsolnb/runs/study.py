@@ -7,6 +7,7 @@ trainings. Seeds below 100 are for choosing settings, those from 100 on for stud
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,7 +73,7 @@ class Study:
         before = folder / PARAMETERS
         if before.exists() and before.read_text(encoding="utf-8") != text:
             raise FileExistsError(f"{folder} holds a study with other parameters (see {before}): give another name")
-        before.write_text(text, encoding="utf-8")
+        write_atomic(before, text.encode())
         try:
             return self.sweep.run(jobs=jobs)
         finally:
@@ -90,14 +91,17 @@ class Study:
             seed = point.varied["seed"]
             if outcomes[point.name].state != "done":
                 continue
-            record = json.loads((folders[point.name] / "metrics.json").read_text(encoding="utf-8"))
-            for method, row in record["metrics"].items():
-                rows += [[seed, method, metric, number["value"]] for metric, number in row.items()]
-            for claim in record["verdicts"]:
-                if claim["run_low"] is not None:
-                    intervals.setdefault(claim["claim"], []).append(claim["run_high"] - claim["run_low"])
-            runs[seed] = {name: record[name] for name in ("revision", "device", "machine", "versions")}
-            del runs[seed]["machine"]["system"]  # the name of a kernel: neither rounding nor result hangs on it
+            path = folders[point.name] / "metrics.json"
+            try:
+                measured, noise, run = _read(path)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                message = f"{path} is no record of a run, so seed {seed} is missing: {error!r}"
+                warnings.warn(f"{message}; delete {path.parent} and give the command again", stacklevel=2)
+                continue
+            rows += [[seed, *row] for row in measured]
+            for claim, width in noise:
+                intervals.setdefault(claim, []).append(width)
+            runs[seed] = run
         about = {
             "key": self.sweep.points[0].run.key,
             "recipe": self.recipe,
@@ -111,6 +115,16 @@ class Study:
         table = pd.DataFrame(rows, columns=COLUMNS).to_csv(index=False)
         for name, text in ((STUDY, table), (ABOUT, json.dumps(about, indent=1, ensure_ascii=False) + "\n")):
             write_atomic(self.sweep.folder / name, text.encode())
+
+
+def _read(path: Path) -> tuple[list[list[object]], list[tuple[str, float]], dict[str, Any]]:
+    """What a run measured, the width of its interval for each claim, and under what it ran."""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    measured = [[method, m, number["value"]] for method, row in record["metrics"].items() for m, number in row.items()]
+    claims = [claim for claim in record["verdicts"] if claim["run_low"] is not None]
+    run = {name: record[name] for name in ("revision", "device", "machine", "versions")}
+    del run["machine"]["system"]  # the name of a kernel: neither rounding nor result hangs on it
+    return measured, [(claim["claim"], claim["run_high"] - claim["run_low"]) for claim in claims], run
 
 
 def _distinct(runs: Mapping[int, Mapping[str, Any]]) -> list[dict[str, Any]]:

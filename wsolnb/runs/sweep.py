@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import re
 import shutil
 import socket
@@ -26,7 +27,7 @@ from filelock import FileLock, Timeout
 from wsolnb._utils.files import write_atomic
 from wsolnb.runs.parameters import read_recipe
 from wsolnb.runs.run import ResolvedRun, execute, resolve
-from wsolnb.runs.workers import one_gpu, thread_caps, worker_pool
+from wsolnb.runs.workers import one_gpu, stop_without, thread_caps, worker_pool
 
 ATTEMPTS, LOG, STATUS = ".attempts", "log.txt", "status.json"
 _TRIES = 2
@@ -160,10 +161,11 @@ class Sweep:
                 shutil.rmtree(self.folder / ATTEMPTS, ignore_errors=True)  # of a sweep that was killed
                 varied = {point.name: point.varied for point in self.points}
                 text = yaml.safe_dump(varied, sort_keys=False, allow_unicode=True)
-                (self.folder / "points.yaml").write_text(text, encoding="utf-8")
+                write_atomic(self.folder / "points.yaml", text.encode())
                 try:
                     with worker_pool(backend, address, jobs) as (n_jobs, per_machine):
-                        self._run(n_jobs, per_machine)
+                        # a worker of Dask has a watch of its own
+                        self._run(n_jobs, per_machine, os.getpid() if backend == "loky" else 0)
                 finally:
                     shutil.rmtree(self.folder / ATTEMPTS, ignore_errors=True)
                     self._collect()
@@ -171,13 +173,13 @@ class Sweep:
             raise BlockingIOError(f"another sweep works in {self.folder}: wait for it, or give another name") from None
         return self.outcomes()
 
-    def _run(self, n_jobs: int, per_machine: int) -> None:
+    def _run(self, n_jobs: int, per_machine: int, parent: int) -> None:
         import joblib
 
         folders = self.run_folders()
         tries = {name: 0 for name, folder in folders.items() if _ended(folder).state != "done"}
         while remaining := [point for point in self.points if tries.get(point.name, _TRIES) < _TRIES]:
-            attempt, where = joblib.delayed(_attempt), (per_machine, Path.cwd())
+            attempt, where = joblib.delayed(_attempt), (per_machine, Path.cwd(), parent)
             jobs = [attempt(point, self.folder, folders[point.name], *where) for point in remaining]
             broken: Exception | None = None
             try:
@@ -207,11 +209,14 @@ class Sweep:
         write_atomic(self.folder / "results.csv", table.to_csv(index=False).encode())
 
 
-def _attempt(point: Point, sweep: Path, run_folder: Path, per_machine: int, cwd: Path) -> None:
+def _attempt(point: Point, sweep: Path, run_folder: Path, per_machine: int, cwd: Path, parent: int = 0) -> None:
     """Run a point once and move the result or the failure to its final folder; this is what a worker executes.
 
-    The cores of the worker's machine are shared by ``per_machine`` runs; the kernel works in ``cwd`` if it exists.
+    The cores of the worker's machine are shared by ``per_machine`` runs; the kernel works in ``cwd`` if it exists. The
+    worker stops when the process ``parent`` is gone.
     """
+    if parent:
+        stop_without(parent)
     folder = sweep / ATTEMPTS / f"{point.name}@{uuid.uuid4().hex[:8]}"
     started, error = time.time(), ""
     try:
@@ -221,12 +226,14 @@ def _attempt(point: Point, sweep: Path, run_folder: Path, per_machine: int, cwd:
             execute(point.run, folder, log=folder / LOG, environment=variables, cwd=cwd if cwd.is_dir() else None)
     except KeyboardInterrupt:
         shutil.rmtree(folder, ignore_errors=True)
+        if parent:
+            stop_without(parent)
         raise
     except Exception as failure:
         error = str(failure) or repr(failure)
     status = {"state": "failed" if error else "done", "seconds": round(time.time() - started, 1), "error": error}
     try:
-        (folder / STATUS).write_text(json.dumps({**status, "host": socket.gethostname()}), encoding="utf-8")
+        write_atomic(folder / STATUS, json.dumps({**status, "host": socket.gethostname()}).encode())
         _publish(folder, run_folder)
     except OSError:  # the sweep was stopped and its attempts were deleted
         shutil.rmtree(folder, ignore_errors=True)
@@ -245,11 +252,20 @@ def _publish(folder: Path, run_folder: Path) -> None:
 
 
 def _ended(run_folder: Path) -> Outcome:
+    """How a run ended; if its status is damaged, it is done if it recorded its results, which it does at its end."""
+    path = run_folder / STATUS
     try:
-        status = json.loads((run_folder / STATUS).read_text(encoding="utf-8"))
+        status = json.loads(path.read_text(encoding="utf-8"))
+        state, seconds, error = status["state"], float(status["seconds"]), str(status["error"])
+        if state not in ("done", "failed"):
+            raise ValueError(f"its state is {state!r}")
     except FileNotFoundError:
         return Outcome()
-    return Outcome(status["state"], status["seconds"], status["error"])
+    except (ValueError, KeyError, TypeError) as damage:
+        if (run_folder / "metrics.json").is_file():
+            return Outcome("done")
+        return Outcome("failed", error=f"{path} is damaged ({damage}), and there are no results: it runs again")
+    return Outcome(state, seconds, error)
 
 
 def _last_cell(log: Path) -> str:

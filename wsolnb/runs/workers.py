@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -15,6 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+_LOOK_EVERY, _GRACE = 0.5, 30.0  # seconds between two looks for the parent; from SIGTERM to the end
 _CAPS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -75,6 +78,35 @@ def one_gpu(parameters: Mapping[str, Any]) -> Iterator[dict[str, str]]:
                 lock.release()
             return
         time.sleep(0.5)
+
+
+_WATCHED: set[int] = set()  # processes on which this one hangs
+
+
+def stop_without(parent: int) -> None:
+    """Stop this process soon after the process that started it is gone, even if that was killed.
+
+    It stops as by SIGTERM, so that a training is saved first; half a minute later it is killed. Nothing is watched in
+    the process ``parent`` itself, nor on systems without process groups.
+
+    Example:
+        >>> stop_without(os.getpid())
+    """
+    if parent == os.getpid() or os.name != "posix":
+        return
+    if os.getppid() != parent:  # a worker that has been told to stop, and waits for its next run
+        os._exit(1)
+    if parent not in _WATCHED:
+        _WATCHED.add(parent)
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_LOOK_EVERY)
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+    time.sleep(_GRACE)
+    os._exit(1)
 
 
 @contextmanager

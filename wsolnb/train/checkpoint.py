@@ -26,7 +26,8 @@ class Checkpoint:
     """The state of a training in a folder: tensors in a safetensors file, everything else in a manifest that names it.
 
     The manifest is replaced atomically once its tensors are on disk, so it always describes a complete checkpoint.
-    One with another key (the fingerprint of the training) or of other versions of the libraries is refused.
+    One with another key (the fingerprint of the training) or of other versions of the libraries is refused. `training`
+    is the fingerprint of what is trained, and `how` it is: on how many processes, say.
 
     Example:
         >>> import tempfile
@@ -36,8 +37,11 @@ class Checkpoint:
         ({'weight': tensor([1., 1.])}, {'epoch': 3})
     """
 
-    def __init__(self, folder: Path, key: str, version: str) -> None:
+    def __init__(
+        self, folder: Path, key: str, version: str, *, training: str = "", how: Mapping[str, str] | None = None
+    ) -> None:
         self.folder, self.key, self.version = folder, key, version
+        self.training, self.how = training, dict(how or {})
 
     def save(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Replace the checkpoint by these tensors and JSON values.
@@ -49,7 +53,7 @@ class Checkpoint:
         data = to_bytes(tensors)
         digest = hashlib.sha256(data).hexdigest()
         name = f"{digest[:16]}.safetensors"
-        head = {"format": _FORMAT, "key": self.key, "version": self.version}
+        head = {"format": _FORMAT, "key": self.key, "version": self.version, "training": self.training, "how": self.how}
         content = json.loads(json.dumps({**head, "tensors": name, "sha256": digest, "values": dict(values)}))
         write_atomic(self.folder / name, data)
         write_atomic(self.folder / _MANIFEST, json.dumps({**content, "digest": _digest(content)}).encode())
@@ -84,6 +88,30 @@ class Checkpoint:
         if content["version"] != self.version:
             raise ValueError(f"{path} was saved by {content['version']}, this is {self.version}: {remedy}")
         return read_verified(self.folder / content["tensors"], content["sha256"], remedy), content["values"]
+
+    def passed_over(self) -> list[str]:
+        """A line for each checkpoint beside this one, of the same training made in another way, if this is not there.
+
+        Example:
+            >>> Checkpoint(Path("net.checkpoint"), "a1", "1.0", training="b2").passed_over()
+            []
+        """
+        if (self.folder / _MANIFEST).is_file():
+            return []
+        lines = []
+        for path in sorted(self.folder.parent.glob(f"*{self.folder.suffix}/{_MANIFEST}")):
+            try:
+                content = json.loads(path.read_bytes())
+                how, epochs = dict(content["how"]), len(content["values"]["history"])
+                same = content["training"] == self.training
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # damaged, or of a version that did not say
+            if same:
+                made = (f"{name} {how.get(name)}, here {now}" for name, now in self.how.items() if how.get(name) != now)
+                lines.append(
+                    f"passed over {path.parent}, {epochs} epochs of this training, made with {'; '.join(made)}"
+                )
+        return lines
 
     def remove(self) -> None:
         """Delete it, the manifest first."""

@@ -69,6 +69,8 @@ class Plan:
 class StepPlan(Plan):
     """Gradient descent whose learning rate is multiplied by `factor` after `every` epochs; `cycle` must be 0.
 
+    With `nesterov`, the gradient is taken where the momentum leads, as in the code of bae2020.
+
     Example:
         >>> StepPlan(epochs=60, lr=0.001, every=20).factor
         0.1
@@ -76,6 +78,7 @@ class StepPlan(Plan):
 
     every: int = 20
     factor: float = 0.1
+    nesterov: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -85,6 +88,10 @@ class StepPlan(Plan):
             raise ValueError(f"every={self.every}: must be at least 1")
         if not 0 < self.factor <= 1:
             raise ValueError(f"factor={self.factor}: must be above 0 and at most 1")
+
+    def optimizer(self, parameters: list[dict[str, Any]]) -> Optimizer:
+        """The optimizer of these parameter groups."""
+        return SGD(parameters, self.lr, self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov)
 
     def schedule(self, optimizer: Optimizer) -> LRScheduler:
         """The learning-rate schedule, stepped after every epoch."""

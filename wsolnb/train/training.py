@@ -82,8 +82,8 @@ def train(
     The cache key covers model and initial weights, which of them learn, data, objective, plan, batches, precision,
     device, threads, versions and the code of all of these. A checkpoint is saved after every epoch, every five minutes
     within one, and on Ctrl-C or SIGTERM. A training that was stopped or killed resumes from it when started again, with
-    the same result as without the interruption. A second process that trains the same configuration waits for the
-    first.
+    the same result as without the interruption; a checkpoint of another number of processes, precision, device or
+    version is passed over, and named. A second process that trains the same configuration waits for the first.
 
     Under `torchrun` all processes train together (DDP), one device each; they need the same cache folder. With random
     batches, n processes follow one with n times the batch size up to rounding, and so do n accumulated batches; only
@@ -143,16 +143,23 @@ def train(
         resolved = fabric.device
         if batches is not None and getattr(batches, "replicas", 1) != processes:
             raise ValueError(f"{batches!r} does not share its batches out to {processes} processes")
-    special: list[Any] = [] if batches is None else [type(batches), repr(batches)]
-    special += [f"{name} {n}" for name, n in (("accumulate", accumulate), ("processes", processes)) if n > 1]
-    special += ["compiled"] if compile else []
-    special += ["workers"] if workers else []  # which seed the augmentation in another way
+    what = [model, dataset, cast(nn.Module, objective), type(plan), asdict(plan)]
+    what += [] if batches is None else [type(batches), repr(batches)]
     versions = f"wsolnb {version('wsolnb')}, torch {torch.__version__}, fabric {lightning_fabric.__version__}"
-    kind = [type(plan), precision, machine(resolved), versions, train]
-    key = fingerprint(model, dataset, cast(nn.Module, objective), asdict(plan), kind, *special)
-    key = fabric.broadcast(key)
+    how = {
+        "processes": str(processes),
+        "precision": precision,
+        "device": machine(resolved),
+        "accumulate": str(accumulate),
+        "compile": str(compile),
+        "workers": str(workers > 0),  # which seed the augmentation in another way
+        "versions": versions,
+        "code": fingerprint(train),
+    }
+    training = fabric.broadcast(fingerprint(*what))
+    key = fabric.broadcast(fingerprint(training, how))
     weights = cache_folder() / "weights" / f"{key}.safetensors"
-    checkpoint = Checkpoint(weights.with_suffix(".checkpoint"), key, versions)
+    checkpoint = Checkpoint(weights.with_suffix(".checkpoint"), key, versions, training=training, how=how)
     if not retrain and fabric.broadcast(weights.is_file()):
         if fabric.is_global_zero:
             _tidy_if_unlocked(weights, checkpoint)
@@ -162,6 +169,9 @@ def train(
             return _cached(model, objective, dataset, weights, resolved)
         if retrain and fabric.is_global_zero:
             checkpoint.remove()
+        if fabric.is_global_zero:
+            for line in checkpoint.passed_over():
+                print(line, flush=True)
         fabric.barrier()
         options: Any = {"batches": batches, "workers": workers, "accumulate": accumulate, "compile": compile}
         history = Loop(fabric, model, dataset, objective, plan, checkpoint, **options).run()
@@ -181,14 +191,20 @@ def train(
 def _cached(
     model: nn.Module, objective: Objective, dataset: Dataset[Any], weights: Path, device: torch.device
 ) -> Training:
-    record = json.loads(weights.with_suffix(".json").read_text())
-    restore_module(model, read_verified(weights, record.get("sha256"), "train again with retrain=True"), weights)
+    path = weights.with_suffix(".json")
+    remedy = f"delete {weights}, or train again with retrain=True"
+    try:
+        record = json.loads(path.read_text())
+        history, unreadable, sha256 = record["history"], record["unreadable"], record.get("sha256")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is missing or damaged ({error!r}): {remedy}") from None
+    restore_module(model, read_verified(weights, sha256, remedy), weights)
     model.to(device).to(memory_format=torch.channels_last).eval()
     if isinstance(objective, nn.Module):
         objective.to(device)  # as a training leaves it: a reader may need its embeddings
     if isinstance(dataset, SkipUnreadable):
-        dataset.flags[record["unreadable"]] = 1
-    return Training(record["history"], weights, cached=True)
+        dataset.flags[unreadable] = 1
+    return Training(history, weights, cached=True)
 
 
 def _tidy(weights: Path, checkpoint: Checkpoint) -> None:

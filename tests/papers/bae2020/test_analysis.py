@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 import torch
 
-from wsolnb.papers.bae2020.analysis import activated, activated_area, covered, inside, sorted_activations
+from wsolnb.papers.bae2020.analysis import (
+    activated,
+    activated_area,
+    area_correlation,
+    covered,
+    inside,
+    kept_share,
+    sorted_activations,
+)
 from wsolnb.papers.bae2020.pooling import ThresholdedAveragePooling
 
 
@@ -42,6 +51,25 @@ def test_sorted_curves_fall_and_are_one_at_their_unit() -> None:
         above = (curves > 1).float().mean(dim=1)
         assert bool(((above - (1 - percent / 100)).abs() <= 1 / 35).all())
     assert torch.equal(sorted_activations(maps)[:, 0], torch.ones(3))
+
+
+def test_correlation_of_area_and_weight_is_pandas_on_resampled_images_without_dead_channels() -> None:
+    areas = torch.rand(9, 7).round(decimals=1)
+    areas[:, 3] = 0
+    weights, draws = torch.randn(7), torch.randint(1, 4, (5, 9))
+    alive = [0, 1, 2, 4, 5, 6]
+    means = (draws.double() @ areas.double() / draws.sum(1, keepdim=True))[:, alive]
+    expected = [pd.Series(row.numpy()).corr(pd.Series(weights[alive].numpy()), "spearman") for row in means]
+    assert area_correlation(areas, weights)(draws).tolist() == pytest.approx(expected)
+
+
+def test_a_peaked_map_keeps_less_of_the_maximum_and_as_much_of_the_percentile() -> None:
+    flat = torch.linspace(0, 1, 100).view(1, 10, 10)
+    peaked = torch.where(flat == 1, 5, flat)
+    maps = torch.cat([peaked, flat])
+    assert kept_share(maps, 0.1).tolist() == [0.5, 0.9]
+    low, high = kept_share(maps, 0.5, 90).tolist()
+    assert low == high
 
 
 def test_bad_input_is_named() -> None:

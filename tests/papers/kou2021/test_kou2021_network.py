@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wsolnb.boxes import BoxRule
 from wsolnb.data.critters import World
-from wsolnb.localization.locate import tune_and_evaluate
+from wsolnb.localization.locate import area_ratios, at_threshold, tune_and_evaluate
 from wsolnb.localization.maps import LocalizationMaps
 from wsolnb.localization.read import Resized
 from wsolnb.metrics.bootstrap import interval
@@ -22,8 +22,6 @@ from wsolnb.papers.kou2021.coaug import CoAug
 from wsolnb.papers.kou2021.losses import CSoALoss
 from wsolnb.papers.kou2021.maps import (
     RULE,
-    area_ratios,
-    at_threshold,
     evidence,
     merged,
     read_heads,

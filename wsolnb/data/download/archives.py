@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import posixpath
 import re
 import stat
@@ -15,7 +16,8 @@ from tqdm import tqdm
 from wsolnb._utils.progress import headless
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
-_DAMAGED = (tarfile.ReadError, zipfile.BadZipFile, EOFError, zlib.error)
+_DAMAGED = (tarfile.ReadError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error)
+_RATIO, _SMALL = 100, 100 * 10**6  # photos hardly shrink, JSON to a tenth; bytes that may come from whatever
 
 
 def is_archive(path: str | Path) -> bool:
@@ -31,7 +33,8 @@ def extract(archive: str | Path, into: str | Path, *, nested: bool = False) -> i
     """Extract an archive into a folder; returns the number of files written.
 
     Absolute names, names with `..`, links that point out of the folder, links in zip files, devices and encrypted
-    members are refused, not renamed. Members of tar files also pass Python's `data` filter.
+    members are refused, not renamed, and so is an archive that grows more than a hundredfold. Members of tar files also
+    pass Python's `data` filter.
 
     Args:
         archive: A .zip, .tar, .tar.gz or .tgz file.
@@ -58,17 +61,19 @@ def extract(archive: str | Path, into: str | Path, *, nested: bool = False) -> i
                 return _unzip(archive, into, bar)
             if is_archive(archive):
                 with tarfile.open(archive) as tar:
-                    return _untar(tar, archive, into, bar, nested=nested)
+                    return _untar(tar, archive, into, bar, archive.stat().st_size, nested=nested)
     except _DAMAGED as error:
         raise ValueError(f"{archive} is damaged or cut short: {error or type(error).__name__}") from None
     raise ValueError(f"{archive} is no archive that can be extracted; known: {', '.join(SUFFIXES)}")
 
 
-def _untar(tar: tarfile.TarFile, archive: Path, into: Path, bar: tqdm, *, nested: bool = False) -> int:
+def _untar(tar: tarfile.TarFile, archive: Path, into: Path, bar: tqdm, packed: int, *, nested: bool = False) -> int:
     if not hasattr(tarfile, "data_filter"):
         raise ValueError("this Python cannot extract tar files safely: take 3.11.4 or later")
-    count = 0
+    count = size = 0
     for member in tar:
+        size += member.size
+        _check_ratio(size, packed, archive)
         _check_name(member.name, archive)
         if member.issym() or member.islnk():
             base = posixpath.dirname(member.name) if member.issym() else ""
@@ -79,7 +84,7 @@ def _untar(tar: tarfile.TarFile, archive: Path, into: Path, bar: tqdm, *, nested
                 )
         if nested and member.isfile() and member.name.endswith(".tar"):
             with tar.extractfile(member) as file, tarfile.open(fileobj=file) as inner:  # type: ignore[union-attr]
-                count += _untar(inner, archive / member.name, into / Path(member.name).stem, bar)
+                count += _untar(inner, archive / member.name, into / Path(member.name).stem, bar, packed)
             continue
         try:
             tar.extract(member, into, filter="data")
@@ -87,12 +92,24 @@ def _untar(tar: tarfile.TarFile, archive: Path, into: Path, bar: tqdm, *, nested
             raise ValueError(f"{archive}: refused {member.name!r}: {error}") from None
         count += not member.isdir()
         bar.update(not member.isdir())
+    _check_end(tar)
     return count
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """Refuse a tar file that is cut between two members, or in front of the checksum that gzip has at its end."""
+    file = tar.fileobj
+    assert file is not None
+    if file.tell() <= tar.offset:  # the block of zeros after the last member has not been read: there is none
+        raise EOFError("it has no end-of-archive block")
+    while file.read(2**20):  # gzip compares its checksum
+        pass
 
 
 def _unzip(archive: Path, into: Path, bar: tqdm) -> int:
     count = 0
     with zipfile.ZipFile(archive) as packed:
+        _check_ratio(sum(info.file_size for info in packed.infolist()), archive.stat().st_size, archive)
         for info in packed.infolist():
             _check_name(info.filename, archive)
             if stat.S_ISLNK(info.external_attr >> 16):
@@ -103,6 +120,15 @@ def _unzip(archive: Path, into: Path, bar: tqdm) -> int:
             count += not info.is_dir()
             bar.update(not info.is_dir())
     return count
+
+
+def _check_ratio(size: int, packed: int, archive: Path) -> None:
+    """Refuse an archive that fills the disk with next to nothing."""
+    if size > _SMALL and size > _RATIO * packed:
+        raise ValueError(
+            f"{archive}: refused: {packed:,} bytes would become {size:,} or more, over {_RATIO} times as many: no data "
+            "set is packed so tightly"
+        )
 
 
 def _check_name(name: str, archive: Path) -> None:

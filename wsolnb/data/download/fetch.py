@@ -17,6 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from wsolnb._utils.files import write_atomic
 from wsolnb.data.download.archives import extract, is_archive
 from wsolnb.data.download.http import digest, download
 from wsolnb.data.download.sources import Remote, Source, human
@@ -58,7 +59,7 @@ def get(source: Source, root: str | Path, *, say: Say = print, pause: float = 2.
                 return False
             if lost:
                 say(f"{root / lost[0]} has lost files since {source.key} was placed: getting it again")
-            if not (work / "ready.json").is_file():
+            if not _load(work / "ready.json") and not (work / "whole").is_dir():
                 _prepare(source, root, work, say, pause)
             _place(source, root, work)
             return True
@@ -69,11 +70,19 @@ def get(source: Source, root: str | Path, *, say: Say = print, pause: float = 2.
 def read_record(source: Source, root: str | Path) -> dict[str, Any] | None:
     """What `get` recorded: checksums of the files and numbers of files per folder; None if it never completed.
 
+    ValueError if the record is damaged.
+
     >>> read_record(Source("cub", "CUB-200-2011", "", "", ()), "/no/such/folder") is None
     True
     """
     path = Path(root) / WORK / f"{source.key}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    remedy = "delete it, and `wsolnb data get` gets the files again"
+    record = _load(path, remedy)
+    if not all(isinstance(record.get(part), dict) for part in ("files", "places")):
+        raise ValueError(f"{path} is damaged, it lacks files or places: {remedy}")
+    return record
 
 
 def missing_places(source: Source, root: str | Path) -> list[str]:
@@ -143,7 +152,7 @@ def _prepare(source: Source, root: Path, work: Path, say: Say, pause: float) -> 
     remaining = [file for file in source.files if not _tree(work, file).is_dir()]
     _check_room(source, root, work, remaining)
     pins = (read_record(source, root) or {"files": {}})["files"]
-    sums: dict[str, str] = _load(work / "files.json")
+    sums: dict[str, str] = _load(work / "files.json", f"delete {work} and get it again")
     for file in remaining:
         name = _key(file)
         path = root / file.name if source.by_hand else work / name
@@ -186,7 +195,9 @@ def _place(source: Source, root: Path, work: Path) -> None:
             )
         _save(work / "places.json", _places(whole))
     _merge(whole, root)
-    record = {"title": source.title, "files": _load(work / "ready.json"), "places": _load(work / "places.json")}
+    remedy = f"delete {work} and get it again"
+    sums = _load(work / "ready.json") or _load(work / "files.json", remedy)
+    record = {"title": source.title, "files": sums, "places": _load(work / "places.json", remedy)}
     _save(root / WORK / f"{source.key}.json", record)
     shutil.rmtree(work)
 
@@ -253,15 +264,20 @@ def _tree(work: Path, file: Remote) -> Path:
     return work / f"{_key(file)}.tree"
 
 
-def _load(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+def _load(path: Path, remedy: str = "") -> dict[str, Any]:
+    """The dictionary in a file, empty if there is none, or if it is damaged: then ValueError, if there is a remedy."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        content = error
+    if isinstance(content, dict):
+        return content
+    if not remedy:
+        return {}
+    raise ValueError(f"{path} is damaged ({content!r}): {remedy}")
 
 
 def _save(path: Path, content: dict[str, Any]) -> None:
-    """Write a file atomically."""
-    new = path.with_name(f"{path.name}.new")
-    with open(new, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, path)
+    write_atomic(path, json.dumps(content, indent=1).encode())

@@ -1,4 +1,4 @@
-"""Read FGVC-Aircraft with torchvision's reader, and its boxes."""
+"""Read FGVC-Aircraft in its official layout: 100 variants of airplanes, one box each."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision.datasets import FGVCAircraft
 from torchvision.tv_tensors import Image
 
-from wsolnb.data.readers._files import all_there, read_box_column, read_column
+from wsolnb._utils.text import read_lines
+from wsolnb.data.readers._files import all_there, check_names, read_box_column, read_column
 from wsolnb.data.readers.layouts import not_here
 from wsolnb.data.readers.photos import Photos
 from wsolnb.data.readers.scenes import Transform
 
+_LEVELS = {"variant": "variants.txt", "family": "families.txt", "manufacturer": "manufacturers.txt"}
+_SPLITS = ("train", "val", "trainval", "test")
 BANNER = 20  # rows at the bottom of every image that name its photographer
 
 
@@ -39,12 +41,14 @@ class Aircraft(Photos):
         data = Path(root) / "fgvc-aircraft-2013b" / "data"
         if not (data / "variants.txt").is_file():
             raise not_here(root, "aircraft", "fgvc-aircraft-2013b/data/variants.txt")
-        listing = data / f"images_{level}_{split}.txt"
-        try:
-            reader = FGVCAircraft(str(root), split, level)
-        except KeyError as error:
-            raise ValueError(f"{listing} has the class {error}, which the list of classes lacks") from None
-        labels = read_column(listing)
+        if level not in _LEVELS or split not in _SPLITS:
+            known = f"{', '.join(_SPLITS)}; levels: {', '.join(_LEVELS)}"
+            raise ValueError(f"unknown split {split!r} or level {level!r} of FGVC-Aircraft; known splits: {known}")
+        listing, class_file = data / f"images_{level}_{split}.txt", data / _LEVELS[level]
+        labels, classes = read_column(listing), [line.strip() for line in read_lines(class_file)]
+        check_names(classes, classes, str(class_file))
+        if unknown := [name for name in labels.values() if name not in classes]:
+            raise ValueError(f"{listing} has the class {unknown[0]!r}, which {class_file} lacks")
         box_file = data / "images_box.txt"
         boxes = read_box_column(box_file)
         if missing := [number for number in labels if number not in boxes]:
@@ -54,11 +58,12 @@ class Aircraft(Photos):
         super().__init__(
             data / "images",
             names,
-            [reader.class_to_idx[name] for name in labels.values()],
-            classes=reader.classes,
+            [classes.index(name) for name in labels.values()],
+            classes=classes,
             boxes=[torch.tensor([boxes[number]]) - torch.tensor([1.0, 1.0, 0.0, 0.0]) for number in labels],
             transform=transform,
         )
+        self.box_file = box_file
 
     def image(self, index: int) -> Image:
         """Decode an image, without its banner."""
@@ -71,4 +76,7 @@ class Aircraft(Photos):
 
     def _boxes(self, index: int, size: tuple[int, int]) -> Tensor | None:
         boxes = super()._boxes(index, size)
-        return None if boxes is None else boxes.clamp(max=torch.tensor([size[1], size[0]] * 2))
+        if boxes is None:
+            return None
+        cropped = boxes.minimum(torch.tensor([torch.inf, size[0], torch.inf, size[0]]))
+        return cropped.where(boxes[:, 3:] <= size[0] + BANNER, boxes)  # one that ends below the banner is wrong

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wsolnb.data.readers._files import all_there, read_box_column, read_column, read_values
+from wsolnb.data.readers._files import all_there, check_names, read_box_column, read_column, read_values
 from wsolnb.data.readers.layouts import not_here
 from wsolnb.data.readers.photos import Photos
 from wsolnb.data.readers.scenes import Transform
@@ -55,12 +55,17 @@ class CubBirds(Photos):
                     f"{folder / 'image_class_labels.txt'}: image {number} has class {label}, but classes.txt lists "
                     f"{len(classes)} classes without it"
                 )
+        readable = [name.split(".", 1)[-1].replace("_", " ") for name in classes.values()]
+        check_names(readable, readable, str(folder / "classes.txt"))
         with_image = set(labels.values())
         if empty := [number for number in classes if number not in with_image]:
             raise ValueError(
                 f"{folder / 'classes.txt'} lists {len(classes)} classes, {len(empty)} of them without an image, "
                 f"such as {empty[0]} ({classes[empty[0]]}): is it the list of another release?"
             )
+        if odd := [number for number, flag in training.items() if flag not in ("0", "1")]:
+            path, flag = folder / "train_test_split.txt", training[odd[0]]
+            raise ValueError(f"{path}: image {odd[0]} has the flag {flag!r}, expected 0 (test) or 1 (train)")
         flags = {"train": ("1",), "test": ("0",), "all": ("0", "1")}[split]
         chosen = [number for number in names if training[number] in flags]
         if not chosen:
@@ -70,10 +75,11 @@ class CubBirds(Photos):
             folder / "images",
             [names[number] for number in chosen],
             [order[labels[number]] for number in chosen],
-            classes=[name.split(".", 1)[-1].replace("_", " ") for name in classes.values()],
+            classes=readable,
             boxes=[_far_corner(*boxes[number]) for number in chosen],
             transform=transform,
         )
+        self.box_file = folder / "bounding_boxes.txt"
         candidates = (folder.parent / "segmentations", folder / "segmentations")
         self.segmentations = next((path for path in candidates if path.is_dir()), None)
 
@@ -81,7 +87,7 @@ class CubBirds(Photos):
         if self.segmentations is None:
             return None
         path = (self.segmentations / self.name(index)).with_suffix(".png")
-        votes = read_values(path, size, mode="L", hint=", though there are others: get the archive again")
+        votes = read_values(path, size, numbers=False, hint=", though there are others: get the archive again")
         return votes >= MAJORITY, torch.zeros(size, dtype=torch.bool)
 
 

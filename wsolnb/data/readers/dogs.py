@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from scipy.io import loadmat
 from torch import Tensor
 
@@ -36,9 +37,14 @@ class StanfordDogs(Photos):
             raise not_here(root, "dogs", f"Images/, Annotation/ and {split}_list.mat")
         try:
             table = loadmat(listing, squeeze_me=True)
-            names, annotations = ([str(name) for name in table[key]] for key in ("file_list", "annotation_list"))
-            labels = [int(label) - 1 for label in table["labels"]]
-        except (KeyError, TypeError, ValueError, NotImplementedError) as error:
+            keys = ("file_list", "annotation_list", "labels")
+            names, annotations, numbers = (np.atleast_1d(table[key]).tolist() for key in keys)
+            labels = [int(label) - 1 for label in numbers]
+            if labels != [label - 1 for label in numbers]:
+                raise ValueError("a label is no whole number")
+            if not len(names) == len(annotations) == len(labels) > 0:
+                raise ValueError(f"{len(names)} files, {len(annotations)} annotations and {len(labels)} labels")
+        except Exception as error:  # of a damaged file, SciPy raises almost anything
             raise ValueError(
                 f"{listing} is no list of Stanford Dogs with files, annotations and labels: {error}"
             ) from None

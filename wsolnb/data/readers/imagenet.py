@@ -7,10 +7,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from scipy.io import loadmat
 from torch import Tensor
 
 from wsolnb._utils.progress import track
+from wsolnb._utils.text import read_lines
 from wsolnb.data.readers._files import imagenet_boxes, parse_xml
 from wsolnb.data.readers.layouts import SYNSET, not_here
 from wsolnb.data.readers.photos import Photos
@@ -131,7 +133,8 @@ class ImageNet(Photos):
 
 
 def _images(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(_SUFFIXES))
+    names = (entry.name for entry in os.scandir(folder))
+    return sorted(name for name in names if name.lower().endswith(_SUFFIXES) and not name.startswith("._"))
 
 
 def _devkit(root: Path) -> tuple[list[str], dict[str, str]] | None:
@@ -142,12 +145,17 @@ def _devkit(root: Path) -> tuple[list[str], dict[str, str]] | None:
     for name in ("meta.mat", "ILSVRC2012_validation_ground_truth.txt"):
         if not (data / name).is_file():
             raise FileNotFoundError(f"{data} lacks {name}: extract the devkit again")
-    table = loadmat(data / "meta.mat", squeeze_me=True)["synsets"]
-    leaves = [row for row in table if int(row["num_children"]) == 0]
-    synset = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in leaves}
-    words = {str(row["WNID"]): str(row["words"]).split(",")[0] for row in leaves}
-    lines = (data / "ILSVRC2012_validation_ground_truth.txt").read_text(encoding="utf-8").split()
-    unknown = [line for line in lines if not line.isdigit() or int(line) not in synset]
+    try:
+        table = np.atleast_1d(loadmat(data / "meta.mat", squeeze_me=True)["synsets"])
+        leaves = [row for row in table if int(row["num_children"]) == 0]
+        synset = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in leaves}
+        words = {str(row["WNID"]): str(row["words"]).split(",")[0] for row in leaves}
+        if not len(leaves) == len(synset) == len(words):
+            raise ValueError("a number or a synset comes twice")
+    except Exception as error:  # of a damaged file, SciPy raises almost anything
+        raise ValueError(f"{data / 'meta.mat'} is no list of ImageNet's synsets: {error}") from None
+    lines = [line.strip() for line in read_lines(data / "ILSVRC2012_validation_ground_truth.txt")]
+    unknown = [line for line in lines if not line.isdecimal() or int(line) not in synset]
     if unknown:
         raise ValueError(
             f"{data / 'ILSVRC2012_validation_ground_truth.txt'} has the class {unknown[0]}, but meta.mat has "

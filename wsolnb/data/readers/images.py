@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch.utils.data import Dataset, Subset
@@ -21,7 +22,7 @@ class UnreadableImage(ValueError):
 
 
 def decode(path: str | Path, *, upright: bool = False) -> tv_tensors.Image:
-    """Decode a file to RGB, uint8 ``(3, H, W)``, as its pixels are stored or turned `upright` as its EXIF data say.
+    """Decode a file to RGB, uint8 ``(3, H, W)``, see `to_rgb`, as stored or turned `upright` as its EXIF data say.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -35,7 +36,33 @@ def decode(path: str | Path, *, upright: bool = False) -> tv_tensors.Image:
     """
     with _opened(path, f"; {_REMEDY}") as file:
         image = ImageOps.exif_transpose(file) if upright else file
-        return tv_tensors.Image(v2.functional.pil_to_tensor(image.convert("RGB")))
+        return tv_tensors.Image(v2.functional.pil_to_tensor(to_rgb(image)))
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An image of any of Pillow's modes in RGB, 8 bits a channel.
+
+    16 bits are scaled by their whole range, 0 to 65535, whatever part of it the image uses, and so are 32-bit numbers
+    in that range (some 16-bit files are read as such); floats in [0, 1] are multiplied by 255. Transparent pixels are
+    blended onto white, whatever colour they hide.
+
+    Raises:
+        ValueError: The values are in another range, or Pillow cannot convert the mode.
+
+    >>> to_rgb(Image.new("I;16", (1, 1), 200 * 257)).getpixel((0, 0))
+    (200, 200, 200)
+    """
+    if image.mode[0] in "IF":
+        values, top = np.asarray(image), 1 if image.mode == "F" else 65535
+        low, high = values.min(), values.max()
+        if not (low >= 0 and high <= top):
+            raise ValueError(f"its values of mode {image.mode} run from {low:g} to {high:g}, only 0 to {top} is read")
+        return Image.fromarray((values * (255 / top)).round().astype(np.uint8)).convert("RGB")
+    if image.mode not in ("LA", "PA", "RGBA", "La", "RGBa") and "transparency" not in image.info:
+        return image.convert("RGB")
+    colours = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, colours).convert("RGB")
 
 
 def stored_size(path: str | Path) -> tuple[int, int]:
@@ -58,7 +85,7 @@ def _opened(path: str | Path, remedy: str = "") -> Iterator[Image.Image]:
             yield file
     except FileNotFoundError:
         raise FileNotFoundError(f"no image {path}: is the data root right?") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # of a damaged file, Pillow's decoders raise almost anything
         raise UnreadableImage(f"{path} does not decode as an image: {error}{remedy}") from None
 
 

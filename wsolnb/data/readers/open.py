@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from wsolnb.data.readers._files import stretch
 from wsolnb.data.readers.aircraft import Aircraft
 from wsolnb.data.readers.coco import CocoScenes
 from wsolnb.data.readers.cub import CubBirds
@@ -35,7 +36,8 @@ PHOTOS: dict[str, Callable[..., Photos]] = {
 class ProtocolImages(Photos):
     """Photos with the field's metadata files (`wsolnb.data.readers.protocol`).
 
-    Far corners, inclusive in the files, become exclusive and are clipped to the image. Where the files have masks, the
+    Far corners, inclusive in the files, become exclusive. Boxes refer to the size that the files state for an image,
+    and are scaled to its own; an image of another shape than the stated one is refused. Where the files have masks, the
     target has "masks" (the union of all instances, bool `(1, H, W)`) and "ignore", and its box is the extent of the
     mask. Splits without annotations have neither.
 
@@ -49,6 +51,7 @@ class ProtocolImages(Photos):
         self.split = read_split(metadata)
         classes = [str(k) for k in range(int(self.split.labels.max()) + 1)]
         super().__init__(Path(root), self.split.image_ids, self.split.labels, classes=classes, transform=transform)
+        self.box_file, self.sizes_file = Path(metadata) / "localization.txt", Path(metadata) / "image_sizes.txt"
 
     def has_boxes(self, index: int) -> bool:
         """Whether the metadata have boxes or masks."""
@@ -57,8 +60,13 @@ class ProtocolImages(Photos):
     def _boxes(self, index: int, size: tuple[int, int]) -> Tensor | None:
         if self.split.boxes is None:
             return None
-        boxes = self.split.boxes[index].float() + torch.tensor([0.0, 0.0, 1.0, 1.0])
-        return boxes.minimum(torch.tensor([torch.inf, torch.inf, size[1], size[0]]))
+        boxes = self.split.boxes[index].double() + torch.tensor([0.0, 0.0, 1.0, 1.0])
+        if self.split.sizes is not None:
+            height, width = self.split.sizes[index].tolist()
+            rows, columns = stretch((height, width), size, f"{self.sizes_file}, image {self.name(index)!r}")
+            border = torch.tensor([width, height] * 2)
+            boxes = boxes.minimum(border) * torch.tensor([columns, rows] * 2)
+        return boxes
 
     def _masks(self, index: int, size: tuple[int, int]) -> tuple[Tensor, Tensor] | None:
         return None if self.split.masks is None else load_masks(self.split, index, self.root, size)

@@ -61,7 +61,7 @@ class OpenImages30k(Photos):
 
 def _with_masks(folder: Path, code: str) -> dict[str, tuple[list[str], str]]:
     """Stem of every photo of a class, with the names of its masks and of its region to ignore."""
-    listed = sorted(os.listdir(folder))
+    listed = sorted(name for name in os.listdir(folder) if not name.startswith("._"))
     photos: dict[str, tuple[list[str], str]] = {name[:-4]: ([], "") for name in listed if name.endswith(".jpg")}
     for name in listed:
         if not name.endswith(".png"):

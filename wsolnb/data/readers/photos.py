@@ -41,6 +41,8 @@ class Photos(Dataset[tuple[Tensor, Target]]):
     (Photos(1 images, 2 classes), tensor([1]), True)
     """
 
+    box_file: Path | None = None  # the one file that has all boxes, where there is one, for error messages
+
     def __init__(
         self,
         root: Path,
@@ -101,10 +103,11 @@ class Photos(Dataset[tuple[Tensor, Target]]):
         boxes = self._boxes(index, size)
         if boxes is None:
             boxes = torch.zeros(0, 4) if masks is None else extent(masks[0])
+        origin = "" if self.box_file is None else f"{self.box_file}: "
         checked = checked_boxes(
             boxes.numpy().astype(np.float64).reshape(-1, 4),
             np.array([size] * len(boxes), dtype=np.int64).reshape(-1, 2),
-            lambda k: f"{self.file(index)}, object {k + 1}",
+            lambda k: f"{origin}{self.file(index)}, object {k + 1}",
         )
         target["boxes"] = tv_tensors.BoundingBoxes(torch.from_numpy(checked), format="XYXY", canvas_size=size)
         return target

@@ -8,15 +8,20 @@ several lines per image where it shows several objects. Splits without annotatio
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
+from wsolnb._utils.text import read_lines
+
+_CLASSES = 1_000_000
+_DIGITS = 18  # what surely fits into 64 bits
 _LAYOUTS = "path,mask,ignore or path,x0,y0,x1,y1"
 
 
@@ -50,8 +55,8 @@ def read_split(folder: str | Path) -> ProtocolSplit:
 
     Raises:
         FileNotFoundError: If the folder lacks ``image_ids.txt`` or ``class_labels.txt``; the other files are optional.
-        ValueError: If a row does not parse, names an unknown image, repeats an image or has an impossible value, or if
-            a file that is not empty leaves images out.
+        ValueError: If a row does not parse, names an unknown image, repeats an image or has an impossible value (such
+            as a box that leaves its image), or if a file that is not empty leaves images out.
 
     >>> import tempfile
     >>> split = ProtocolSplit(("a/1.jpg",), torch.tensor([3]), boxes=(torch.tensor([[1, 2, 7, 5]]),))
@@ -63,9 +68,12 @@ def read_split(folder: str | Path) -> ProtocolSplit:
     folder = Path(folder)
     ids = _ids(folder / "image_ids.txt")
     labels = _whole_numbers(folder / "class_labels.txt", ids, ("class",), lowest=0, required=True)
+    if labels is not None and int(labels.max()) >= _CLASSES:
+        image, path = list(ids)[int(labels[:, 0].argmax())], folder / "class_labels.txt"
+        raise ValueError(f"{path}: class {int(labels.max())} of {image!r} is above {_CLASSES - 1}")
     sizes = _whole_numbers(folder / "image_sizes.txt", ids, ("width", "height"), lowest=1)
     assert labels is not None
-    boxes, masks, ignore = _localization(folder / "localization.txt", ids)
+    boxes, masks, ignore = _localization(folder / "localization.txt", ids, sizes)
     return ProtocolSplit(tuple(ids), labels[:, 0], None if sizes is None else sizes.flip(1), boxes, masks, ignore)
 
 
@@ -157,16 +165,22 @@ def read_union(root: Path, masks: Sequence[str], ignore: str, image_size: tuple[
 
 
 def _read_mask(path: Path, image_size: tuple[int, int]) -> Tensor:
-    """The pixels of a mask file that are not black, bool ``(H, W)``, resized by nearest neighbours."""
+    """Pixels of a mask file that are neither black nor transparent, bool ``(H, W)``, resized by nearest neighbours."""
     if not path.is_file():
         raise FileNotFoundError(f"no mask at {path}: is the mask root right?")
     try:
         with Image.open(path) as image:
-            values = np.asarray(image.convert("L"))
-    except (UnidentifiedImageError, OSError) as error:
+            if image.mode in ("1", "L") and "transparency" not in image.info:
+                pixels = np.asarray(image) > 0
+            elif image.mode[0] in "IF":
+                pixels = np.asarray(image) != 0
+            else:
+                colours = np.asarray(image.convert("RGBA"))
+                pixels = (colours[..., :3] > 0).any(-1) & (colours[..., 3] > 0)
+    except Exception as error:  # of a damaged file, Pillow's decoders raise almost anything
         raise ValueError(f"mask {path} does not decode: {error}") from None
-    rows, columns = (_nearest(old, new) for old, new in zip(values.shape, image_size, strict=True))
-    return torch.from_numpy(values[np.ix_(rows, columns)] > 0)
+    rows, columns = (_nearest(old, new) for old, new in zip(pixels.shape, image_size, strict=True))
+    return torch.from_numpy(pixels[np.ix_(rows, columns)])
 
 
 def _nearest(old: int, new: int) -> np.ndarray:
@@ -179,7 +193,7 @@ def _lines(path: Path, *, required: bool = False) -> list[str]:
         if required:
             raise FileNotFoundError(f"no {path.name} in {path.parent}: is this the folder of one split?")
         return []
-    return path.read_text(encoding="utf-8").rstrip("\n").splitlines()
+    return read_lines(path)
 
 
 def _ids(path: Path) -> dict[str, int]:
@@ -192,20 +206,25 @@ def _ids(path: Path) -> dict[str, int]:
         ids[line] = number - 1
     if not ids:
         raise ValueError(f"{path} lists no image")
+    if any("./" in line or "//" in line for line in ids):
+        files: dict[str, str] = {}
+        for line in ids:
+            if (other := files.setdefault(os.path.normpath(line), line)) != line:
+                raise ValueError(f"{path}: {other!r} and {line!r} are one image: list every image once")
     return ids
 
 
 def _rows(
     path: Path, lines: list[str], ids: dict[str, int], count: int, layout: str
-) -> Iterator[tuple[str, str, list[str]]]:
-    """Position, image and `count` fields of every line."""
+) -> Iterator[tuple[int, str, list[str]]]:
+    """Number, image and `count` fields of every line."""
     for number, line in enumerate(lines, start=1):
         image, *fields = line.rsplit(",", count)
         if len(fields) != count:
             raise ValueError(f"{path}, line {number}: {line!r} does not parse, expected {layout}")
         if image not in ids:
             raise ValueError(f"{path}, line {number}: image {image!r} is not in image_ids.txt")
-        yield f"{path}, line {number}", image, fields
+        yield number, image, fields
 
 
 def _whole_numbers(
@@ -216,53 +235,64 @@ def _whole_numbers(
     if not lines and not required:
         return None
     table: dict[str, list[int]] = {}
-    for position, image, fields in _rows(path, lines, ids, len(columns), f"path,{','.join(columns)}"):
-        values = _integers(fields, position, image)
+    for number, image, fields in _rows(path, lines, ids, len(columns), f"path,{','.join(columns)}"):
+        values = _integers(fields, path, number, image)
         if min(values) < lowest:
             name = columns[int(np.argmin(values))]
-            raise ValueError(f"{position}: {name} {min(values)} of {image!r} is below {lowest}")
+            raise ValueError(f"{path}, line {number}: {name} {min(values)} of {image!r} is below {lowest}")
         if image in table:
-            raise ValueError(f"{position}: image {image!r} is listed twice")
+            raise ValueError(f"{path}, line {number}: image {image!r} is listed twice")
         table[image] = values
     _check_complete(table, ids, path)
     return torch.tensor([table[image] for image in ids], dtype=torch.int64)
 
 
 def _localization(
-    path: Path, ids: dict[str, int]
+    path: Path, ids: dict[str, int], sizes: Tensor | None
 ) -> tuple[tuple[Tensor, ...] | None, tuple[tuple[str, ...], ...] | None, tuple[str, ...] | None]:
     """Boxes, or masks and ignore regions, of all images."""
     lines = _lines(path)
     if not lines:
         return None, None, None
     if len(lines[0].split(",")) >= 5:
+        known = [] if sizes is None else sizes.tolist()
         boxes: dict[str, list[list[int]]] = {}
-        for position, image, fields in _rows(path, lines, ids, 4, "path,x0,y0,x1,y1"):
-            x0, y0, x1, y1 = _integers(fields, position, image)
+        for number, image, fields in _rows(path, lines, ids, 4, "path,x0,y0,x1,y1"):
+            x0, y0, x1, y1 = _integers(fields, path, number, image)
             if x1 < x0 or y1 < y0 or min(x0, y0) < 0:
-                raise ValueError(f"{position}: box {x0},{y0},{x1},{y1} of {image!r} has negative size or position")
+                raise ValueError(
+                    f"{path}, line {number}: box {x0},{y0},{x1},{y1} of {image!r} has negative size or position"
+                )
+            if sizes is not None and (x1 > (stated := known[ids[image]])[0] or y1 > stated[1]):
+                raise ValueError(
+                    f"{path}, line {number}: box {x0},{y0},{x1},{y1} of {image!r} leaves its image, which has "
+                    f"{stated[0]} x {stated[1]} pixels in image_sizes.txt: do width and height change places?"
+                )
             boxes.setdefault(image, []).append([x0, y0, x1, y1])
         _check_complete(boxes, ids, path)
         return tuple(torch.tensor(boxes[image], dtype=torch.int64) for image in ids), None, None
     masks: dict[str, list[str]] = {}
     ignore = dict.fromkeys(ids, "")
-    for position, image, (mask, ignored) in _rows(path, lines, ids, 2, _LAYOUTS):
+    for number, image, (mask, ignored) in _rows(path, lines, ids, 2, _LAYOUTS):
         if not mask:
-            raise ValueError(f"{position}: image {image!r} has no mask, expected {_LAYOUTS}")
+            raise ValueError(f"{path}, line {number}: image {image!r} has no mask, expected {_LAYOUTS}")
         if ignored and image in masks:
-            raise ValueError(f"{position}: the ignore region of {image!r} must stand on its first line only")
+            raise ValueError(f"{path}, line {number}: the ignore region of {image!r} must stand on its first line only")
         masks.setdefault(image, []).append(mask)
         ignore[image] = ignore[image] or ignored
     _check_complete(masks, ids, path)
     return None, tuple(tuple(masks[image]) for image in ids), tuple(ignore.values())
 
 
-def _integers(fields: list[str], position: str, image: str) -> list[int]:
+def _integers(fields: list[str], path: Path, number: int, image: str) -> list[int]:
     try:
+        if max(map(len, fields)) > _DIGITS:
+            raise ValueError
         return [int(field) for field in fields]
     except ValueError:
         line = ",".join([image, *fields])
-        raise ValueError(f"{position}: {line!r} does not parse, expected whole numbers after the path") from None
+        expected = f"whole numbers of up to {_DIGITS} digits after the path"
+        raise ValueError(f"{path}, line {number}: {line!r} does not parse, expected {expected}") from None
 
 
 def _check_complete(table: Collection[str], ids: dict[str, int], path: Path) -> None:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from xml.etree import ElementTree
 
 import numpy as np
 from torch import Tensor
 
-from wsolnb.data.readers._files import Object, check_names, checked_boxes, parse_xml, read_values, xml_objects
+from wsolnb._utils.text import read_lines
+from wsolnb.data.readers._files import (
+    Object,
+    check_names,
+    checked_boxes,
+    parse_xml,
+    read_values,
+    stated_size,
+    xml_objects,
+)
 from wsolnb.data.readers.images import stored_size
 from wsolnb.data.readers.scenes import Scenes, Transform
 
@@ -31,13 +40,15 @@ class VocScenes(Scenes):
         classes: all names that may occur, in the order of the labels; any other name in an XML file is an error.
             Pass the training set's `classes` for the test set, and leave some of them out with `only`. By default the
             names that occur, sorted.
-        image_set: text file with one stem per line (further words are ignored); by default every XML file, by name.
+        image_set: text file with one stem or image name per line, or with further words, which are ignored; by default
+            every XML file, by name.
         masks: also give masks, from SegmentationObject/ beside Annotations/: object k of the XML has the value k, the
             borders between objects, which are to be ignored, 255. Only the images of ImageSets/Segmentation have them.
 
     Raises:
         FileNotFoundError: a folder, the image set, an XML file that it lists or an image is missing.
-        ValueError: an XML file does not parse, lacks a part or has a wrong box or class; there is no file or object.
+        ValueError: an XML file does not parse, lacks a part or has a wrong box or class; there is no file or object; an
+            image comes twice.
 
     >>> VocScenes("VOC2012", image_set="VOC2012/ImageSets/Main/train.txt")  # doctest: +SKIP
     VocScenes(5717 images, 15774 boxes, 20 classes)
@@ -64,13 +75,16 @@ class VocScenes(Scenes):
         for k, xml in enumerate(xml_files):
             root = parse_xml(xml)
             files.append(_image_of(xml, root, image_folder, images_by_stem))
-            sizes.append(_size(xml, root, files[-1]))
+            sizes.append(stated_size(xml, root) or stored_size(files[-1]))
             in_image = xml_objects(xml, root)
             for number, (name, _, _) in enumerate(in_image, start=1):
                 if not name:
                     raise ValueError(f"{xml}: object {number} has no name")
             objects += in_image
             rows += [k] * len(in_image)
+        if len(set(files)) < len(files):
+            k = next(k for k, file in enumerate(files) if file in files[:k])
+            raise ValueError(f"{xml_files[k]} is of {files[k].name}, and so is {xml_files[files.index(files[k])].name}")
         names = sorted({name for name, _, _ in objects}) if classes is None else list(classes)
         if not names:
             raise ValueError(f"no classes: {len(xml_files)} XML files in {folder} have no object, and none is given")
@@ -107,7 +121,7 @@ class VocScenes(Scenes):
         path = self._segmentations / f"{self.files[index].stem}.png"
         hint = ": take an image set from ImageSets/Segmentation, whose images have them"
         height, width = self.sizes[index].tolist()
-        values = read_values(path, (height, width), mode=None, hint=hint).long()
+        values = read_values(path, (height, width), numbers=True, hint=hint).long()
         numbers = self._numbers[self._span(index)] - self._first[index] + 1
         return values == numbers[:, None, None], (values == _BORDER)[None]
 
@@ -126,26 +140,38 @@ def _folders(annotations: Path, images: str | Path | None) -> tuple[Path, Path]:
 
 
 def _xml_files(folder: Path, image_set: str | Path | None) -> list[Path]:
+    xml_files = {file.stem: file for file in sorted(folder.glob("*.xml")) if not file.name.startswith("._")}
     if image_set is None:
-        if not (xml_files := sorted(folder.glob("*.xml"))):
+        if not xml_files:
             raise ValueError(f"no XML file in {folder}: expected one per image there, or Annotations/ inside it")
-        return xml_files
+        return list(xml_files.values())
     if not Path(image_set).is_file():
         raise FileNotFoundError(f"no image set {image_set}: expected a text file with one image name per line")
-    stems = [line.split()[0] for line in Path(image_set).read_text(encoding="utf-8").splitlines() if line.strip()]
-    if not stems:
-        raise ValueError(f"the image set {image_set} is empty")
-    present = {file.stem for file in folder.glob("*.xml")}
-    if missing := [stem for stem in stems if stem not in present]:
+    listed: dict[str, int] = {}
+    missing = []
+    for number, line in enumerate(read_lines(Path(image_set)), start=1):
+        if not (name := line.strip()):
+            continue
+        forms = (name, Path(name).stem, name.split()[0])  # names with blanks, with a suffix, with a flag of the class
+        stem = next((form for form in forms if form in xml_files), None)
+        if stem is None:
+            missing.append(name.split()[0])
+        elif stem in listed:
+            raise ValueError(f"{image_set}, line {number}: {stem!r} stands there twice, first in line {listed[stem]}")
+        else:
+            listed[stem] = number
+    if missing:
         raise FileNotFoundError(
             f"{folder} lacks {len(missing)} XML files of {image_set}, the first is {missing[0]}.xml"
         )
-    return [folder / f"{stem}.xml" for stem in stems]
+    if not listed:
+        raise ValueError(f"the image set {image_set} is empty")
+    return [xml_files[stem] for stem in listed]
 
 
 def _image_of(xml: Path, root: ElementTree.Element, folder: Path, by_stem: dict[str, list[Path]]) -> Path:
     """The image with the XML's stem; the file name that the XML states decides if there are several or none."""
-    stated = (root.findtext("filename") or "").strip()
+    stated = PureWindowsPath((root.findtext("filename") or "").strip()).name  # a path of any system, or a name
     candidates = by_stem.get(xml.stem, [])
     if named := [file for file in candidates if file.name == stated]:
         return named[0]
@@ -156,13 +182,3 @@ def _image_of(xml: Path, root: ElementTree.Element, folder: Path, by_stem: dict[
     if stated and (folder / stated).is_file():
         return folder / stated
     raise FileNotFoundError(f"{xml}: no image {xml.stem}.* in {folder}, nor {stated!r}, which the file states")
-
-
-def _size(xml: Path, root: ElementTree.Element, image: Path) -> tuple[int, int]:
-    """Height and width as stated, or from the image's header where they are missing or 0."""
-    texts = [root.findtext(f"size/{side}") or "0" for side in ("height", "width")]
-    try:
-        height, width = (int(float(text)) for text in texts)
-    except ValueError:
-        raise ValueError(f"{xml}: the image's height and width are {texts}, expected 2 numbers") from None
-    return (height, width) if height > 0 and width > 0 else stored_size(image)

@@ -10,12 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from scipy.stats import rankdata
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from wsolnb.boxes.quantise import percentile
 from wsolnb.data.readers.scenes import scene_batches
 from wsolnb.localization.read import Resized
+from wsolnb.metrics.bootstrap import Statistic
 from wsolnb.models.cam import Classifier
 
 
@@ -84,7 +86,7 @@ def sorted_activations(maps: Tensor, percent: float = 100.0) -> Tensor:
 
 
 @torch.inference_mode()
-def mean_over_images(
+def over_images(
     model: Classifier,
     images: Dataset[Any],
     statistic: Callable[[Tensor], Tensor],
@@ -93,7 +95,7 @@ def mean_over_images(
     device: torch.device | str | None = None,
     workers: int = 0,
 ) -> Tensor:
-    """Mean over all images of a statistic of their features, on the CPU.
+    """A statistic of the features of all images, on the CPU: a row per image.
 
     `statistic` maps features `(B, D, h, w)` to one row per image, like `activated_area`. The model is in evaluation
     mode; `images` and the options are as for `wsolnb.localization.read.read_objects`.
@@ -102,13 +104,47 @@ def mean_over_images(
         >>> from wsolnb.data.critters import World
         >>> from wsolnb.models.cam import classifier
         >>> net = classifier("tiny", 4).eval()
-        >>> areas = mean_over_images(net, World(families=2, species=2, size=48).singles(3), activated_area)
-        >>> areas.shape == net.head.weight.shape[1:]  # one number per channel
-        True
+        >>> over_images(net, World(families=2, species=2, size=48).singles(3), activated_area).shape
+        torch.Size([3, 96])
     """
     device = next(model.parameters()).device if device is None else device
     batches = scene_batches(Resized(images, image_size), longer_side=None, batch_size=64, workers=workers)
-    return torch.cat([statistic(model.features(batch.images.to(device))).cpu() for batch in batches]).mean(dim=0)
+    return torch.cat([statistic(model.features(batch.images.to(device))).cpu() for batch in batches])
+
+
+def area_correlation(areas: Tensor, weights: Tensor) -> Statistic:
+    """Spearman's correlation, over the channels, of activated area and largest weight (bae2020 P1).
+
+    A function of image weights, see `wsolnb.metrics.bootstrap`: they decide the mean area of every channel. `areas`
+    `(N, D)` are from `activated_area`, `weights` `(D,)` the channels' largest weights. Channels that are active in no
+    image are left out.
+
+    Example:
+        >>> correlation = area_correlation(torch.tensor([[0.1, 0.2, 0.9]]), torch.tensor([3.0, 2.0, 1.0]))
+        >>> round(float(correlation(torch.ones(1, 1))), 6)
+        -1.0
+    """
+    alive = areas.amax(dim=0) > 0
+    areas, ranks = areas[:, alive].double(), rankdata(weights[alive].float().cpu().numpy())
+
+    def statistic(image_weights: Tensor) -> Tensor:
+        means = image_weights.double() @ areas / image_weights.double().sum(dim=1, keepdim=True)
+        x, y = (torch.from_numpy(each - each.mean(-1, keepdims=True)) for each in (rankdata(means, axis=1), ranks))
+        return torch.nn.functional.cosine_similarity(x, y, dim=-1)
+
+    return statistic
+
+
+def kept_share(maps: Tensor, threshold: float, percent: float = 100.0) -> Tensor:
+    """Share of the pixels of each map above a fraction of its percentile, float64 `(N,)` (bae2020 P3, Fig. 4).
+
+    Maps are `(N, H, W)`; `percent=100` is the maximum.
+
+    Example:
+        >>> kept_share(torch.tensor([[[0.0, 1.0, 2.0, 4.0]]]), threshold=0.3)
+        tensor([0.5000], dtype=torch.float64)
+    """
+    return (sorted_activations(maps, percent) > threshold).double().mean(dim=1)
 
 
 def _share(regions: Tensor, masks: Tensor, *, of: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ def plot_areas(areas: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
         >>> bool(means[0] > means[-1])  # channels with a small activated area weigh most
         True
     """
-    fig, axes = plt.subplots(1, len(areas), figsize=(4.2 * len(areas), 3.1), sharex=True, squeeze=False)
+    fig, axes = plt.subplots(1, len(areas), figsize=(4.2 * len(areas), 3.1), sharex=True, sharey=True, squeeze=False)
     for colour, ax, (name, (area, weight)) in zip(("C0", "C1", "C2"), axes[0], areas.items(), strict=False):
         area, weight = area[area > 0], weight[area > 0]
         ax.scatter(100 * area.numpy(), weight.numpy(), s=38, color=colour, edgecolor="white", linewidth=0.5)

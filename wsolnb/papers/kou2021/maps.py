@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.ops import box_area
 from torchvision.transforms.v2.functional import ten_crop
 
 from wsolnb.boxes import BoxRule
@@ -139,36 +138,6 @@ def locate_heads(
     """
     tune, evaluate = (read_heads(model, images, **options) for images in (held_out, test))
     return {name: tune_and_evaluate(tune[name], evaluate[name], RULE, ks=(1, 5)) for name in readings}
-
-
-def at_threshold(result: LocalizationResult, threshold: float) -> LocalizationResult:
-    """The same maps cut at a fixed threshold, as in the paper, instead of the one from held-out images.
-
-    Example:
-        >>> from wsolnb.localization.locate import tune_and_evaluate
-        >>> truth = (torch.zeros(1, 5), torch.tensor([1]), [torch.tensor([[3.0, 2.0, 9.0, 6.0]])], (8, 12))
-        >>> maps = LocalizationMaps(torch.rand(1, 8, 12), *truth, upsample=merged)
-        >>> at_threshold(tune_and_evaluate(maps, maps, RULE), 0.3).rule.threshold
-        0.3
-    """
-    return replace(result, rule=replace(result.rule, threshold=threshold))
-
-
-def area_ratios(result: LocalizationResult) -> Tensor:
-    """Area of every predicted box divided by the true one's, `(N,)`: below 1 too small; an image without box has 0.
-
-    Example:
-        >>> from wsolnb.localization.locate import tune_and_evaluate
-        >>> heat = torch.zeros(1, 8, 12)
-        >>> heat[0, 2:6, 3:6] = 1
-        >>> truth = (torch.zeros(1, 5), torch.tensor([1]), [torch.tensor([[3.0, 2.0, 9.0, 6.0]])], (8, 12))
-        >>> maps = LocalizationMaps(heat, *truth, upsample=merged)
-        >>> area_ratios(tune_and_evaluate(maps, maps, RULE))
-        tensor([0.5000])
-    """
-    found = result.maps.cut(result.rule).float().nan_to_num(0)
-    true = torch.stack([boxes[0] for boxes in result.maps.boxes]).to(found)
-    return box_area(found) / box_area(true)
 
 
 def sure_cells(maps: LocalizationMaps) -> dict[str, float]:

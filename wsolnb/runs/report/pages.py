@@ -17,6 +17,8 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 
+from wsolnb.runs.report.clean import clean
+
 TEMPLATES = Path(__file__).parent / "templates"
 VIEW = "application/vnd.jupyter.widget-view+json"
 STATE = "application/vnd.jupyter.widget-state+json"
@@ -27,7 +29,8 @@ def page(notebook: NotebookNode, *, title: str = "", folder: str | Path = ".", t
 
     Widgets made with anywidget stay interactive if the notebook holds their state; any other is replaced by its
     picture, or by a note if it has none. The pictures that the notebook links to are looked up in `folder`; the theme
-    is `light` or `dark`. The notebook itself is not changed.
+    is `light` or `dark`. Markdown is cleaned (:mod:`wsolnb.runs.report.clean`), outputs of code are as they were. The
+    notebook itself is not changed.
 
     Example:
         >>> notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("Let $x^2$ be")])
@@ -113,6 +116,12 @@ class _Renderer(IPythonRenderer):
     def latex_environment(self, name: str, body: str) -> str:
         return _formula(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
 
+    def block_html(self, html: str) -> str:
+        return str(super().block_html(html)) if "<img" in html else f"{html}\n"  # else tags of one piece are closed
+
+    def inline_html(self, html: str) -> str:
+        return str(super().inline_html(html)) if "<img" in html else html
+
     def link(self, text: str, url: str, title: str | None = None) -> str:
         if re.match(r"(?:[a-z]+:|#)", url):
             return str(super().link(text, url, title))
@@ -129,7 +138,7 @@ def _markdown(context: Any, source: str) -> str:
         path=resources.get("metadata", {}).get("path", ""),
         exclude_anchor_links=True,
     )
-    return str(MarkdownWithMath(renderer=renderer).render(source))
+    return clean(str(MarkdownWithMath(renderer=renderer).render(source)))
 
 
 def _formula(latex: str, display: str = "inline") -> str:
