@@ -23,7 +23,6 @@ from wsolnb.inference.threshold import otsu_rule
 from wsolnb.models.backbones import Backbone, Convention, backbone as build_backbone
 from wsolnb.papers.method import Fitted, Start
 from wsolnb.papers.side_by_side.methods import Settings, build_methods
-from wsolnb.papers.xie2021.network import SHALLOW
 from wsolnb.train import Plan
 from wsolnb.train.batches import collate
 
@@ -53,8 +52,9 @@ def fit(
 ) -> LocalizationModel:
     """Train a localization method on photos with one class each, without any box.
 
-    A tenth of each class, at least two photos, is held out. Training has two cycles, the second twice as long and kept only if it lowers the
-    loss on the held-out photos. It can be stopped and called again: it goes on, and what was trained is cached.
+    A tenth of each class, at least two photos, is held out. Training has two cycles, the second twice as long and kept
+    only if it lowers the loss on the held-out photos. It can be stopped and called again: it goes on, and what was
+    trained is cached. The box threshold is Otsu's over maps of held-out photos, as nobody drew a box.
 
     Args:
         photos: Folder with a sub-folder of photos per class; or a data set like torchvision's: items `(image, label)`
@@ -114,12 +114,20 @@ def _settings(network: Backbone, image_size: int, *, fresh: bool) -> Settings:
     stages = list(network.stages)
     inner = stages[-2]
     options: dict[str, Any] = {"inner": inner, "inner_pool": network.stride // network.strides[inner]}
-    options |= {"shallow": SHALLOW.get(network.name, stages[0]), "grid": max(2, image_size // network.stride)}
+    options |= {"shallow": None, "grid": max(2, image_size // network.stride)}
     options |= {"head_width": 128, "embed_size": min(96, image_size), "generator_width": 16, "area_weight": 0.02}
     if fresh:
         return Settings(**options)
-    rates = dict.fromkeys(("lr", "lr_heads"), 0.003) | {"lr_coarse": 3e-4, "lr_refine": 3e-4, "lr_grid": 0.002}
-    return Settings(**options, **rates, lr_cosine=0.01, has_patch=32, hidden=(), adapt=256, frozen=("backbone",))
+    options |= dict.fromkeys(("lr", "lr_heads"), 0.003) | dict.fromkeys(("lr_coarse", "lr_refine"), 3e-4)
+    options |= {
+        "lr_grid": 0.002,
+        "lr_cosine": 0.01,
+        "has_patch": 32,
+        "hidden": (),
+        "adapt": 256,
+        "frozen": ("backbone",),
+    }
+    return Settings(**options)
 
 
 def _labels(source: Any) -> Tensor:
@@ -131,15 +139,13 @@ def _labels(source: Any) -> Tensor:
 
 
 def _split(labels: Tensor, classes: Sequence[str], seed: int) -> tuple[list[int], list[int]]:
-    """Indices to train on, and a tenth of every class, at least two photos, that is held out; some losses compare pairs."""
+    """Indices to train on, and those held out: a tenth of every class, but two photos, as some losses compare pairs."""
     train: list[int] = []
     held: list[int] = []
     for label, name in enumerate(classes):
         order = shuffled((labels == label).nonzero()[:, 0].tolist(), seed)
         if len(order) < 4:
-            raise ValueError(
-                f"class {name!r} has {len(order)} photos: one to learn from and one to hold out are needed"
-            )
+            raise ValueError(f"class {name!r} has {len(order)} photos: two have to be learned from and two held out")
         count = max(2, round(len(order) / 10))
         held += order[:count]
         train += order[count:]

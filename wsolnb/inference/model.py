@@ -14,10 +14,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from wsolnb._utils.files import read_verified, to_bytes, write_atomic
+from wsolnb._utils.files import read_verified, require_new_folder, to_bytes, write_atomic
 from wsolnb.boxes import BoxRule
 from wsolnb.data.taxonomy import Taxonomy
-from wsolnb.inference.photos import require_new_folder
 from wsolnb.models.backbones import backbone
 from wsolnb.papers.method import Fitted, Method, Start, Trained
 from wsolnb.papers.side_by_side.methods import METHODS
@@ -131,18 +130,21 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Localization
 
 def _settings(method: Method) -> dict[str, Any]:
     """A method's settings as JSON has them."""
-    values = {each.name: getattr(method, each.name) for each in fields(method)}
+    values: dict[str, Any] = {each.name: getattr(method, each.name) for each in fields(method)}
     if unknown := [name for name, value in values.items() if callable(value) and not is_dataclass(value)]:
         raise ValueError(f"method {method.key!r} has a function as {unknown[0]}, which a model folder cannot hold")
-    return {name: asdict(value) if is_dataclass(value) else value for name, value in values.items()}
+    return {
+        name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        for name, value in values.items()
+    }
 
 
 def _with_settings(method: Method, settings: Mapping[str, Any]) -> Method:
     """The method of that name with the settings of a file."""
-    values = {}
+    values: dict[str, Any] = {}
     for name, value in settings.items():
-        known = getattr(method, name)
-        values[name] = type(known)(**value) if is_dataclass(known) else _tuples(value)
+        known: Any = getattr(method, name)
+        values[name] = type(known)(**value) if isinstance(value, dict) else _tuples(value)
     return replace(method, **values)
 
 

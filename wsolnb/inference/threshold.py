@@ -37,5 +37,6 @@ def otsu_rule(maps: Tensor, rule: BoxRule, bins: int = 256) -> BoxRule:
     below, sums = counts.cumsum(0), (counts * centres).cumsum(0)
     above = below[-1] - below
     apart = (sums / below - (sums[-1] - sums) / above).nan_to_num(0, 0, 0)
-    best = int((below * above * apart**2)[:-1].argmax())
-    return replace(rule, threshold=(best + 1) / bins)
+    score = (below * above * apart**2)[:-1]
+    best = (score >= score.max() * (1 - 1e-9)).nonzero().double().mean()  # the middle of a gap between the groups
+    return replace(rule, threshold=float(best + 1) / bins)
