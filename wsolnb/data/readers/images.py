@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch.utils.data import Dataset, Subset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -21,8 +21,8 @@ class UnreadableImage(ValueError):
     """An image file that is truncated or no image."""
 
 
-def decode(path: str | Path) -> tv_tensors.Image:
-    """Decode a file to RGB, uint8 ``(3, H, W)``, see `to_rgb`, without applying its EXIF orientation.
+def decode(path: str | Path, *, upright: bool = False) -> tv_tensors.Image:
+    """Decode a file to RGB, uint8 ``(3, H, W)``, see `to_rgb`, as stored or turned `upright` as its EXIF data say.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -35,7 +35,8 @@ def decode(path: str | Path) -> tv_tensors.Image:
     (3, 3, 5)
     """
     with _opened(path, f"; {_REMEDY}") as file:
-        return tv_tensors.Image(v2.functional.pil_to_tensor(to_rgb(file)))
+        image = ImageOps.exif_transpose(file) if upright else file
+        return tv_tensors.Image(v2.functional.pil_to_tensor(to_rgb(image)))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -41,7 +41,7 @@ class Settings:
     alpha: float = 1.0
     coaug_weight: float = 0.1
     embed_size: int = 32
-    shallow: str = "block2"
+    shallow: str | None = "block2"
     generator_width: int = 8
     entropy_weight: float = 1.5
     area_weight: float = 0.2

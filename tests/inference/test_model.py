@@ -1,0 +1,64 @@
+"""A model folder: what is saved is found again to the last digit, by every method that `fit` trains."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from wsolnb.data.critters import World
+from wsolnb.data.taxonomy import Taxonomy
+from wsolnb.inference.fit import METHOD_NAMES, fit
+from wsolnb.inference.model import ABOUT, WEIGHTS, LocalizationModel, load
+
+TREE = Taxonomy({"ant": "insect", "bee": "insect", "insect": "animal", "cat": "animal"})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve drawn animals in three class folders."""
+    root, drawn = tmp_path_factory.mktemp("photos"), World(families=3, species=1, size=48, objects=(1, 1)).singles(12)
+    for index in range(12):
+        image, target = drawn[index]
+        place = root / ("ant", "bee", "cat")[int(target["labels"][0])]
+        place.mkdir(exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(place / f"{index}.png")
+    return root
+
+
+def small(folder: Path, method: str) -> LocalizationModel:
+    options = {"backbone": "tiny", "weights": None, "image_size": 32, "epochs": 1, "batch_size": 6}
+    return fit(folder, method, taxonomy=TREE, device="cpu", **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_loaded_elsewhere_it_finds_the_same_boxes(method: str, folder: Path, tmp_path: Path) -> None:
+    model = small(folder, method)
+    saved = model.save(tmp_path / "model")
+    saved.rename(tmp_path / "moved")
+    again = load(tmp_path / "moved")
+    images = torch.randint(0, 256, (2, 3, 40, 60), dtype=torch.uint8)
+    for before, after in zip(model.localize(images, "all"), again.localize(images, "all"), strict=True):
+        assert before.keys() == after.keys() == {"boxes", "scores", "labels", "maps"}
+        assert all(torch.equal(before[name].nan_to_num(-1), after[name].nan_to_num(-1)) for name in before)
+    assert again.classes == ("ant", "bee", "cat")
+    assert again.rule == model.rule
+    assert again.trained == {"photos": 6, "held out": 6, "accuracy on those": model.trained["accuracy on those"]}
+
+
+def test_a_damaged_model_is_refused_by_name(folder: Path, tmp_path: Path) -> None:
+    saved = small(folder, "cam").save(tmp_path / "model")
+    with pytest.raises(FileExistsError, match="model exists"):
+        load(saved).save(saved)
+    data = bytearray((saved / WEIGHTS).read_bytes())
+    data[-1] ^= 1
+    (saved / WEIGHTS).write_bytes(data)
+    with pytest.raises(ValueError, match=WEIGHTS):
+        load(saved)
+    about = json.loads((saved / ABOUT).read_text())
+    (saved / ABOUT).write_text(json.dumps(about | {"method": "grad"}))
+    with pytest.raises(ValueError, match=r"model\.json cannot be read as a model: KeyError\('grad'\)"):
+        load(saved)

@@ -1,0 +1,163 @@
+"""A trained localization method with all that is needed to use it again, and the folder that holds it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms import v2
+
+from wsolnb._utils.files import read_verified, require_new_folder, to_bytes, write_atomic
+from wsolnb.boxes import BoxRule
+from wsolnb.data.taxonomy import Taxonomy
+from wsolnb.models.backbones import backbone
+from wsolnb.papers.method import Fitted, Method, Start, Trained
+from wsolnb.papers.side_by_side.methods import METHODS
+from wsolnb.train import Plan, Training
+
+WEIGHTS, ABOUT, CARD = "weights.safetensors", "model.json", "README.md"
+
+
+@dataclass(frozen=True)
+class LocalizationModel:
+    """A trained method, its classes, and the squares of `image_size` pixels that it takes.
+
+    Args:
+        fitted: The method with its trained networks.
+        body: Name and options of the backbone, as for `wsolnb.models.backbones.backbone`, without weights.
+        rule: How maps become boxes.
+        taxonomy: The class tree of semantic embeddings.
+        trained: What it was trained on and how well it did, for its card.
+    """
+
+    fitted: Fitted
+    classes: tuple[str, ...]
+    image_size: int
+    body: Mapping[str, Any]
+    rule: BoxRule
+    taxonomy: Taxonomy | None = None
+    trained: Mapping[str, Any] = field(default_factory=dict)
+
+    @torch.inference_mode()
+    def localize(self, images: Tensor, classes: Any = 1) -> list[dict[str, Tensor]]:
+        """Boxes, scores and maps of classes in images, as `wsolnb.localize` gives them.
+
+        Images are RGB, uint8 or float in [0, 1], `(B, 3, H, W)`; they are resized to squares, and boxes refer to the
+        images as they were given. `classes` is as for `wsolnb.localize`.
+        """
+        pixels = v2.functional.to_dtype(images, torch.float32, scale=True)
+        squares = v2.functional.resize(pixels, [self.image_size, self.image_size], antialias=True)
+        found = self.fitted.localize(squares, classes, self.rule)
+        scale = torch.tensor([images.shape[3], images.shape[2]] * 2) / self.image_size
+        return [row | {"boxes": row["boxes"] * scale.to(row["boxes"].device)} for row in found]
+
+    def save(self, folder: str | Path) -> Path:
+        """Write weights, `model.json` and a model card into a new folder.
+
+        Raises:
+            FileExistsError: If the folder is not empty.
+        """
+        folder = Path(folder)
+        require_new_folder(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        method, networks = self.fitted.method, self.fitted.networks
+        used = [*(each.network for each in method.needs), method.network]
+        state = {f"{name}.{k}": v for name in used for k, v in networks[name].network.state_dict().items()}
+        data = to_bytes(state)
+        about = {
+            "method": method.key,
+            "settings": _settings(method),
+            "classes": list(self.classes),
+            "image_size": self.image_size,
+            "backbone": dict(self.body),
+            "rule": asdict(self.rule),
+            "taxonomy": self.taxonomy.parents if self.taxonomy else None,
+            "trained": dict(self.trained),
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "versions": {name: version(name) for name in ("wsolnb", "torch", "torchvision")},
+        }
+        write_atomic(folder / WEIGHTS, data)
+        write_atomic(folder / CARD, _card(about).encode())
+        write_atomic(folder / ABOUT, (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode())
+        return folder
+
+
+def load(folder: str | Path, device: str | torch.device = "cpu") -> LocalizationModel:
+    """Read a model that `LocalizationModel.save` wrote; nothing in the folder is executed.
+
+    Raises:
+        FileNotFoundError: If the folder has no `model.json`.
+        ValueError: If a file is damaged or of another version's methods.
+
+    Example:
+        >>> load("a folder that does not exist")
+        Traceback (most recent call last):
+        FileNotFoundError: a folder that does not exist is no model: it has no model.json
+    """
+    folder = Path(folder)
+    if not (folder / ABOUT).is_file():
+        raise FileNotFoundError(f"{folder} is no model: it has no {ABOUT}")
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        method = _with_settings(METHODS[about["method"]], about["settings"])
+        body, classes, side = about["backbone"], tuple(about["classes"]), about["image_size"]
+        rule = BoxRule(**{name: _tuples(value) for name, value in about["rule"].items()})
+        taxonomy = Taxonomy(about["taxonomy"]) if about["taxonomy"] else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder / ABOUT} cannot be read as a model: {error!r}") from None
+    state = read_verified(folder / WEIGHTS, about["sha256"], "save the model again")
+    blank = [(torch.zeros(3, side, side), label) for label in range(len(classes)) for _ in range(2)]
+    start = Start(backbone(**body), cast(Any, blank), classes, Plan(1, batch_size=1), taxonomy)
+    networks: dict[str, Trained] = {}
+    for each in (*method.needs, method):  # built as for training, and then filled
+        network, objective, _ = each.untrained(start, networks)
+        prefix = f"{each.network}."
+        own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        network.load_state_dict(own)
+        network.to(device).to(memory_format=torch.channels_last).eval()  # as training leaves it, to the last digit
+        if isinstance(objective, nn.Module):
+            objective.to(device)
+        networks[each.network] = Trained(network, objective, Training())
+    return LocalizationModel(Fitted(method, networks), classes, side, body, rule, taxonomy, about["trained"])
+
+
+def _settings(method: Method) -> dict[str, Any]:
+    """A method's settings as JSON has them."""
+    values: dict[str, Any] = {each.name: getattr(method, each.name) for each in fields(method)}
+    if unknown := [name for name, value in values.items() if callable(value) and not is_dataclass(value)]:
+        raise ValueError(f"method {method.key!r} has a function as {unknown[0]}, which a model folder cannot hold")
+    return {
+        name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        for name, value in values.items()
+    }
+
+
+def _with_settings(method: Method, settings: Mapping[str, Any]) -> Method:
+    """The method of that name with the settings of a file."""
+    values: dict[str, Any] = {}
+    for name, value in settings.items():
+        known: Any = getattr(method, name)
+        values[name] = type(known)(**value) if isinstance(value, dict) else _tuples(value)
+    return replace(method, **values)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _card(about: Mapping[str, Any]) -> str:
+    """A model card in Markdown."""
+    trained = "\n".join(f"- {name}: {value}" for name, value in about["trained"].items())
+    classes = ", ".join(about["classes"])
+    return (
+        f"# {about['method']}\n\nFinds boxes of {len(about['classes'])} classes ({classes}) in photos, learned from "
+        f"labels alone: `{about['backbone']['name']}`, squares of {about['image_size']} pixels.\n\n{trained}\n\n"
+        "`wsolnb.load(FOLDER)` reads it in Python. Its boxes were never compared with drawn ones: look at some first.\n"
+    )
