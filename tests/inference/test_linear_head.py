@@ -68,6 +68,7 @@ class Toy(nn.Module):
         ("timm/convnext_atto", 320),
         ("timm/resnetv2_18", 512),
         ("timm/regnetx_002", 368),
+        ("squeezenet1_1", 1000),
     ],
 )
 def test_the_mean_of_the_maps_is_the_networks_own_output(name: str, channels: int) -> None:
@@ -91,7 +92,6 @@ def test_the_mean_of_the_maps_is_the_networks_own_output(name: str, channels: in
         ("vgg11", r"VGG flattens 512 x 7 x 7 features .* does not pool them"),
         ("alexnet", r"AlexNet flattens 256 x 6 x 6 features"),
         ("mobilenet_v3_small", r"'classifier.3' is not linear in the pooled features; between .*: linear, hardswish"),
-        ("squeezenet1_1", r"output of SqueezeNet: after the pooling comes nothing"),
         ("timm/mobilenetv3_small_050", r"'classifier' is not linear .*: conv2d, hardswish"),
         ("timm/repvit_m0_9", r"no linear layer .* after the pooling comes batch_norm, linear, add, div"),
     ],
@@ -103,7 +103,10 @@ def test_networks_without_an_exact_map_are_refused_with_the_reason(name: str, me
 
 def test_a_transformer_with_a_class_token_pools_nothing() -> None:
     net = torchvision.models.VisionTransformer(32, 16, 1, 2, 16, 32, num_classes=5).eval()
-    with pytest.raises(ValueError, match=r"nothing is averaged over all cells of a feature map in front of .*'heads"):
+    message = (
+        r"nothing is averaged .* in front of the head 'heads.head': it reads one of 5 x 16 tokens \(a class token\)"
+    )
+    with pytest.raises(ValueError, match=rf"{message}; what can be read: .*patch tokens.*class maps.*Classifier$"):
         read_linear(net, torch.rand(1, 3, 32, 32))
 
 
@@ -118,13 +121,26 @@ def test_a_transformer_with_a_class_token_pools_nothing() -> None:
         lambda x: F.avg_pool2d(x, x.shape[2:]).view(len(x), -1),
         nn.Sequential(nn.AdaptiveAvgPool2d((1, 1)), nn.Flatten(), nn.Dropout(0.5)),
         lambda x: x.permute(0, 2, 3, 1).mean((1, 2)),
+        lambda x: x.view(*x.shape[:2], -1).mean(2),
+        lambda x: x.flatten(2).transpose(1, 2).mean(1),
+        lambda x: x.mean(-1).mean(-1),
+        lambda x: x.mean(2).mean(2),
+        lambda x: x.sum((2, 3)) / (x.shape[2] * x.shape[3]),
+        lambda x: x.flatten(2).sum(2) / x[0, 0].numel(),
+        lambda x: torch.einsum("bchw->bc", x) / (x.shape[2] * x.shape[3]),
+        lambda x: torch.einsum("bdn,n->bd", x.flatten(2), torch.full((40,), 1 / 40)),
+        lambda x: nn.AdaptiveAvgPool1d(1)(x.flatten(2)).squeeze(2),
+        nn.Sequential(nn.Flatten(2), nn.AdaptiveAvgPool1d(1), nn.Flatten()),
     ],
-    ids=["mean", "negative axes", "axis", "keepdim", "adaptive", "window", "modules and dropout", "channels last"],
-)
-def test_every_way_to_write_a_global_average_is_known(pool: object) -> None:
-    net, images = Toy(pool), torch.randn(2, 3, 5, 8)
-    reading = read_linear(net, images)
-    torch.testing.assert_close(reading.features, net.conv(images).detach())
+    ids=["mean", "negative axes", "axis", "keepdim", "adaptive", "window", "modules and dropout", "channels last",
+         "view", "tokens", "mean of means", "means of rows", "sum", "sum of cells", "einsum", "weights of einsum", "1D",
+         "1D modules"],
+)  # fmt: skip
+@pytest.mark.parametrize("shown", [True, False], ids=["features of a layer", "features of a function"])
+def test_every_way_to_write_a_global_average_is_known(pool: object, shown: bool) -> None:
+    net, images = Toy(pool if shown else lambda x: pool(x.sin())), torch.randn(2, 3, 5, 8)  # type: ignore[operator]
+    reading, features = read_linear(net, images), net.conv(images).detach()
+    torch.testing.assert_close(reading.features, features if shown else features.sin())
     assert torch.equal(reading.weight, net.head.weight)
     assert torch.equal(reading.constant, net.head.bias)
 
@@ -134,6 +150,7 @@ def test_every_way_to_write_a_global_average_is_known(pool: object) -> None:
     [
         (lambda x: x.amax((2, 3)), "nothing is averaged over all cells"),
         (lambda x: F.avg_pool2d(x, 2).amax((2, 3)), "nothing is averaged"),
+        (lambda x: x[:, :, 2, 3], r"in front of the head 'head': it reads one"),
         (lambda x: F.avg_pool2d(x, (5, 7), padding=(0, 1), stride=9).flatten(1), r"'head' is not linear"),
         (lambda x: F.avg_pool2d(x, (5, 7), divisor_override=1).flatten(1), r"'head' is not linear"),
         (lambda x: F.avg_pool2d(x, (5, 6), stride=9).flatten(1), r"'head' is not linear"),
@@ -146,6 +163,7 @@ def test_every_way_to_write_a_global_average_is_known(pool: object) -> None:
     ids=[
         "maximum",
         "small window",
+        "one cell",
         "padded window",
         "sum",
         "part",
