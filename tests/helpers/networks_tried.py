@@ -42,7 +42,12 @@ def _from_transformers(name: str) -> nn.Module:
     import transformers
 
     config = transformers.AutoConfig.for_model(name, num_labels=CLASSES)
-    for key, small in {"num_hidden_layers": 2, "hidden_size": 48, "intermediate_size": 96, "num_attention_heads": 4}.items():
+    for key, small in {
+        "num_hidden_layers": 2,
+        "hidden_size": 48,
+        "intermediate_size": 96,
+        "num_attention_heads": 4,
+    }.items():
         if isinstance(getattr(config, key, None), int):
             setattr(config, key, small)
     return transformers.AutoModelForImageClassification.from_config(config)
@@ -115,7 +120,7 @@ def where_features_are_made(net: nn.Module, images: Tensor, features: Tensor) ->
 def without_a_cell(net: nn.Module, images: Tensor, made: tuple[nn.Module, Layout], cell: tuple[int, int]) -> Tensor:
     """The network's logits where the features of one cell are set to zero on the way."""
     module, layout = made
-    
+
     def erase(module: nn.Module, args: object, output: Tensor) -> Tensor:
         numbers = layout(torch.arange(output.numel()).view(output.shape))
         changed = output.clone().flatten()
