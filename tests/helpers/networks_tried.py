@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from wsolnb.inference.linear_head import FORMS, LinearHead, read_linear
 
 CLASSES = 5
+REPLACE = "replace its end by global average pooling and one linear layer, and train that"
 Layout = Callable[[Tensor], Tensor]
+Made = tuple[nn.Module, Layout, bool]  # a layer, its output seen as a feature map, whether that is tokens
 
 
 def network(library: str, name: str) -> nn.Module:
@@ -48,7 +50,7 @@ def _from_transformers(name: str) -> nn.Module:
         "intermediate_size": 96,
         "num_attention_heads": 4,
     }.items():
-        if isinstance(getattr(config, key, None), int):
+        if isinstance(getattr(config, key, None), int) and not hasattr(config, "hidden_sizes"):
             setattr(config, key, small)
     return transformers.AutoModelForImageClassification.from_config(config)
 
@@ -61,11 +63,12 @@ def read(net: nn.Module, images: Tensor) -> LinearHead | str:
     except ValueError as error:
         message = str(error)
         assert "\n" not in message
-        assert message.endswith((FORMS, "name one with head=")) or "train that" in message, message
-        return message.rpartition("; ")[0] if not message.endswith(FORMS) else message.removesuffix(f"; {FORMS}")
+        remedies = (FORMS, "name one with head=", REPLACE)
+        assert message.endswith(remedies), message
+        return next(message.removesuffix(f"; {each}") for each in remedies if message.endswith(each))
 
 
-def described(net: nn.Module, reading: LinearHead | str) -> str:
+def described(reading: LinearHead | str) -> str:
     """What the table says of a reading."""
     if isinstance(reading, str):
         return f"no: {reading}"
@@ -93,9 +96,9 @@ def _layouts(output: Tensor, grid: tuple[int, ...]) -> Iterator[Layout]:
         yield lambda x: x[:, :, -cells:].unflatten(2, grid)
 
 
-def where_features_are_made(net: nn.Module, images: Tensor, features: Tensor) -> tuple[nn.Module, Layout]:
-    """The last layer that gives the features, and how its output is to be seen, found by comparing all outputs."""
-    found: list[tuple[nn.Module, Layout]] = []
+def where_features_are_made(net: nn.Module, images: Tensor, features: Tensor) -> Made:
+    """The last layer that gives the features, found by comparing all outputs."""
+    found: list[Made] = []
 
     def compare(module: nn.Module, args: object, output: object) -> None:
         if not isinstance(output, Tensor) or output.ndim < 3:
@@ -106,7 +109,7 @@ def where_features_are_made(net: nn.Module, images: Tensor, features: Tensor) ->
             except RuntimeError:
                 continue
             if seen.shape == features.shape and torch.equal(seen, features):
-                found.append((module, layout))
+                found.append((module, layout, output.ndim == 3))
                 return
 
     handles = [each.register_forward_hook(compare) for each in net.modules()]
@@ -117,9 +120,9 @@ def where_features_are_made(net: nn.Module, images: Tensor, features: Tensor) ->
     return found[-1]
 
 
-def without_a_cell(net: nn.Module, images: Tensor, made: tuple[nn.Module, Layout], cell: tuple[int, int]) -> Tensor:
+def without_a_cell(net: nn.Module, images: Tensor, made: Made, cell: tuple[int, int]) -> Tensor:
     """The network's logits where the features of one cell are set to zero on the way."""
-    module, layout = made
+    module, layout, _ = made
 
     def erase(module: nn.Module, args: object, output: Tensor) -> Tensor:
         numbers = layout(torch.arange(output.numel()).view(output.shape))

@@ -6,6 +6,7 @@ import gc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -448,3 +449,96 @@ def test_a_model_is_not_kept_alive() -> None:
     del model
     gc.collect()
     assert gone() is None
+
+
+class Output(nn.Module):
+    """A classifier whose logits are given back in another form."""
+
+    def __init__(self, form: object, classes: int = 4) -> None:
+        super().__init__()
+        self.net, self.form = Toy(lambda x: x.mean((2, 3)), nn.Linear(6, classes)), form
+        self.eval()
+
+    def forward(self, images: Tensor) -> object:
+        return self.form(self.net(images))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [lambda y: {"loss": None, "logits": y}, lambda y: SimpleNamespace(logits=y, hidden_states=None)],
+    ids=["dictionary", "object"],
+)
+def test_logits_in_an_output_object_are_read(form: object) -> None:
+    net = Output(form)
+    assert torch.equal(read_linear(net, photos()).outputs, net.net(photos()))
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("head", [None, "net.head"])
+@pytest.mark.parametrize("form", [lambda y: y.squeeze(1), lambda y: y.squeeze(), lambda y: y[:, 0]])
+def test_one_squeezed_logit_is_read(form: object, head: str | None, batch: int) -> None:
+    net, images = Output(form, classes=1), photos()[:batch]
+    reading = read_linear(net, images, head)
+    assert reading.outputs.shape == (batch, 1)
+    torch.testing.assert_close(reading.features.mean((2, 3)) @ reading.weight.T + reading.constant, net.net(images))
+
+
+def test_a_batch_normalisation_in_front_of_the_head_by_hand() -> None:
+    neck = nn.BatchNorm1d(6)
+    with torch.no_grad():
+        neck.running_mean.normal_(), neck.running_var.uniform_(0.5, 2), neck.weight.normal_(), neck.bias.normal_()
+    net = Toy(lambda x: x.mean((2, 3)), nn.Sequential(neck, nn.Linear(6, 4, bias=False)))
+    reading, linear = read_linear(net, photos()), net.head[1]  # type: ignore[index]
+    gain = neck.weight / (neck.running_var + neck.eps).sqrt()
+    torch.testing.assert_close(reading.weight, (linear.weight * gain).detach())
+    torch.testing.assert_close(reading.constant, (linear.weight @ (neck.bias - gain * neck.running_mean)).detach())
+    assert reading.scale is None
+
+
+@pytest.mark.parametrize("rectified", [False, True])
+def test_class_maps_that_are_averaged_are_read(rectified: bool) -> None:
+    maps = nn.Sequential(nn.Conv2d(6, 4, 1), *([nn.ReLU(inplace=True)] if rectified else []), nn.AdaptiveAvgPool2d(1))
+    net = Toy(maps, nn.Flatten())
+    reading = read_linear(net, photos())
+    own = net.pool[:-1](net.conv(photos()))  # type: ignore[index]
+    bias = 0 if rectified else net.pool[0].bias[:, None, None]  # type: ignore[index]
+    found = torch.einsum("bdhw,cd->bchw", reading.features, reading.weight)
+    torch.testing.assert_close(found + bias, own)
+    torch.testing.assert_close(reading.outputs, own.mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 4)),
+        nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6), nn.Linear(6, 4)),
+        nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 4)),
+    ],
+)
+def test_a_layer_normalisation_after_a_hidden_layer_is_refused_in_one_line(head: nn.Module) -> None:
+    with pytest.raises(
+        ValueError, match=r"the head 'head\.\d' is not linear .*: .*linear.*; what can be read: "
+    ) as info:
+        read_linear(Toy(lambda x: x.mean((2, 3)), head), photos())
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize("others", [0, 1, 5])
+@pytest.mark.parametrize("order", ["tokens", "channels"])
+def test_patch_tokens_lie_on_the_grid_of_the_patches(others: int, order: str) -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patches, self.head = nn.Conv2d(3, 6, 4, 4), nn.Linear(6, 4)
+            self.first = nn.Parameter(torch.randn(1, 6, others))
+
+        def forward(self, images: Tensor) -> Tensor:
+            cells = torch.cat([self.first.expand(len(images), -1, -1), self.patches(images).flatten(2)], 2).tanh()
+            tokens = cells.transpose(1, 2) * 1.5
+            pooled = tokens[:, others:].mean(1) if order == "tokens" else (cells * 1.5)[:, :, others:].mean(2)
+            output: Tensor = self.head(pooled)
+            return output
+
+    net, images = Tokens().eval(), torch.randn(2, 3, 12, 20)
+    reading = read_linear(net, images)
+    torch.testing.assert_close(reading.features, net.patches(images).tanh().detach() * 1.5)

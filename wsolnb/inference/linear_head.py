@@ -52,9 +52,10 @@ def read_linear(model: nn.Module, images: Tensor, head: str | None = None) -> Li
     """Run a classifier once and take its output apart into features and a linear head.
 
     Args:
-        model: In evaluation mode: a network that averages features over all cells and gives the averages to one linear
-            layer or 1 x 1 convolution, with at most a layer normalisation in front of it; or a `Classifier` with any
-            pooling. It runs twice where its features or its head are not those of modules.
+        model: In evaluation mode: a network that averages features over all cells, or tokens over all patches, and
+            gives the averages to one linear layer or 1 x 1 convolution, with at most a layer or batch normalisation in
+            front of it; or one that averages class maps; or a `Classifier` with any pooling. It returns logits, or an
+            object or dictionary with `logits`. It runs twice where its features or its head are not those of modules.
         images: `(B, 3, H, W)`.
         head: Name of the linear layer, as in `model.named_modules()`; None finds the one whose result the model
             returns.

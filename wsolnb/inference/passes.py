@@ -153,8 +153,9 @@ class _Trace(TorchFunctionMode):
             if name not in _IDLE:
                 record.functions.append(name.strip("_"))
             return result
-        given = next((each for each in (*args, *kwargs.values()) if isinstance(each, Tensor)), None)
-        given = given if name != "einsum" or len(args) != 2 else args[1]
+        flat = [*args, *kwargs.values()]
+        flat += [each for parts in flat if isinstance(parts, list | tuple) for each in parts]
+        given = next((each for each in flat if isinstance(each, Tensor)), None)
         if _is_map(result, self.batch):
             record.grids |= _grids(result)
             if name not in _LAYOUT:  # these may bring cells into another order
