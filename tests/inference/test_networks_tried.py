@@ -1,4 +1,4 @@
-"""The table of networks tried, `wsolnb/inference/networks.md`: each row read again, and its maps held against the network.
+"""The table of networks tried, `wsolnb/inference/networks.md`: each row read again, its maps checked.
 
 What the network itself gives where the features of one cell are set to zero on the way is held against what the maps
 say it must give; where tokens are averaged, changing pixels must change the features of the cell that lies there most.
@@ -61,7 +61,7 @@ def test_the_table_says_what_is_found(library: str, name: str, side: str, readab
     plain = outputs(net, images).reshape(len(images), CLASSES)
     torch.testing.assert_close(predicted(reading, reading.features), plain, rtol=1e-4, atol=1e-5 * float(plain.std()))
 
-    module, layout, tokens = made = where_features_are_made(net, images, reading.features)
+    made = where_features_are_made(net, images, reading.features)
     height, width = reading.features.shape[2:]
     row, column = cell = (height // 4, width - 1 - width // 4)
     erased = reading.features.clone()
@@ -72,7 +72,7 @@ def test_the_table_says_what_is_found(library: str, name: str, side: str, readab
         predicted(reading, erased) - plain, given - plain, rtol=1e-2, atol=1e-4 * float(plain.std())
     )
 
-    if tokens:
+    if made[2]:  # tokens
         top, bottom = row * int(side) // height, (row + 1) * int(side) // height
         left, right = column * int(side) // width, (column + 1) * int(side) // width
         changed = images.clone()
