@@ -64,6 +64,7 @@ def hooked_pass(model: nn.Module, images: Tensor) -> Record:
     """Run a model with forward hooks on all modules; at most one 4D and one 3D feature map are kept alive.
 
     Example:
+        >>> import torch
         >>> net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))
         >>> record = hooked_pass(net, torch.rand(2, 3, 8, 8))
         >>> [tuple(each.shape) for each in record.maps], len(record.calls)
@@ -110,6 +111,7 @@ def traced_pass(model: nn.Module, images: Tensor) -> Record:
     """Run a model traced function by function; the last few feature maps are kept alive.
 
     Example:
+        >>> import torch
         >>> class Net(nn.Module):
         ...     def forward(self, images): return images.relu().flatten(2).mean(2)
         >>> record = traced_pass(Net(), torch.rand(2, 3, 8, 8))
@@ -127,6 +129,7 @@ def logits(output: Any) -> Any:
     """The entry or attribute `logits` of an output, as of Hugging Face's classifiers, else the output itself.
 
     Example:
+        >>> import torch
         >>> logits({"loss": None, "logits": torch.ones(1)})
         tensor([1.])
     """
