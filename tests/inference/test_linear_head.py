@@ -6,6 +6,7 @@ import gc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -68,6 +69,7 @@ class Toy(nn.Module):
         ("timm/convnext_atto", 320),
         ("timm/resnetv2_18", 512),
         ("timm/regnetx_002", 368),
+        ("squeezenet1_1", 1000),
     ],
 )
 def test_the_mean_of_the_maps_is_the_networks_own_output(name: str, channels: int) -> None:
@@ -91,7 +93,6 @@ def test_the_mean_of_the_maps_is_the_networks_own_output(name: str, channels: in
         ("vgg11", r"VGG flattens 512 x 7 x 7 features .* does not pool them"),
         ("alexnet", r"AlexNet flattens 256 x 6 x 6 features"),
         ("mobilenet_v3_small", r"'classifier.3' is not linear in the pooled features; between .*: linear, hardswish"),
-        ("squeezenet1_1", r"output of SqueezeNet: after the pooling comes nothing"),
         ("timm/mobilenetv3_small_050", r"'classifier' is not linear .*: conv2d, hardswish"),
         ("timm/repvit_m0_9", r"no linear layer .* after the pooling comes batch_norm, linear, add, div"),
     ],
@@ -103,7 +104,10 @@ def test_networks_without_an_exact_map_are_refused_with_the_reason(name: str, me
 
 def test_a_transformer_with_a_class_token_pools_nothing() -> None:
     net = torchvision.models.VisionTransformer(32, 16, 1, 2, 16, 32, num_classes=5).eval()
-    with pytest.raises(ValueError, match=r"nothing is averaged over all cells of a feature map in front of .*'heads"):
+    message = (
+        r"nothing is averaged .* in front of the head 'heads.head': it reads one of 5 x 16 tokens \(a class token\)"
+    )
+    with pytest.raises(ValueError, match=rf"{message}; what can be read: .*patch tokens.*class maps.*Classifier$"):
         read_linear(net, torch.rand(1, 3, 32, 32))
 
 
@@ -118,13 +122,26 @@ def test_a_transformer_with_a_class_token_pools_nothing() -> None:
         lambda x: F.avg_pool2d(x, x.shape[2:]).view(len(x), -1),
         nn.Sequential(nn.AdaptiveAvgPool2d((1, 1)), nn.Flatten(), nn.Dropout(0.5)),
         lambda x: x.permute(0, 2, 3, 1).mean((1, 2)),
+        lambda x: x.view(*x.shape[:2], -1).mean(2),
+        lambda x: x.flatten(2).transpose(1, 2).mean(1),
+        lambda x: x.mean(-1).mean(-1),
+        lambda x: x.mean(2).mean(2),
+        lambda x: x.sum((2, 3)) / (x.shape[2] * x.shape[3]),
+        lambda x: x.flatten(2).sum(2) / x[0, 0].numel(),
+        lambda x: torch.einsum("bchw->bc", x) / (x.shape[2] * x.shape[3]),
+        lambda x: torch.einsum("bdn,n->bd", x.flatten(2), torch.full((40,), 1 / 40)),
+        lambda x: nn.AdaptiveAvgPool1d(1)(x.flatten(2)).squeeze(2),
+        nn.Sequential(nn.Flatten(2), nn.AdaptiveAvgPool1d(1), nn.Flatten()),
     ],
-    ids=["mean", "negative axes", "axis", "keepdim", "adaptive", "window", "modules and dropout", "channels last"],
-)
-def test_every_way_to_write_a_global_average_is_known(pool: object) -> None:
-    net, images = Toy(pool), torch.randn(2, 3, 5, 8)
-    reading = read_linear(net, images)
-    torch.testing.assert_close(reading.features, net.conv(images).detach())
+    ids=["mean", "negative axes", "axis", "keepdim", "adaptive", "window", "modules and dropout", "channels last",
+         "view", "tokens", "mean of means", "means of rows", "sum", "sum of cells", "einsum", "weights of einsum", "1D",
+         "1D modules"],
+)  # fmt: skip
+@pytest.mark.parametrize("shown", [True, False], ids=["features of a layer", "features of a function"])
+def test_every_way_to_write_a_global_average_is_known(pool: object, shown: bool) -> None:
+    net, images = Toy(pool if shown else lambda x: pool(x.sin())), torch.randn(2, 3, 5, 8)  # type: ignore[operator]
+    reading, features = read_linear(net, images), net.conv(images).detach()
+    torch.testing.assert_close(reading.features, features if shown else features.sin())
     assert torch.equal(reading.weight, net.head.weight)
     assert torch.equal(reading.constant, net.head.bias)
 
@@ -134,6 +151,7 @@ def test_every_way_to_write_a_global_average_is_known(pool: object) -> None:
     [
         (lambda x: x.amax((2, 3)), "nothing is averaged over all cells"),
         (lambda x: F.avg_pool2d(x, 2).amax((2, 3)), "nothing is averaged"),
+        (lambda x: x[:, :, 2, 3], r"in front of the head 'head': it reads one"),
         (lambda x: F.avg_pool2d(x, (5, 7), padding=(0, 1), stride=9).flatten(1), r"'head' is not linear"),
         (lambda x: F.avg_pool2d(x, (5, 7), divisor_override=1).flatten(1), r"'head' is not linear"),
         (lambda x: F.avg_pool2d(x, (5, 6), stride=9).flatten(1), r"'head' is not linear"),
@@ -146,6 +164,7 @@ def test_every_way_to_write_a_global_average_is_known(pool: object) -> None:
     ids=[
         "maximum",
         "small window",
+        "one cell",
         "padded window",
         "sum",
         "part",
@@ -430,3 +449,96 @@ def test_a_model_is_not_kept_alive() -> None:
     del model
     gc.collect()
     assert gone() is None
+
+
+class Output(nn.Module):
+    """A classifier whose logits are given back in another form."""
+
+    def __init__(self, form: object, classes: int = 4) -> None:
+        super().__init__()
+        self.net, self.form = Toy(lambda x: x.mean((2, 3)), nn.Linear(6, classes)), form
+        self.eval()
+
+    def forward(self, images: Tensor) -> object:
+        return self.form(self.net(images))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [lambda y: {"loss": None, "logits": y}, lambda y: SimpleNamespace(logits=y, hidden_states=None)],
+    ids=["dictionary", "object"],
+)
+def test_logits_in_an_output_object_are_read(form: object) -> None:
+    net = Output(form)
+    assert torch.equal(read_linear(net, photos()).outputs, net.net(photos()))
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("head", [None, "net.head"])
+@pytest.mark.parametrize("form", [lambda y: y.squeeze(1), lambda y: y.squeeze(), lambda y: y[:, 0]])
+def test_one_squeezed_logit_is_read(form: object, head: str | None, batch: int) -> None:
+    net, images = Output(form, classes=1), photos()[:batch]
+    reading = read_linear(net, images, head)
+    assert reading.outputs.shape == (batch, 1)
+    torch.testing.assert_close(reading.features.mean((2, 3)) @ reading.weight.T + reading.constant, net.net(images))
+
+
+def test_a_batch_normalisation_in_front_of_the_head_by_hand() -> None:
+    neck = nn.BatchNorm1d(6)
+    with torch.no_grad():
+        neck.running_mean.normal_(), neck.running_var.uniform_(0.5, 2), neck.weight.normal_(), neck.bias.normal_()
+    net = Toy(lambda x: x.mean((2, 3)), nn.Sequential(neck, nn.Linear(6, 4, bias=False)))
+    reading, linear = read_linear(net, photos()), net.head[1]  # type: ignore[index]
+    gain = neck.weight / (neck.running_var + neck.eps).sqrt()
+    torch.testing.assert_close(reading.weight, (linear.weight * gain).detach())
+    torch.testing.assert_close(reading.constant, (linear.weight @ (neck.bias - gain * neck.running_mean)).detach())
+    assert reading.scale is None
+
+
+@pytest.mark.parametrize("rectified", [False, True])
+def test_class_maps_that_are_averaged_are_read(rectified: bool) -> None:
+    maps = nn.Sequential(nn.Conv2d(6, 4, 1), *([nn.ReLU(inplace=True)] if rectified else []), nn.AdaptiveAvgPool2d(1))
+    net = Toy(maps, nn.Flatten())
+    reading = read_linear(net, photos())
+    own = net.pool[:-1](net.conv(photos()))  # type: ignore[index]
+    bias = 0 if rectified else net.pool[0].bias[:, None, None]  # type: ignore[index]
+    found = torch.einsum("bdhw,cd->bchw", reading.features, reading.weight)
+    torch.testing.assert_close(found + bias, own)
+    torch.testing.assert_close(reading.outputs, own.mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 4)),
+        nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6), nn.Linear(6, 4)),
+        nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 4)),
+    ],
+)
+def test_a_layer_normalisation_after_a_hidden_layer_is_refused_in_one_line(head: nn.Module) -> None:
+    with pytest.raises(
+        ValueError, match=r"the head 'head\.\d' is not linear .*: .*linear.*; what can be read: "
+    ) as info:
+        read_linear(Toy(lambda x: x.mean((2, 3)), head), photos())
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize("others", [0, 1, 5])
+@pytest.mark.parametrize("order", ["tokens", "channels"])
+def test_patch_tokens_lie_on_the_grid_of_the_patches(others: int, order: str) -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patches, self.head = nn.Conv2d(3, 6, 4, 4), nn.Linear(6, 4)
+            self.first = nn.Parameter(torch.randn(1, 6, others))
+
+        def forward(self, images: Tensor) -> Tensor:
+            cells = torch.cat([self.first.expand(len(images), -1, -1), self.patches(images).flatten(2)], 2).tanh()
+            tokens = cells.transpose(1, 2) * 1.5
+            pooled = tokens[:, others:].mean(1) if order == "tokens" else (cells * 1.5)[:, :, others:].mean(2)
+            output: Tensor = self.head(pooled)
+            return output
+
+    net, images = Tokens().eval(), torch.randn(2, 3, 12, 20)
+    reading = read_linear(net, images)
+    torch.testing.assert_close(reading.features, net.patches(images).tanh().detach() * 1.5)

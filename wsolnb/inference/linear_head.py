@@ -2,34 +2,35 @@
 
     images -> ... -> features (B, D, h, w) -> global average -> linear head -> outputs (B, C)
 
-Forward hooks on all modules record the last feature map and the linear layers after it, and the head's input is
-compared with the mean of the features, number by number: where anything else stands between the two, there is no class
-activation map. Hooks do not see code that calls functions instead of modules. So before a network is refused, a second
-pass is traced function by function, which also tells the error what stands between pooling and head.
+The head's input is compared with the mean of the features, number by number: where anything else stands between the
+two, there is no class activation map. Where hooks on layers do not show the two, a second pass is traced function by
+function before a network is refused (`wsolnb.inference.passes`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from difflib import get_close_matches
-from threading import get_ident
+from math import isqrt
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook
-from torch.overrides import TorchFunctionMode
 
 from wsolnb.boxes.quantise import require_finite
+from wsolnb.inference.passes import Call, Norm, Record, hooked_pass, traced_pass
 from wsolnb.models.cam import Classifier
 
-_RESHAPING = {"flatten", "view", "reshape", "squeeze", "permute", "transpose", "contiguous", "dropout", "dim", "size",
-              "to", "type", "float", "unsqueeze", "clone", "detach", "is_floating_point", "numel", "__get__",
-              "__getitem__", "__len__"}  # fmt: skip
+FORMS = (
+    "what can be read: an average over all cells of a feature map or all patch tokens, then one linear layer, with at "
+    "most a layer or batch normalisation between; class maps that are averaged; a wsolnb Classifier"
+)
+"""The networks that can be read, for error messages."""
+
+_OTHER_TOKENS = 8  # that may stand in front of the patch tokens: class, distillation, registers
 
 _Parts = tuple[Tensor | None, Tensor, Tensor | None]  # scale, weight, constant
-_Norm = tuple[Sequence[int], Tensor | None, Tensor | None, float]  # shape, weight, bias, eps
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,10 @@ def read_linear(model: nn.Module, images: Tensor, head: str | None = None) -> Li
     """Run a classifier once and take its output apart into features and a linear head.
 
     Args:
-        model: In evaluation mode: a network that averages features over all cells and gives the averages to one linear
-            layer or 1 x 1 convolution, with at most a layer normalisation in front of it; or a `Classifier` with any
-            pooling. It runs twice where its features or its head are not those of modules.
+        model: In evaluation mode: a network that averages features over all cells, or tokens over all patches, and
+            gives the averages to one linear layer or 1 x 1 convolution, with at most a layer or batch normalisation in
+            front of it; or one that averages class maps; or a `Classifier` with any pooling. It returns logits, or an
+            object or dictionary with `logits`. It runs twice where its features or its head are not those of modules.
         images: `(B, 3, H, W)`.
         head: Name of the linear layer, as in `model.named_modules()`; None finds the one whose result the model
             returns.
@@ -78,17 +80,19 @@ def read_linear(model: nn.Module, images: Tensor, head: str | None = None) -> Li
         features = model.features(images)
         return _checked(features, (None, model.head.weight, model.head.bias), model.classify(features))
     weight = None if head is None else _weight_of(model, head)
-    for run in (_hooked_pass, _traced_pass):
+    for run in (hooked_pass, traced_pass):
         record = run(model, images)
         if isinstance(record.output, Tensor) and record.output.is_floating_point():
             output = record.output
             require_finite(output if output.ndim > 1 else output.reshape(-1, 1))  # one logit may come as (B,)
         call = _head_call(record, weight)
-        if call is None or record.features is None:
+        if call is None:
+            if (parts := _averaged_class_maps(record, weight)) is not None:
+                return _checked(*parts)
             continue
-        for features in (record.features, record.features.permute(0, 3, 1, 2)):  # channels first, or last
-            if (parts := _parts(features, call, record.norms)) is not None:
-                return _checked(features, parts, call.result)
+        for features in _feature_maps(record, (images.shape[2], images.shape[3])):
+            if (found := _parts(features, call, record.norms)) is not None:
+                return _checked(features, found, call.result)
     _refuse(model, record, call, head)
 
 
@@ -101,116 +105,28 @@ def _checked(features: Tensor, parts: _Parts, result: Tensor) -> LinearHead:
     return LinearHead(features.detach(), weight.detach(), constant.detach(), scale, result.flatten(1).detach())
 
 
-@dataclass(frozen=True)
-class _Call:
-    """A linear layer applied to one vector per image, and the functions called between the pooling and it."""
-
-    given: Tensor
-    weight: Tensor
-    bias: Tensor | None
-    result: Tensor
-    between: tuple[str, ...] = ()
-
-
-@dataclass
-class _Record:
-    """The last feature map of a pass, and the linear layers and layer normalisations after it."""
-
-    output: Any = None
-    features: Tensor | None = None
-    calls: list[_Call] = field(default_factory=list)
-    norms: list[_Norm] = field(default_factory=list)
-    # of a traced pass only, for the error message
-    pooled: Tensor | None = None
-    functions: list[str] = field(default_factory=list)
-    flattened: tuple[int, ...] | None = None
+def _feature_maps(record: Record, size: tuple[int, int]) -> Iterator[Tensor]:
+    """Candidates `(B, D, h, w)` for the pooled features: 4D maps, the last first, then tokens on their grids."""
+    for features in reversed([each for each in record.maps if each.ndim == 4]):
+        yield features
+        yield features.permute(0, 3, 1, 2)  # channels last
+    for tokens in reversed([each for each in record.maps if each.ndim == 3]):
+        for cells, exact in ((tokens.transpose(1, 2), True), (tokens, False)):  # (B, D, N)
+            for h, w in _token_grids(record, cells.shape[2], size, exact):
+                yield cells[:, :, -h * w :].unflatten(2, (h, w))
 
 
-def _hooked_pass(model: nn.Module, images: Tensor) -> _Record:
-    """A pass with forward hooks on all modules; of the feature maps only the last is kept alive."""
-    record, thread = _Record(), get_ident()
-
-    def hook(module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
-        if not isinstance(result, Tensor) or get_ident() != thread:  # another thread may run a model, too
-            return
-        given = args[0] if args and isinstance(args[0], Tensor) else None
-        if _is_map(result):
-            record.features, record.calls, record.norms = result, [], []
-        elif given is None:
-            return
-        elif _is_map(given):
-            if next(module.children(), None) is None:  # a pooling layer
-                record.features, record.calls, record.norms = given, [], []
-        elif isinstance(module, nn.LayerNorm):
-            record.norms.append((module.normalized_shape, module.weight, module.bias, module.eps))
-        elif isinstance(module, nn.Linear | nn.Conv2d) and _is_plain(module) and _is_vector(given, module.weight):
-            record.calls.append(_Call(given, module.weight, module.bias, result))
-
-    handle = register_module_forward_hook(hook)
-    try:
-        record.output = model(images)
-    finally:
-        handle.remove()
-    return record
-
-
-def _is_plain(module: nn.Module) -> bool:
-    """Whether a layer has torch's own `forward`: that of a subclass may compute something else."""
-    return getattr(module.forward, "__func__", None) in (nn.Linear.forward, nn.Conv2d.forward)
-
-
-def _is_map(tensor: Tensor) -> bool:
-    """Whether it is 4D and neither `(B, D, 1, 1)` nor `(B, 1, 1, D)`."""
-    return tensor.ndim == 4 and sum(size > 1 for size in tensor.shape[1:]) > 1
-
-
-def _is_vector(given: Tensor, weight: Tensor) -> bool:
-    """Whether a layer is given one vector per image."""
-    return given.ndim == 2 or (given.ndim == 4 and weight.shape[1:] == given.shape[1:] == (given.shape[1], 1, 1))
-
-
-def _traced_pass(model: nn.Module, images: Tensor) -> _Record:
-    with _Trace() as trace:
-        output = model(images)
-    trace.record.output = output
-    return trace.record
-
-
-class _Trace(TorchFunctionMode):
-    """Records the input of the last global average over cells, and the functions called after it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.record = _Record()
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        name, record = getattr(func, "__name__", ""), self.record
-        if name in ("mean", "adaptive_avg_pool2d", "avg_pool2d"):
-            (given,) = _arguments(args, kwargs, "input")
-            # one number per image and channel, whether channels come second or last
-            shapes = (given.shape[:2], given.shape[::3])
-            if given.ndim == 4 and result.ndim > 1 and result.flatten(1).shape in shapes:
-                self.record = _Record(features=given, pooled=result)
-                return result
-        if name in ("linear", "conv2d"):
-            given, weight, bias = _arguments(args, kwargs, "input", "weight", "bias")
-            if _is_vector(given, weight):
-                record.calls.append(_Call(given, weight, bias, result, tuple(dict.fromkeys(record.functions))))
-        elif name == "layer_norm":
-            _, shape, *affine, eps = _arguments(args, kwargs, "input", "normalized_shape", "weight", "bias", "eps")
-            record.norms.append((shape, *affine, 1e-5 if eps is None else eps))
-        elif name in ("flatten", "view", "reshape") and args and result.ndim == 2 and args[0].shape[2:].numel() > 1:
-            record.flattened = tuple(args[0].shape[1:])
-        if name not in _RESHAPING:
-            record.functions.append(name.strip("_"))
-        return result
-
-
-def _arguments(args: Sequence[Any], kwargs: dict[str, Any], *names: str) -> list[Any]:
-    given = dict(zip(names, args, strict=False)) | kwargs
-    return [given.get(name) for name in names]
+def _token_grids(record: Record, count: int, size: tuple[int, int], exact: bool) -> list[tuple[int, int]]:
+    """Grids on which the last of `count` tokens may lie, in rows: those of maps on the way, or of the image's shape."""
+    height, width = size
+    found = [(h, w) for h, w in record.grids if 0 <= count - h * w <= _OTHER_TOKENS and min(h, w) > 0]
+    found = [(h, w) for h, w in found if 0.5 < h * width / (w * height) < 2]
+    found.sort(key=lambda grid: (grid[0] * grid[1], -abs(grid[0] * width - grid[1] * height)), reverse=True)
+    for cells in range(count, max(0, count - _OTHER_TOKENS - 1), -1) if exact else ():
+        h = isqrt(cells * height // width)
+        if h and h * (cells // h) == cells and h * width == cells // h * height and (h, cells // h) not in found:
+            found.append((h, cells // h))
+    return found
 
 
 def _weight_of(model: nn.Module, head: str) -> Tensor:
@@ -232,7 +148,7 @@ def _same(one: Any, other: Tensor) -> bool:
     return isinstance(one, Tensor) and one.numel() == other.numel() and torch.equal(one.reshape(other.shape), other)
 
 
-def _head_call(record: _Record, weight: Tensor | None) -> _Call | None:
+def _head_call(record: Record, weight: Tensor | None) -> Call | None:
     """The last call with the given weight, or without one, that whose result the model returned."""
     if weight is not None:
         calls = [call for call in record.calls if call.weight is weight]
@@ -242,37 +158,68 @@ def _head_call(record: _Record, weight: Tensor | None) -> _Call | None:
     return calls[-1] if calls else None
 
 
-def _refuse(model: nn.Module, record: _Record, call: _Call | None, head: str | None) -> NoReturn:
-    """Say why no head was found in a traced pass, or why it is not linear in the pooled features."""
+def _averaged_class_maps(record: Record, weight: Tensor | None) -> tuple[Tensor, _Parts, Tensor] | None:
+    """Features, parts and outputs of a network that applies its head at every cell and returns the mean."""
+    dense, output = record.dense, record.output
+    if dense is None or not isinstance(output, Tensor) or (weight is not None and dense.weight is not weight):
+        return None
+    given, maps = (
+        (each if dense.weight.ndim == 4 or each.ndim != 4 else each.permute(0, 3, 1, 2))
+        for each in (dense.given, dense.result)
+    )
+    if maps.ndim != 4 or output.numel() != maps.shape[0] * maps.shape[1]:
+        return None
+    wide, output = torch.promote_types(output.dtype, torch.float32), output.reshape(maps.shape[:2])
+    weight, bias = dense.weight.flatten(1), dense.bias
+    mean = given.to(wide).mean(dim=(2, 3)) @ weight.to(wide).T  # maps may have been rectified in place
+    if _near(output, mean if bias is None else mean + bias.to(wide)):
+        return given, (None, weight, bias), output
+    maps = maps.relu()
+    if _near(output, maps.to(wide).mean(dim=(2, 3))):
+        return maps, (None, torch.eye(maps.shape[1]).to(maps), None), output
+    return None
+
+
+def _refuse(model: nn.Module, record: Record, call: Call | None, head: str | None) -> NoReturn:
+    """Say what a traced pass showed in place of a readable head, and what can be read."""
+    found, remedy = _finding(model, record, call, head)
+    raise ValueError(f"{found}; {remedy or FORMS}")
+
+
+def _finding(model: nn.Module, record: Record, call: Call | None, head: str | None) -> tuple[str, str]:
+    """What was found, and a remedy where it is a simple one."""
     kind, pooled = type(model).__name__, record.pooled
+    shape = " x ".join(map(str, record.shape))
     if call is None and head is not None:
-        raise ValueError(f"the head {head!r} did not read one vector per image after the last pooling in this pass")
+        return f"the head {head!r} did not read one vector per image after the last pooling in this pass", ""
     if call is None:
         direct = [call for call in record.calls if pooled is not None and _same(call.given, pooled)]
-        if direct:
+        if direct and record.averaged:
             names = ", ".join(_name(model, call.weight) for call in direct)
             layers = "linear layers read" if len(direct) > 1 else "a linear layer reads"
             output = type(record.output).__name__
             verb = "changes what they give" if isinstance(record.output, Tensor) else f"returns a {output}"
-            raise ValueError(f"{layers} the pooled features ({names}), and the model {verb}: name one with head=")
+            return f"{layers} the pooled features ({names}), and the model {verb}", "name one with head="
         later = ", ".join(dict.fromkeys(record.functions)) or "nothing"
-        why = "nothing is averaged over all cells" if pooled is None else f"after the pooling comes {later}"
-        raise ValueError(f"no linear layer reads pooled features and gives the output of {kind}: {why}")
+        why = f"after the pooling comes {later}" if record.averaged else "nothing is averaged over all cells"
+        return f"no linear layer reads pooled features and gives the output of {kind}: {why}", ""
     name = _name(model, call.weight)
-    if pooled is None and record.flattened is not None:
-        channels, *cells = record.flattened
-        raise ValueError(
-            f"{kind} flattens {channels} x {' x '.join(map(str, cells))} features in front of its dense layers "
-            "and does not pool them: every cell has weights of its own, so there is no class activation map; replace "
-            "its end by global average pooling and one linear layer, and train that"
+    if record.averaged:
+        between = ", ".join(call.between) or "another value"
+        return f"the head {name} is not linear in the pooled features; between the two: {between}", ""
+    if record.pooling in ("flatten", "view", "reshape"):
+        return (
+            f"{kind} flattens {shape} features in front of its dense layers and does not pool them: every cell has "
+            "weights of its own, so there is no class activation map",
+            "replace its end by global average pooling and one linear layer, and train that",
         )
-    if pooled is None:
-        raise ValueError(f"nothing is averaged over all cells of a feature map in front of the head {name}")
-    between = ", ".join(call.between) or "another value"
-    raise ValueError(f"the head {name} is not linear in the pooled features; between the two: {between}")
+    why = f"nothing is averaged over all cells of a feature map in front of the head {name}"
+    if record.pooling in ("__getitem__", "select"):
+        return f"{why}: it reads one of {shape} tokens (a class token)", ""
+    return f"{why}: it reads what {record.pooling.strip('_')} makes of {shape} features" if shape else why, ""
 
 
-def _parts(features: Tensor, call: _Call, norms: Sequence[_Norm]) -> _Parts | None:
+def _parts(features: Tensor, call: Call, norms: list[Norm]) -> _Parts | None:
     """Scale, weight and constant, if the head was given the mean of the features or the normalised mean."""
     given, weight, bias = call.given.flatten(1), call.weight.flatten(1), call.bias
     if features.shape[:2] != given.shape:
@@ -280,20 +227,34 @@ def _parts(features: Tensor, call: _Call, norms: Sequence[_Norm]) -> _Parts | No
     mean = features.to(torch.promote_types(given.dtype, torch.float32)).mean(dim=(2, 3))
     if _near(given, mean):
         return None, weight, bias
-    if len(norms) != 1 or tuple(norms[0][0]) != given.shape[1:]:
+    for norm in norms:
+        if (parts := _normalised(mean, given, weight, bias, norm)) is not None:
+            return parts
+    return None
+
+
+def _normalised(mean: Tensor, given: Tensor, weight: Tensor, bias: Tensor | None, norm: Norm) -> _Parts | None:
+    """Scale, weight and constant, if the head was given the mean normalised so."""
+    centre, variance, gain, shift, eps = norm
+    size = mean.shape[1]
+    if any(each is not None and each.shape != (size,) for each in norm[:4]):
         return None
-    _, gain, shift, eps = norms[0]
-    gain = weight.new_ones(weight.shape[1]) if gain is None else gain
-    shift = weight.new_zeros(weight.shape[1]) if shift is None else shift
-    scale = (mean.var(dim=1, correction=0) + eps).rsqrt()
-    centred = mean - mean.mean(dim=1, keepdim=True)
-    wide = mean.dtype
-    if not _near(given, centred * scale[:, None] * gain.to(wide) + shift.to(wide)):
+    wide = weight.to(mean.dtype)
+    gain = mean.new_ones(size) if gain is None else gain.to(mean.dtype)
+    shift = mean.new_zeros(size) if shift is None else shift.to(mean.dtype)
+    scale = None
+    if variance is None or centre is None:  # layer normalisation
+        scale = (mean.var(dim=1, correction=0) + eps).rsqrt()
+        normal = (mean - mean.mean(dim=1, keepdim=True)) * scale[:, None] * gain + shift
+        constant, wide = wide @ shift, wide * gain
+        wide = wide - wide.mean(dim=1, keepdim=True)
+    else:
+        gain = gain * (variance.to(mean.dtype) + eps).rsqrt()
+        shift = shift - centre.to(mean.dtype) * gain
+        normal, constant, wide = mean * gain + shift, wide @ shift, wide * gain
+    if not _near(given, normal):
         return None
-    constant = weight.to(wide) @ shift.to(wide)
-    constant = constant if bias is None else bias.to(wide) + constant
-    weight = weight.to(wide) * gain.to(wide)
-    return scale, weight - weight.mean(dim=1, keepdim=True), constant
+    return scale, wide, constant if bias is None else bias.to(mean.dtype) + constant
 
 
 def _near(values: Tensor, expected: Tensor) -> bool:

@@ -57,8 +57,10 @@ def localize(
     network's own output less a constant of the class.
 
     Args:
-        model: Any classifier of torchvision, timm or one's own that averages features over all cells and gives the
-            averages to one linear layer; or a `wsolnb.models.cam.Classifier`. In evaluation mode, on any device.
+        model: A classifier of torchvision, timm, Hugging Face or one's own that averages features over all cells, or
+            tokens over all patches, and gives the averages to one linear layer, with at most a layer or batch
+            normalisation between; one that averages class maps; or a `wsolnb.models.cam.Classifier`. `networks.md`
+            beside this file lists networks tried. In evaluation mode, on any device.
             It is left as it was.
         images: Normalised as the model was trained: float `(B, 3, H, W)`, or a list of `(3, H, W)` of any sizes. Moved
             to the model's device. `torch.autocast` applies to the network.

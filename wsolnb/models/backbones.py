@@ -22,7 +22,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from wsolnb.models.weights import SUFFIXES, load_into
+from wsolnb.models.checkpoint_file import SUFFIXES
+from wsolnb.models.weights import load_into
 
 Convention = Literal["torchvision", "tensorflow", "caffe"]
 Stages = dict[str, nn.Sequential]

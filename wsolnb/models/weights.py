@@ -2,54 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
 import torchvision
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-SUFFIXES = (".safetensors", ".pth", ".pt")
+from wsolnb.models.checkpoint_file import SUFFIXES, read_weights
+
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "net.")  # of DataParallel, torch.compile, Lightning and people
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read a state dictionary from a `.safetensors`, `.pth` or `.pt` file, without running any code in it.
+def weights_for(net: nn.Module, path: str | Path) -> dict[str, Tensor]:
+    """Read a file of weights, with the keys of a network: without the prefix that stands before all of them, if any.
 
-    Files of `torch.save` are read with `weights_only=True`; the weights may stand under a key `state_dict` or `model`.
+    Prefixes are those of DataParallel, `torch.compile` and Lightning (`module.`, `_orig_mod.`, `model.`, `net.`), one
+    after the other too, else whatever one prefix stands before most keys of the network. What has another one, such as
+    the weights of a loss, is left out.
 
     Raises:
+        ValueError: As `read_weights`, or several prefixes fit equally well (they are named).
         FileNotFoundError: If there is no such file.
-        ValueError: If the suffix is unknown or the file cannot be read as weights.
 
     Example:
-        >>> import tempfile
+        >>> import tempfile, torch
+        >>> net = nn.Linear(2, 1)
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     torch.save({"state_dict": {"fc.bias": torch.zeros(3)}}, Path(folder) / "net.pth")
-        ...     read_weights(Path(folder) / "net.pth")
-        {'fc.bias': tensor([0., 0., 0.])}
+        ...     path = Path(folder) / "net.pth.tar"
+        ...     torch.save({"state_dict": {f"module.{key}": value for key, value in net.state_dict().items()}}, path)
+        ...     list(weights_for(net, path))
+        ['weight', 'bias']
     """
-    path = Path(path)
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"weights {str(path)!r}: expected a file ending in {', '.join(SUFFIXES)}")
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}")
-    safe = path.suffix == ".safetensors"
-    state: Any
-    try:
-        state = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as weights: {error}") from error
-    except Exception as error:  # the unpickler's error class differs between versions of torch
-        raise ValueError(f"{path} holds more than tensors and was not loaded: {error}") from error
-    for key in ("state_dict", "model"):
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(f"{path} holds no dictionary of tensors")
-    return dict(state)
+    state = read_weights(path)
+    expected = [key for key in net.state_dict() if not key.endswith("num_batches_tracked")]
+    prefixes = {key.removesuffix(own) for own in expected[:1] + expected[-1:] for key in state if key.endswith(own)}
+    fits = {prefix: sum(prefix + own in state for own in expected) for prefix in prefixes | {""}}
+    best = [prefix for prefix in fits if fits[prefix] == max(fits.values())]
+    if "" in best:
+        return state
+    if len(best) > 1:
+        best = [prefix for prefix in best if not _unwrapped(prefix)] or best
+    if len(best) > 1:
+        raise ValueError(
+            f"{path} holds weights of several networks that fit, under {', '.join(map(repr, sorted(best)))}: "
+            "save those of one in a file of their own"
+        )
+    return {key.removeprefix(best[0]): value for key, value in state.items() if key.startswith(best[0])}
+
+
+def _unwrapped(prefix: str) -> str:
+    """What is left of a prefix without those of wrappers."""
+    while prefix.startswith(_WRAPPERS):
+        prefix = prefix.partition(".")[2]
+    return prefix
 
 
 def load_into(net: nn.Module, name: str, weights: str | None, heads: tuple[str, ...]) -> None:
@@ -64,17 +68,17 @@ def load_into(net: nn.Module, name: str, weights: str | None, heads: tuple[str, 
         FileNotFoundError: If `weights` is a path without a file.
 
     Example:
-        >>> import tempfile
+        >>> import tempfile, torch
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     torch.save(nn.Linear(4, 3).state_dict(), Path(folder) / "net.pth")
         ...     load_into(nn.Linear(5, 3), "head", str(Path(folder) / "net.pth"), ())
         Traceback (most recent call last):
-        ValueError: weights ... do not fit head: 1 keys of another shape: weight (3, 4) instead of (3, 5)
+        ValueError: weights ... do not fit head: 1 keys of another shape: weight (3, 4) instead of (3, 5); name the ...
     """
     if not weights:
         return
     local = weights.endswith(SUFFIXES) or "/" in weights
-    state = read_weights(weights) if local else _from_torchvision(name, weights)
+    state = weights_for(net, weights) if local else _from_torchvision(name, weights)
     current = net.state_dict()
     body = [k for k in current if not k.startswith(heads)] if heads else list(current)
     missing = [k for k in body if k not in state and not k.endswith("num_batches_tracked")]
@@ -90,7 +94,8 @@ def load_into(net: nn.Module, name: str, weights: str | None, heads: tuple[str, 
         if keys
     ]
     if problems:
-        raise ValueError(f"weights {weights!r} do not fit {name}: {'; '.join(problems)}")
+        remedy = "name the network that they were saved from"
+        raise ValueError(f"weights {weights!r} do not fit {name}: {'; '.join(problems)}; {remedy}")
     net.load_state_dict({k: state[k].to(current[k].dtype) for k in body if k in state}, strict=False)
 
 
