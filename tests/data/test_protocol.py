@@ -232,7 +232,7 @@ def test_boxes_that_leave_their_image_are_refused(tmp_path):
         ({"image_ids": "a.jpg\n./a.jpg"}, r"image_ids\.txt: 'a\.jpg' and '\./a\.jpg' are one image"),
         ({"class_labels": "a.jpg,0\nb.jpg,99999999"}, r"class_labels\.txt: class 99999999 of 'b\.jpg' is above 999999"),
         ({"class_labels": "a.jpg,0\nb.jpg," + "9" * 30}, r"class_labels\.txt, line 2: .*whole numbers of up to 18"),
-        ({"class_labels": "ä.jpg,0\nb.jpg,1".encode("cp1252")}, r"class_labels\.txt, line 1: byte 0xe4 is no utf-8"),
+        ({"class_labels": "ä.jpg,0\nb.jpg,1".encode("cp1252")}, r"class_labels\.txt, line 1: byte 0xe4 is no UTF-8"),
         ({"image_ids": "a.jpg\nb\0.jpg"}, r"image_ids\.txt, line 2 has a byte 0"),
     ],
 )

@@ -347,7 +347,7 @@ def test_one_logit_without_an_axis_reads_as_one_with_it(head: str | None) -> Non
 def test_an_output_that_is_no_score_per_class_is_refused_in_words(shape: Any) -> None:
     net = torchvision.models.resnet18(num_classes=5).eval()
     net.register_forward_hook(lambda module, args, result: shape(result))
-    with pytest.raises(ValueError, match=r"\('fc'\), and the model changes what they give: name one with head="):
+    with pytest.raises(ValueError, match=r"\('fc'\), and the model changes what they give; name one with head="):
         localize(net, torch.rand(2, 3, 64, 96))
 
 
