@@ -25,7 +25,8 @@ def read_lines(path: Path) -> list[str]:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         line, byte = data.count(b"\n", 0, error.start) + 1, data[error.start]
-        raise ValueError(f"{path}, line {line}: byte 0x{byte:02x} is no {encoding[:6]}: save it as UTF-8") from None
+        kind = "UTF-16" if encoding == "utf-16" else "UTF-8"
+        raise ValueError(f"{path}, line {line}: byte 0x{byte:02x} is no {kind}: save it as UTF-8") from None
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise ValueError(f"{path}, line {line} has a byte 0, as UTF-16 without a mark has: save it as UTF-8")
