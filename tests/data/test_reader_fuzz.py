@@ -37,7 +37,7 @@ TEXTS = st.sampled_from(NUMBERS + WORDS) | st.text(max_size=6) | st.integers(-60
 ODD: Any = (None, True, False, 7.5, -0.0, np.nan, np.inf, 10**30, 10**400, [], {}, [1, 2], [[]], {"a": 1})
 VALUES = st.sampled_from(ODD + NUMBERS + WORDS) | st.integers(-60, 60)
 BOUNDED = settings(
-    max_examples=250, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=200, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
 
 

@@ -270,7 +270,7 @@ def test_coarse_maps_are_refused_or_enlarged(size, boxed):
     enlarged, _ = evaluate_maps(folder / "coarse", folder / "split", thresholds=10, enlarge=224)
     assert enlarged["numbers"] == expected["numbers"]
     assert enlarged["enlarge"] == 224
-    with pytest.raises(ValueError, match="enlarge maps to 64 pixels a side or more .* not to 7"):
+    with pytest.raises(ValueError, match=r"enlarge maps to 64 pixels a side or more .* not to 7"):
         evaluate_maps(folder / "coarse", folder / "split", enlarge=7)
 
 
