@@ -260,3 +260,11 @@ def test_several_thresholds_at_once_give_the_boxes_of_one_after_another(name: st
         BoxRule().at_thresholds(maps, sizes, [0.2, -0.1])
     with pytest.raises(ValueError, match=r"gives several boxes per map; call rule\.all_boxes"):
         BoxRule(component="all").at_thresholds(maps, sizes, [0.2])
+
+
+@pytest.mark.parametrize("threshold", [float("nan"), float("inf")])
+def test_thresholds_are_finite(threshold):
+    with pytest.raises(ValueError, match=f"threshold {threshold} is no finite number"):
+        BoxRule(threshold)
+    with pytest.raises(ValueError, match="is no finite number"):
+        BoxRule().at_thresholds(torch.rand(1, 1, 3, 4), (3, 4), [0.5, threshold])

@@ -218,3 +218,8 @@ def test_bad_thresholds_and_rules_with_several_boxes_are_named() -> None:
         sweep_boxes(maps, BoxRule(component="all"))
     with pytest.raises(TypeError, match="uint8"):
         sweep_boxes(maps.float(), BoxRule())
+
+
+def test_levels_of_nan_are_refused():
+    with pytest.raises(ValueError, match="fractions between 0 and 1"):
+        levels(torch.ones(1, 3, 4, dtype=torch.uint8), [0.5, float("nan")], BoxRule())

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -340,3 +341,24 @@ def test_no_box_is_said_and_a_file_of_names_may_begin_with_a_byte_order_mark(
 def test_the_command_line_is_described_without_torch() -> None:
     code = "import sys, wsolnb.cli.localize; assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_photo_that_is_given_by_several_paths_counts_once(
+    red: PretrainedClassifier, photos: list[Path], tmp_path: Path
+) -> None:
+    link = tmp_path / "link.png"
+    link.symlink_to(photos[0])
+    other = photos[0].parent / "more" / ".." / photos[0].name
+    done = localize_photos([photos[0], photos[0], other, link, photos[2]], tmp_path / "out", red)
+    assert done.photos == 2
+    assert done.repeated == {str(path): str(photos[0]) for path in (photos[0], other, link)}
+
+
+def test_16_bit_photos_show_what_8_bit_photos_show(red: PretrainedClassifier, tmp_path: Path) -> None:
+    grey = np.zeros((128, 256), np.uint8)
+    grey[64:, 128:] = 200
+    Image.fromarray(grey).save(tmp_path / "8.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "16.png")
+    localize_photos([tmp_path / "8.png", tmp_path / "16.png"], tmp_path / "out", red)
+    first, second = (np.asarray(Image.open(tmp_path / "out" / "overlays" / f"{k}.png")) for k in (8, 16))
+    assert np.array_equal(first, second)

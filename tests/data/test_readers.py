@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import layout_trees as trees
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -459,3 +460,87 @@ def test_voc_layout_photos_and_metadata_open_by_name(shared_data: Path, tmp_path
         open_split("protocol", tmp_path, "test")
     with pytest.raises(ValueError, match="unknown data set 'birds'; known: cub"):
         open_split("birds", tmp_path, "test")
+
+
+def cub_file(root: Path, name: str, old: str, new: str) -> Path:
+    path = root / "CUB_200_2011" / name
+    path.write_text(path.read_text().replace(old, new, 1))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("train_test_split.txt", "3 1", "3 2", r"train_test_split\.txt: image 3 has the flag '2', expected 0"),
+        ("images.txt", "2 001", "1 001", r"images\.txt, line 2: '1' stands there twice, first in line 1"),
+        ("images.txt", "0001_1", "0000_0", r"images\.txt lists the image .* twice"),
+        ("classes.txt", "002.Laysan", "002.Black_footed", r"classes\.txt: every class may be named once"),
+        ("bounding_boxes.txt", "3 5.0", "3 nan", r"bounding_boxes\.txt, line 3: image 3 has the box \['nan'"),
+        ("bounding_boxes.txt", "3 5.0 8.0 19.0", "3 5.0 8.0 -19.0", r"bounding_boxes\.txt: .*ends before it begins"),
+    ],
+)
+def test_cub_with_a_wrong_field(tmp_path: Path, name: str, old: str, new: str, message: str) -> None:
+    root = cub_file(trees.cub(tmp_path, segmentations=False), name, old, new)
+    with pytest.raises(ValueError, match=message):
+        CubBirds(root, "all")[2]
+
+
+def test_cub_as_windows_writes_it(tmp_path: Path) -> None:
+    root = trees.cub(tmp_path)
+    before = CubBirds(root, "all")
+    for path in (root / "CUB_200_2011").glob("*.txt"):
+        path.write_bytes(path.read_text().replace("\n", "\r\n").encode("utf-8-sig"))
+    after = CubBirds(root, "all")
+    assert (after.classes, after.labels.tolist()) == (before.classes, before.labels.tolist())
+    assert after.target(0)["boxes"].tolist() == before.target(0)["boxes"].tolist()
+
+
+def test_16_bit_segmentations_of_cub_are_read_by_their_range(tmp_path: Path) -> None:
+    root = trees.cub(tmp_path)
+    before = CubBirds(root, "test")[0][1]["masks"]
+    for path in (root / "segmentations").rglob("*.png"):
+        Image.fromarray(np.asarray(Image.open(path)).astype(np.uint16) * 257).save(path)
+    assert torch.equal(CubBirds(root, "test")[0][1]["masks"], before)
+
+
+@pytest.mark.parametrize(
+    ("size", "boxes"),
+    [
+        ((60, 40), [[2, 2, 21, 31]]),
+        ((120, 80), [[1, 1, 10.5, 15.5]]),
+        ((0, 0), [[2, 2, 21, 31]]),
+        ((-1, -1), [[2, 2, 21, 31]]),
+    ],
+)
+def test_imagenet_boxes_follow_the_stated_size(tmp_path: Path, size: tuple[int, int], boxes: list[list[float]]) -> None:
+    trees.xml(tmp_path / "a.xml", [("n01440764", (2, 2, 20, 30))], size)
+    assert imagenet_boxes(tmp_path / "a.xml", (40, 60))[0].tolist() == boxes
+
+
+@pytest.mark.parametrize(
+    ("size", "box", "message"),
+    [
+        ((40, 60), (2, 2, 20, 30), r"a\.xml states 40 x 60 pixels, the image has 60 x 40, .*change places.*EXIF"),
+        ((60, 41.5), (2, 2, 20, 30), r"a\.xml: the image's height and width are \['41\.5', '60'\]"),
+        ((60, "forty"), (2, 2, 20, 30), r"a\.xml: the image's height and width are \['forty', '60'\]"),
+        ((60, 40), (2, 2, 200, 30), r"a\.xml: object 1 \(n01440764\) has the corners .*far outside its image"),
+        ((60, 40), (2, "nan", 20, 30), r"a\.xml: object 1 \(n01440764\) has the corners \['2', 'nan'"),
+    ],
+)
+def test_imagenet_xml_with_a_wrong_field(tmp_path: Path, size: Any, box: Any, message: str) -> None:
+    trees.xml(tmp_path / "a.xml", [("n01440764", box)], size)
+    with pytest.raises(ValueError, match=message):
+        imagenet_boxes(tmp_path / "a.xml", (40, 60))
+
+
+def test_a_list_of_dogs_that_is_cut(tmp_path: Path) -> None:
+    listing = trees.dogs(tmp_path) / "test_list.mat"
+    listing.write_bytes(listing.read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"test_list\.mat is no list of Stanford Dogs"):
+        StanfordDogs(tmp_path, "test")
+
+
+def test_files_that_macos_leaves_are_no_photos(tmp_path: Path) -> None:
+    root = trees.imagenet(tmp_path, layout="sorted")
+    (root / "val" / trees.SYNSETS[0] / "._ILSVRC2012_val_00000003.JPEG").write_bytes(b"\0\5\x16\7")
+    assert len(ImageNet(root, "val")) == 6

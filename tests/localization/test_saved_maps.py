@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from wsolnb.cli.evaluate import Protocol, eval_command
 from wsolnb.data.readers.protocol import ProtocolSplit, read_split, scaled_boxes, write_split
+from wsolnb.localization.maps import stretched
 from wsolnb.localization.saved_maps import PROTOCOLS, evaluate_maps
 from wsolnb.metrics import MaxBoxAcc, MaxBoxAccV2, PxAP
 
@@ -276,3 +277,101 @@ def test_pxap_needs_the_mask_folder(masked):
 def test_box_protocols_do_without_the_slowest_imports():
     code = "import sys, wsolnb.localization.saved_maps; print(*{'torchmetrics', 'pandas'} & {*sys.modules})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+def test_no_number_is_a_threshold_that_is_nan(boxed):
+    folder, _, _ = boxed
+    with pytest.raises(ValueError, match="threshold nan is not among"):
+        evaluate_maps(folder / "maps", folder / "split", thresholds=10, threshold=float("nan"))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (63, 90)])
+def test_coarse_maps_are_refused_or_enlarged(size, boxed):
+    folder, split, _ = boxed
+    maps = smooth(6, size).nan_to_num(1.0)
+    save(maps, split.image_ids, folder / "coarse")
+    with pytest.raises(ValueError, match=rf"'0/0.jpg' has {size[1]} x {size[0]} pixels, too coarse .*--enlarge 224"):
+        evaluate_maps(folder / "coarse", folder / "split", thresholds=10)
+    large = stretched(maps.float(), (224, 224))
+    save(large, split.image_ids, folder / "large")
+    expected, _ = evaluate_maps(folder / "large", folder / "split", thresholds=10)
+    enlarged, _ = evaluate_maps(folder / "coarse", folder / "split", thresholds=10, enlarge=224)
+    assert enlarged["numbers"] == expected["numbers"]
+    assert enlarged["enlarge"] == 224
+    with pytest.raises(ValueError, match=r"enlarge maps to 64 pixels a side or more .* not to 7"):
+        evaluate_maps(folder / "coarse", folder / "split", enlarge=7)
+
+
+def test_a_small_image_may_have_a_map_of_its_own_size(tmp_path):
+    split = ProtocolSplit(("a.jpg",), torch.tensor([0]), torch.tensor([[8, 12]]), (torch.tensor([[2, 3, 5, 6]]),))
+    write_split(split, tmp_path / "split")
+    perfect = torch.zeros(1, 8, 12)
+    perfect[0, 3:7, 2:6] = 1
+    save(perfect, ["a.jpg"], tmp_path / "maps")
+    assert evaluate_maps(tmp_path / "maps", tmp_path / "split", "maxboxacc", thresholds=10)[0]["value"] == 1
+
+
+def test_sizes_that_change_places_are_refused(boxed):
+    folder, split, _ = boxed
+    wide = ProtocolSplit(split.image_ids, split.labels, split.sizes, (torch.tensor([[5, 5, 110, 60]]),) * 6)
+    write_split(wide, folder / "split")
+    (folder / "split" / "image_sizes.txt").write_text("\n".join(f"{image},80,120" for image in split.image_ids))
+    with pytest.raises(ValueError, match=r"txt, line 1: box .* leaves its image, which has 80 x 120 .*places"):
+        evaluate_maps(folder / "maps", folder / "split")
+    upright = ProtocolSplit(split.image_ids, split.labels, split.sizes.flip(1), (torch.tensor([[5, 5, 50, 60]]),) * 6)
+    write_split(upright, folder / "split")
+    save(smooth(6, (80, 120)), split.image_ids, folder / "wide")
+    with pytest.raises(ValueError, match=r"map of '0/0.jpg' has 120 x 80 pixels, image_sizes.txt states 80 x 120"):
+        evaluate_maps(folder / "wide", folder / "split")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2])
+def test_maps_of_few_bits(dtype, boxed):
+    folder, split, maps = boxed
+    few = [each.float().to(dtype) for each in maps]
+    save_file(dict(zip(split.image_ids, few, strict=True)), folder / "few.safetensors")
+    save([each.float() for each in few], split.image_ids, folder / "float")
+    expected, _ = evaluate_maps(folder / "float", folder / "split", thresholds=20)
+    assert (
+        evaluate_maps(folder / "few.safetensors", folder / "split", thresholds=20)[0]["numbers"] == expected["numbers"]
+    )
+
+
+def test_maps_in_the_byte_order_of_other_machines(boxed):
+    folder, split, maps = boxed
+    expected, _ = evaluate_maps(folder / "maps", folder / "split", thresholds=20)
+    for image, each in zip(split.image_ids, maps, strict=True):
+        np.save(folder / "maps" / f"{image}.npy", each.numpy().astype(">f8"))
+    assert evaluate_maps(folder / "maps", folder / "split", thresholds=20)[0]["numbers"] == expected["numbers"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"), [("( 0, 90)", "must have shape"), ("(99999999999999, 90)", "does not load")]
+)
+def test_headers_that_lie(shape, message, boxed):
+    folder, _, _ = boxed
+    path = folder / "maps" / "0/2.jpg.npy"
+    whole, old = path.read_bytes(), b"(66, 90), }"
+    new = f"{shape}, }}".encode()
+    path.write_bytes(whole.replace(old + b" " * (len(new) - len(old)), new))
+    with pytest.raises(ValueError, match=rf"map .*0/2\.jpg\.npy {message}"):
+        evaluate_maps(folder / "maps", folder / "split")
+
+
+def test_an_undefined_number_is_null_in_json(masked):
+    folder, _ = masked
+    save(torch.zeros(3, 66, 97), ("a.jpg", "b.jpg", "c.jpg"), folder / "none")
+    arguments = [
+        str(folder / "none"),
+        "--metadata",
+        str(folder / "split"),
+        "--protocol",
+        "pxap",
+        "--masks",
+        str(folder),
+    ]
+    run = CliRunner().invoke(app, [*arguments, "--threshold", "0.5", "--out", str(folder / "o")])
+    assert run.exit_code == 0, run.output
+    written = json.loads((folder / "o" / "eval.json").read_text(), parse_constant=lambda word: pytest.fail(word))
+    assert [row["value"] for row in written["numbers"] if row["name"] == "precision"] == [None]
+    assert "undefined" in run.output

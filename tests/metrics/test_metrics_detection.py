@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from wsolnb.metrics import DetectionAP, GuessLocalizationError, Ranking, interval
+from wsolnb.metrics import VOCAP, DetectionAP, GuessLocalizationError, PointAP, Ranking, interval
 
 IOUS = (0.0, 0.25, 0.5)
 
@@ -384,3 +384,42 @@ def test_guesses():
     assert metric.statistic()(weights).tolist() == pytest.approx([0.6, 0.0])
     with pytest.raises(ValueError, match="no ground-truth box"):
         metric.update([prediction()], [target()])
+
+
+def test_scores_that_differ_in_float64_only_do_not_tie():
+    box = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
+    predictions = [
+        {"boxes": box + 50, "scores": torch.tensor([0.9], dtype=torch.float64), "labels": torch.tensor([0])},
+        {"boxes": box, "scores": torch.tensor([0.9 + 1e-9], dtype=torch.float64), "labels": torch.tensor([0])},
+    ]
+    targets = [{"boxes": box, "labels": torch.tensor([0]), "image_id": k} for k in range(2)]
+    for metric, key in ((DetectionAP(1, (0.5,)), "mAP@0.5"), (VOCAP(1), "mAP")):
+        metric.update(predictions, targets)
+        assert metric.compute()[key].item() == pytest.approx(0.5, abs=0.01)  # 0.25 where the wrong one comes first
+    metric = PointAP(1)
+    scores = torch.tensor([[0.9], [0.9 + 1e-9]], dtype=torch.float64)
+    targets[0] = targets[0] | {"boxes": box + 50}
+    metric.update(torch.ones(2, 1, 1, 1), scores, targets, torch.tensor([[10, 10]] * 2))
+    assert metric.compute()["mAP"] == 0.5
+
+
+def test_boxes_of_float64_keep_their_digits():
+    truth = {"boxes": torch.tensor([[0.0, 0.0, 10.0, 10.0]]), "labels": torch.tensor([0])}
+    near = torch.tensor([[0.0, 0.0, 10.0, 5.0 - 1e-9]], dtype=torch.float64)
+    for metric, key in ((DetectionAP(1, (0.5,)), "mAP@0.5"), (VOCAP(1), "mAP")):
+        metric.update([{"boxes": near, "labels": torch.tensor([0]), "scores": torch.tensor([0.9])}], [truth])
+        assert metric.compute()[key] == 0
+
+
+@pytest.mark.parametrize("number", [1.5, "7", -3, 2**70, None, torch.tensor(2.5)])
+def test_image_ids_are_whole_numbers(number):
+    truth = {"boxes": torch.zeros(1, 4), "labels": torch.tensor([0]), "image_id": number}
+    with pytest.raises(ValueError, match=r"target 0: image_id .*(is no whole number|must lie between 0)"):
+        DetectionAP(1).update([truth | {"scores": torch.tensor([0.9])}], [truth])
+
+
+def test_settings_that_are_nan_are_refused():
+    with pytest.raises(ValueError, match=r"iou_threshold must lie in \(0, 1\], not nan"):
+        GuessLocalizationError(3, iou_threshold=float("nan"))
+    with pytest.raises(ValueError, match="tolerance is NaN"):
+        PointAP(3, tolerance=float("nan"))

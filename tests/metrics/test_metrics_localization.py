@@ -326,3 +326,21 @@ def test_maps_on_the_gpu_give_the_same():
         assert all(state.is_cuda for state in far.metric_state.values() if isinstance(state, torch.Tensor))
         weights = torch.ones(1, 9)
         assert far.statistic()(weights) == near.statistic()(weights)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", ["ornet", "cam", "dcm", "wsoleval", "rethinking"])
+def test_half_precision_is_judged_as_the_rule_cuts_it(name, dtype):
+    rule = replace(BoxRule.preset(name), resize=None, normalise=None)
+    generator = torch.Generator().manual_seed(0)
+    maps = (torch.randint(0, 11, (8, 6, 9), generator=generator) / 10).to(dtype)
+    maps[:, 0, 0], truth = 1.0, torch.tensor([[1.0, 1.0, 7.0, 5.0]])
+    metric = MaxBoxAcc(iou_threshold=0.3, rule=rule, thresholds=10)
+    metric.update(maps, [truth] * 8)
+    single = MaxBoxAcc(iou_threshold=0.3, rule=rule, thresholds=10)
+    single.update(maps.float(), [truth] * 8)
+    assert torch.equal(metric.curve()[1], single.curve()[1])
+    for k, threshold in enumerate(metric.thresholds.tolist()):
+        boxes = replace(rule, threshold=threshold)(maps[:, None], (6, 9))[:, 0].nan_to_num(-9)
+        right = (iou(boxes.double(), truth.double())[:, 0] >= 0.3).double().mean()
+        assert metric.curve()[1][k] == right

@@ -158,3 +158,16 @@ def test_recipes_that_are_no_mapping_are_named(tmp_path: Path) -> None:
             read_recipe(path)
     path.write_text("epochs: 3\nlr: 1e-3\n")
     assert read_recipe(path) == {"epochs": 3, "lr": "1e-3"}  # YAML 1.1 reads text here; the annotation mends it
+
+
+def test_nan_is_no_value():
+    with pytest.raises(ValueError, match="parameter lr wants float, which 'nan' is not"):
+        Parameter("lr", "float", 0.1).take("nan")
+
+
+def test_text_where_papermill_should_have_given_a_number():
+    paper = Paper("primer")
+    given = {name: each.default for name, each in known_parameters(paper.notebook).items()}
+    assert paper.parameters(given)["seed"] == given["seed"]
+    with pytest.raises(ValueError, match="parameter seed wants int, not the text '7': papermill's -r gives text"):
+        paper.parameters(given | {"seed": "7"})
