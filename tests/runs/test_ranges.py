@@ -18,7 +18,7 @@ from wsolnb.runs.run import resolve
         ("epochs", "-1", "parameter epochs is at least 0, not -1"),
         ("batch_size", "0", "parameter batch_size is at least 1, not 0"),
         ("body_tells", "1.2", "parameter body_tells is from 0 to 1, not 1.2"),
-        ("lr", "nan", "parameter lr is a finite number, not nan"),
+        ("lr", "nan", "parameter lr wants float, which 'nan' is not"),
         ("weight_decay", "inf", "parameter weight_decay is a finite number, not inf"),
     ],
 )

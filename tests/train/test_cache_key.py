@@ -88,7 +88,7 @@ CASES: list[tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]] = [
                            "clip": 1.0, "head_rate": 2.0, "seed": 1}),
     (StepPlan, {"epochs": 3, "every": 2}, {"epochs": 4, "batch_size": 8, "lr": 0.2, "momentum": 0.8,
                                            "weight_decay": 0.1, "clip": 1.0, "head_rate": 2.0, "seed": 1, "every": 1,
-                                           "factor": 0.5}),
+                                           "factor": 0.5, "nesterov": True}),
     (AdamPlan, {"epochs": 3}, {"epochs": 4, "batch_size": 8, "lr": 0.2, "cycle": 3, "momentum": 0.8,
                                "weight_decay": 0.1, "clip": 1.0, "head_rate": 2.0, "seed": 1, "beta2": 0.9}),
 ]  # fmt: skip
