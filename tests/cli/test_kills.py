@@ -23,15 +23,11 @@ import torchvision
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 from safetensors.torch import save_file
+from tiny_notebook import write_tiny_notebook
 
 from wsolnb.data.readers.protocol import ProtocolSplit, write_split
 
 KILLS = 4
-PARAMETERS = """\
-n: int = 1  # a number
-seed: int = 0  # of everything
-out: str = ""
-"""
 RECORD = """\
 import time
 from wsolnb.runs.record import record
@@ -74,19 +70,14 @@ def reporting(folder: Path) -> list[str]:
     return ["report", "-o", "out"]
 
 
-def notebook(folder: Path) -> None:
-    cells = [new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}), new_code_cell(RECORD)]
-    nbformat.write(new_notebook(cells=cells), folder / "tiny.ipynb")
-
-
 def sweeping(folder: Path) -> list[str]:
-    notebook(folder)
+    write_tiny_notebook(folder, RECORD)
     (folder / "grid.yaml").write_text("n: [1, 2, 3, 4]\n")
     return ["sweep", "tiny.ipynb", "--grid", "grid.yaml", "--jobs", "2"]
 
 
 def studying(folder: Path) -> list[str]:
-    notebook(folder)
+    write_tiny_notebook(folder, RECORD)
     return ["study", "tiny.ipynb", "--seeds", "4", "--jobs", "2"]
 
 

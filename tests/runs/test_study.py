@@ -11,20 +11,14 @@ import sys
 import time
 from pathlib import Path
 
-import nbformat
 import pandas as pd
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
+from tiny_notebook import write_tiny_notebook
 from typer.testing import CliRunner
 
 from wsolnb.cli.app import app
 from wsolnb.runs.study import Study, read_study
 
-PARAMETERS = """\
-n: int = 1  # a number
-seed: int = 0  # of everything
-out: str = ""
-"""
 RECORD = """\
 import pathlib, random, time
 from wsolnb.runs.record import record
@@ -39,9 +33,7 @@ _ = record(out, {"n": n, "seed": seed}, metrics)
 def notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    cells = [new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}), new_code_cell(RECORD)]
-    nbformat.write(new_notebook(cells=cells), tmp_path / "tiny.ipynb")
-    return tmp_path / "tiny.ipynb"
+    return write_tiny_notebook(tmp_path, RECORD)
 
 
 def command(*options: str) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from wsolnb.data.readers.folders import ClassFolders
@@ -20,11 +20,11 @@ from wsolnb.data.tasks.split import shuffled
 from wsolnb.data.taxonomy import Taxonomy
 from wsolnb.inference.model import LocalizationModel
 from wsolnb.inference.threshold import otsu_rule
+from wsolnb.localization.read import read_objects
 from wsolnb.models.backbones import Backbone, Convention, backbone as build_backbone
-from wsolnb.papers.method import Fitted, Start
+from wsolnb.papers.method import Start
 from wsolnb.papers.side_by_side.methods import Settings, build_methods
 from wsolnb.train import Plan
-from wsolnb.train.batches import collate
 
 METHOD_NAMES = {
     name: {"ornet": "stage2"}.get(name, name)
@@ -103,9 +103,10 @@ def fit(
     plan = Plan(passes, batch_size, weight_decay=5e-4, clip=1.0, head_rate=1.0 if fresh else 10.0, seed=seed)
     start = Start(network, images, classes, plan, taxonomy, unseen, cycles=2)
     fitted = chosen.fit(start, **loop)
-    maps, right = _read_held(fitted, unseen, batch_size)
-    rule = otsu_rule(maps, fitted.method.rule())
-    trained = {"photos": len(train), "held out": len(held), "accuracy on those": round(right, 4)}
+    device = next(fitted.networks[fitted.method.network].network.parameters()).device
+    found = read_objects(unseen, {method: fitted.reader}, device=device)[method]
+    rule = otsu_rule(found.maps, fitted.method.rule())
+    trained = {"photos": len(train), "held out": len(held), "accuracy on those": round(found.accuracy, 4)}
     return LocalizationModel(fitted, classes, image_size, body, rule, taxonomy, trained)
 
 
@@ -153,7 +154,7 @@ def _split(labels: Tensor, classes: Sequence[str], seed: int) -> tuple[list[int]
 
 
 class _Labelled(Dataset[tuple[Tensor, dict[str, Tensor]]]):
-    """Some photos of a data set, transformed, with their labels."""
+    """Some photos of a data set, transformed, with their labels and no box."""
 
     def __init__(self, source: Any, labels: Tensor, indices: list[int], transform: v2.Transform) -> None:
         self.source, self.indices, self.transform = source, indices, transform
@@ -168,18 +169,4 @@ class _Labelled(Dataset[tuple[Tensor, dict[str, Tensor]]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         image = v2.functional.to_image(self.source[self.indices[index]][0])
-        return self.transform(image), {"labels": self.labels[index, None]}
-
-
-@torch.inference_mode()
-def _read_held(fitted: Fitted, photos: Dataset[Any], batch_size: int) -> tuple[Tensor, float]:
-    """Maps `(n, h, w)` of the photos' own classes, and the share of photos whose class is the best-scored one."""
-    maps, right = [], 0
-    device = next(fitted.networks[fitted.method.network].network.parameters()).device
-    for images, labels in DataLoader(photos, batch_size, collate_fn=collate):
-        pixels = v2.functional.to_dtype(images, torch.float32, scale=True).to(device)
-        found, scores = (part.float().cpu() for part in fitted.reader(pixels, list(labels[:, None].to(device))))
-        rows = torch.arange(len(labels))
-        maps.append(found[:, 0] if found.shape[1] == 1 else found[rows, labels])
-        right += int((scores.argmax(dim=1) == labels).sum())
-    return torch.cat(maps), right / len(photos)  # type: ignore[arg-type]
+        return self.transform(image), {"labels": self.labels[index, None], "boxes": torch.zeros(0, 4)}
