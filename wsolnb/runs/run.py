@@ -25,6 +25,7 @@ from wsolnb.runs.parameters import checked, known_parameters, read_recipe
 from wsolnb.runs.processes import this_process
 from wsolnb.runs.progress import CellProgress, count_cells
 from wsolnb.runs.ranges import require_ranges
+from wsolnb.runs.workers import stop_without
 
 NOTEBOOK = "notebook.ipynb"
 
@@ -99,7 +100,10 @@ def run(
         PosixPath('runs/barz2022/two-epochs')
     """
     resolved = resolve(source, parameters, recipe=recipe)
-    if this_process()[0]:
+    rank, processes = this_process()
+    if processes > 1:
+        stop_without(os.getppid())
+    if rank:
         return _follow(resolved)
     default = Path(recipe).stem if recipe else "default"
     with claimed_folder(Path(root) / resolved.key, name, default, resolved.text) as folder:
