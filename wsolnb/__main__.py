@@ -1,0 +1,5 @@
+"""`python -m wsolnb` is the command line."""
+
+from wsolnb.cli.app import app
+
+app()
