@@ -98,11 +98,11 @@ def fit(
     stride = 32 if method == "beam" and backbone not in ("tiny", "tiny_gap") else None if fresh else 16
     body: dict[str, Any] = {"name": backbone, "stride": stride, "convention": convention, "freeze_norm": not fresh}
     network = build_backbone(**body, weights=weights)
-    chosen = build_methods(_settings(network, image_size, fresh=fresh))[METHOD_NAMES[method]]
+    own = build_methods(_settings(network, image_size, fresh=fresh))[METHOD_NAMES[method]]
     passes = epochs or max(4, round(_STEPS * batch_size / len(train)))
     plan = Plan(passes, batch_size, weight_decay=5e-4, clip=1.0, head_rate=1.0 if fresh else 10.0, seed=seed)
     start = Start(network, images, classes, plan, taxonomy, unseen, cycles=2)
-    fitted = chosen.fit(start, **loop)
+    fitted = own.fit(start, **loop)
     device = next(fitted.networks[fitted.method.network].network.parameters()).device
     found = read_objects(unseen, {method: fitted.reader}, device=device)[method]
     rule = otsu_rule(found.maps, fitted.method.rule())
