@@ -18,6 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 from wsolnb import __version__
 from wsolnb.cli.data import data_app
 from wsolnb.cli.evaluate import eval_command
+from wsolnb.cli.fit import fit_command
 from wsolnb.cli.localize import localize_command
 from wsolnb.cli.options import Source
 from wsolnb.cli.study import study_command
@@ -181,4 +182,5 @@ def report_command(
 
 
 app.command("eval")(eval_command)
+app.command("fit")(fit_command)
 app.command("localize")(localize_command)
