@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from wsolnb.boxes import BoxRule
 from wsolnb.data.critters import World
 from wsolnb.data.taxonomy import Taxonomy
 from wsolnb.inference.fit import METHOD_NAMES, fit
-from wsolnb.inference.model import ABOUT, CARD, WEIGHTS, LocalizationModel, load, store_rule
+from wsolnb.inference.model import ABOUT, CARD, WEIGHTS, LocalizationModel, keep_models, load, store_rule
 
 TREE = Taxonomy({"ant": "insect", "bee": "insect", "insect": "animal", "cat": "animal"})
 
@@ -86,3 +87,15 @@ def test_a_rule_is_stored_in_a_folder(folder: Path, tmp_path: Path) -> None:
     (saved / ABOUT).write_text("{}")
     with pytest.raises(ValueError, match=r"model\.json cannot be read as a model: it has no 'method'"):
         store_rule(saved, rule, {"by": "hand"})
+
+
+def test_a_run_that_goes_on_replaces_its_own_models(folder: Path, tmp_path: Path) -> None:
+    model = small(folder, "cam")
+    keep_models("", {"cam": model})
+    for threshold in (0.3, 0.4):
+        keep_models(tmp_path, {"cam": replace(model, rule=BoxRule(threshold))})
+    assert load(tmp_path / "models" / "cam").rule.threshold == 0.4
+    (tmp_path / "models" / "mine").mkdir()
+    (tmp_path / "models" / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="mine exists"):
+        keep_models(tmp_path, {"mine": model})

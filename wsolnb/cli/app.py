@@ -122,7 +122,7 @@ def run_command(
         typer.secho("killed; run the same again to go on from the last checkpoint", fg="red", err=True)
         raise typer.Exit(130) from None
     typer.secho(f"done in {time.monotonic() - started:.0f} s", fg="green")
-    for file in (NOTEBOOK, "figures", "metrics.json", "parameters.yaml"):
+    for file in (NOTEBOOK, "figures", "metrics.json", "models", "parameters.yaml"):
         if (folder / file).exists():
             typer.echo(f"{Path(file).stem:<10}  {folder / file}")
 

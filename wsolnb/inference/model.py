@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from importlib.metadata import version
@@ -155,6 +156,22 @@ def store_rule(folder: Path, rule: BoxRule, chosen: Mapping[str, Any]) -> None:
         FileNotFoundError: a folder that does not exist is no model: it has no model.json
     """
     _describe(folder, _about(folder) | {"rule": asdict(rule), "chosen": dict(chosen)})
+
+
+def keep_models(out: str | Path, models: Mapping[str, LocalizationModel]) -> None:
+    """Write the models of a run into `out/models/NAME/`, in place of those of the same run before it was stopped.
+
+    An empty `out` keeps nothing.
+
+    Example:
+        >>> keep_models("", {})
+    """
+    if str(out):
+        for name, model in models.items():
+            folder = Path(out) / "models" / name
+            if (folder / WEIGHTS).exists():
+                shutil.rmtree(folder)
+            model.save(folder)
 
 
 def _embeddings(trained: Trained) -> Tensor | None:
