@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from PIL import Image
 
 from wsolnb.data.wordnet import wordnet_taxonomy
+from wsolnb.inference.fit import fit
+from wsolnb.inference.model import load
 
 ENTRIES = {
     "entity": "e", "animal": "a", "carnivore": "c", "dog": "d", "hound": "d", "cat": "t", "tabby cat": "y", "pet": "p",
@@ -75,6 +79,25 @@ def test_two_names_of_one_entry_are_two_classes() -> None:
     assert unknown == []
     assert tree.lowest_common_subsumer("dog", "hound") == "dog (tiny-d)"
     assert tree.similarity(["dog", "hound", "cat"]).tolist()[0] == [1.0, 0.75, 0.5]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_fit_says_which_names_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("dog", "Mx-7", "cat", "blob"):
+        (tmp_path / "p" / name).mkdir(parents=True)
+        for index in range(4):
+            Image.effect_noise((40, 30), 80).convert("RGB").save(tmp_path / "p" / name / f"{index}.png")
+    small: dict[str, Any] = {"backbone": "tiny", "weights": None, "image_size": 32, "epochs": 1, "device": "cpu"}
+    model = fit(tmp_path / "p", "dcm-semantic", **small)
+    said = "not in WordNet, and so directly below the root of the class tree: Mx-7, blob\n"
+    assert said in capsys.readouterr().out
+    assert model.taxonomy is not None
+    assert model.taxonomy.parents["blob"] == model.taxonomy.root
+    again = load(model.save(tmp_path / "model"))
+    assert again.taxonomy is not None
+    assert again.taxonomy.parents == model.taxonomy.parents
+    images = torch.rand(1, 3, 40, 50)
+    assert torch.equal(again.localize(images)[0]["maps"], model.localize(images)[0]["maps"])
 
 
 @pytest.mark.usefixtures("tiny")
