@@ -55,7 +55,21 @@ def test_eval_is_the_one_of_its_module(wsolnb: CliRunner) -> None:
 
 
 HEAVY = {"torch", "numpy", "pandas", "matplotlib", "papermill", "numba"}
-PAGES = ["", "run", "study", "sweep", "papers", "lab", "eval", "report", "localize", "data", "data get", "data check"]
+PAGES = [
+    "",
+    "run",
+    "study",
+    "sweep",
+    "papers",
+    "lab",
+    "eval",
+    "report",
+    "fit",
+    "localize",
+    "data",
+    "data get",
+    "data check",
+]
 
 
 def test_every_command_has_its_help_page_in_the_list() -> None:

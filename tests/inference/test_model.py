@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+from wsolnb.boxes import BoxRule
 from wsolnb.data.critters import World
 from wsolnb.data.taxonomy import Taxonomy
 from wsolnb.inference.fit import METHOD_NAMES, fit
-from wsolnb.inference.model import ABOUT, WEIGHTS, LocalizationModel, load
+from wsolnb.inference.model import ABOUT, CARD, WEIGHTS, LocalizationModel, keep_models, load, store_rule
 
 TREE = Taxonomy({"ant": "insect", "bee": "insect", "insect": "animal", "cat": "animal"})
 
@@ -46,7 +48,8 @@ def test_loaded_elsewhere_it_finds_the_same_boxes(method: str, folder: Path, tmp
         assert all(torch.equal(before[name].nan_to_num(-1), after[name].nan_to_num(-1)) for name in before)
     assert again.classes == ("ant", "bee", "cat")
     assert again.rule == model.rule
-    assert again.trained == {"photos": 6, "held out": 6, "accuracy on those": model.trained["accuracy on those"]}
+    assert again.trained == model.trained
+    assert (again.trained["photos"], again.trained["held out"]) == (6, 6)
 
 
 def test_a_damaged_model_is_refused_by_name(folder: Path, tmp_path: Path) -> None:
@@ -62,3 +65,37 @@ def test_a_damaged_model_is_refused_by_name(folder: Path, tmp_path: Path) -> Non
     (saved / ABOUT).write_text(json.dumps(about | {"method": "grad"}))
     with pytest.raises(ValueError, match=r"model\.json cannot be read as a model: KeyError\('grad'\)"):
         load(saved)
+
+
+def test_a_rule_is_stored_in_a_folder(folder: Path, tmp_path: Path) -> None:
+    saved = small(folder, "tap+nwc+pas").save(tmp_path / "model")
+    weights, card = (saved / WEIGHTS).stat().st_mtime_ns, (saved / CARD).read_text()
+    assert "- by: Otsu's criterion over maps of held-out photos" in card
+    assert "never compared with drawn ones" in card
+    rule = BoxRule(0.42, component="extent", empty=(0.0, 0.0, 1.0, 1.0))
+    store_rule(saved, rule, {"by": "cross-validation", "boxes": 10, "IoU": [0.5, 0.7]})
+    again = load(saved)
+    assert again.rule == rule
+    assert again.chosen == {"by": "cross-validation", "boxes": 10, "IoU": [0.5, 0.7]}
+    card = (saved / CARD).read_text()
+    assert "- threshold: 0.42 of a map's maximum\n- by: cross-validation\n- boxes: 10\n- IoU: [0.5, 0.7]" in card
+    assert "never compared" not in card
+    assert (saved / WEIGHTS).stat().st_mtime_ns == weights
+    assert {path.name for path in saved.iterdir()} == {ABOUT, CARD, WEIGHTS}
+    with pytest.raises(ValueError, match="Out of range float"):
+        store_rule(saved, rule, {"by": "hand", "IoU": float("nan")})
+    (saved / ABOUT).write_text("{}")
+    with pytest.raises(ValueError, match=r"model\.json cannot be read as a model: it has no 'method'"):
+        store_rule(saved, rule, {"by": "hand"})
+
+
+def test_a_run_that_goes_on_replaces_its_own_models(folder: Path, tmp_path: Path) -> None:
+    model = small(folder, "cam")
+    keep_models("", {"cam": model})
+    for threshold in (0.3, 0.4):
+        keep_models(tmp_path, {"cam": replace(model, rule=BoxRule(threshold))})
+    assert load(tmp_path / "models" / "cam").rule.threshold == 0.4
+    (tmp_path / "models" / "mine").mkdir()
+    (tmp_path / "models" / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="mine exists"):
+        keep_models(tmp_path, {"mine": model})

@@ -18,6 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 from wsolnb import __version__
 from wsolnb.cli.data import data_app
 from wsolnb.cli.evaluate import eval_command
+from wsolnb.cli.fit import fit_command
 from wsolnb.cli.localize import localize_command
 from wsolnb.cli.options import Source
 from wsolnb.cli.study import study_command
@@ -141,7 +142,7 @@ def run_command(
     if rank:
         return
     typer.secho(f"done in {time.monotonic() - started:.0f} s", fg="green")
-    for file in (NOTEBOOK, "figures", "metrics.json", "parameters.yaml"):
+    for file in (NOTEBOOK, "figures", "metrics.json", "models", "parameters.yaml"):
         if (folder / file).exists():
             typer.echo(f"{Path(file).stem:<10}  {folder / file}")
 
@@ -201,4 +202,5 @@ def report_command(
 
 
 app.command("eval")(eval_command)
+app.command("fit")(fit_command)
 app.command("localize")(localize_command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from importlib.metadata import version
@@ -17,12 +18,15 @@ from torchvision.transforms import v2
 from wsolnb._utils.files import read_verified, require_new_folder, to_bytes, write_atomic
 from wsolnb.boxes import BoxRule
 from wsolnb.data.taxonomy import Taxonomy
+from wsolnb.inference.model_card import model_card
 from wsolnb.models.backbones import backbone
 from wsolnb.papers.method import Fitted, Method, Start, Trained
 from wsolnb.papers.side_by_side.methods import METHODS
 from wsolnb.train import Plan, Training
 
 WEIGHTS, ABOUT, CARD = "weights.safetensors", "model.json", "README.md"
+_EMBEDDINGS = "embeddings"
+_STATED = ("method", "settings", "classes", "image_size", "backbone", "rule", "taxonomy", "trained", "chosen")
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class LocalizationModel:
         rule: How maps become boxes.
         taxonomy: The class tree of semantic embeddings.
         trained: What it was trained on and how well it did, for its card.
+        chosen: How the threshold of `rule` was chosen, for its card, see `store_rule`.
     """
 
     fitted: Fitted
@@ -44,6 +49,7 @@ class LocalizationModel:
     rule: BoxRule
     taxonomy: Taxonomy | None = None
     trained: Mapping[str, Any] = field(default_factory=dict)
+    chosen: Mapping[str, Any] = field(default_factory=dict)
 
     @torch.inference_mode()
     def localize(self, images: Tensor, classes: Any = 1) -> list[dict[str, Tensor]]:
@@ -70,6 +76,7 @@ class LocalizationModel:
         method, networks = self.fitted.method, self.fitted.networks
         used = [*(each.network for each in method.needs), method.network]
         state = {f"{name}.{k}": v for name in used for k, v in networks[name].network.state_dict().items()}
+        state |= {f"{_EMBEDDINGS}.{name}": each for name in used if (each := _embeddings(networks[name])) is not None}
         data = to_bytes(state)
         about = {
             "method": method.key,
@@ -80,12 +87,12 @@ class LocalizationModel:
             "rule": asdict(self.rule),
             "taxonomy": self.taxonomy.parents if self.taxonomy else None,
             "trained": dict(self.trained),
+            "chosen": dict(self.chosen),
             "sha256": hashlib.sha256(data).hexdigest(),
             "versions": {name: version(name) for name in ("wsolnb", "torch", "torchvision")},
         }
         write_atomic(folder / WEIGHTS, data)
-        write_atomic(folder / CARD, _card(about).encode())
-        write_atomic(folder / ABOUT, (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode())
+        _describe(folder, about)
         return folder
 
 
@@ -102,14 +109,13 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Localization
         FileNotFoundError: a folder that does not exist is no model: it has no model.json
     """
     folder = Path(folder)
-    if not (folder / ABOUT).is_file():
-        raise FileNotFoundError(f"{folder} is no model: it has no {ABOUT}")
+    about = _about(folder)
     try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         method = _with_settings(METHODS[about["method"]], about["settings"])
         body, classes, side = about["backbone"], tuple(about["classes"]), about["image_size"]
         rule = BoxRule(**{name: _tuples(value) for name, value in about["rule"].items()})
         taxonomy = Taxonomy(about["taxonomy"]) if about["taxonomy"] else None
+        notes = about["trained"], about["chosen"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder / ABOUT} cannot be read as a model: {error!r}") from None
     state = read_verified(folder / WEIGHTS, about["sha256"], "save the model again")
@@ -125,7 +131,73 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Localization
         if isinstance(objective, nn.Module):
             objective.to(device)
         networks[each.network] = Trained(network, objective, Training())
-    return LocalizationModel(Fitted(method, networks), classes, side, body, rule, taxonomy, about["trained"])
+        if (embeddings := _embeddings(networks[each.network])) is not None:
+            embeddings.copy_(state[f"{_EMBEDDINGS}.{each.network}"])  # another machine may round them otherwise
+    return LocalizationModel(Fitted(method, networks), classes, side, body, rule, taxonomy, *notes)
+
+
+def store_rule(folder: Path, rule: BoxRule, chosen: Mapping[str, Any]) -> None:
+    """Give the model of a folder another box rule: its `model.json` and its card are replaced, its weights stay.
+
+    Args:
+        folder: As `LocalizationModel.save` wrote it.
+        rule: How its maps become boxes from now on.
+        chosen: How that was chosen, as values of JSON: `by` in words, and whatever else the card should list; `boxes`,
+            the number of drawn boxes, where any were used.
+
+    Raises:
+        FileNotFoundError: If the folder has no `model.json`.
+        ValueError: If `model.json` is damaged.
+        OSError: If it cannot be written; the rule stays as it was.
+
+    Example:
+        >>> store_rule(Path("a folder that does not exist"), BoxRule(0.3), {"by": "hand"})
+        Traceback (most recent call last):
+        FileNotFoundError: a folder that does not exist is no model: it has no model.json
+    """
+    _describe(folder, _about(folder) | {"rule": asdict(rule), "chosen": dict(chosen)})
+
+
+def keep_models(out: str | Path, models: Mapping[str, LocalizationModel]) -> None:
+    """Write the models of a run into `out/models/NAME/`, in place of those of the same run before it was stopped.
+
+    An empty `out` keeps nothing.
+
+    Example:
+        >>> keep_models("", {})
+    """
+    if str(out):
+        for name, model in models.items():
+            folder = Path(out) / "models" / name
+            if (folder / WEIGHTS).exists():
+                shutil.rmtree(folder)
+            model.save(folder)
+
+
+def _embeddings(trained: Trained) -> Tensor | None:
+    """The class embeddings of the cosine loss, if that is what a network was trained with."""
+    return getattr(trained.objective, "embeddings", None)
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """What `model.json` says."""
+    if not (folder / ABOUT).is_file():
+        raise FileNotFoundError(f"{folder} is no model: it has no {ABOUT}")
+    try:
+        about: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        missing = [name for name in (*_STATED, "sha256", "versions") if name not in about]
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{folder / ABOUT} cannot be read as a model: {error!r}") from None
+    if missing:
+        raise ValueError(f"{folder / ABOUT} cannot be read as a model: it has no {missing[0]!r}")
+    return about
+
+
+def _describe(folder: Path, about: Mapping[str, Any]) -> None:
+    """Write `model.json` and the card that follows from it."""
+    text = json.dumps(about, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomic(folder / CARD, model_card(about).encode())
+    write_atomic(folder / ABOUT, text.encode())
 
 
 def _settings(method: Method) -> dict[str, Any]:
@@ -150,14 +222,3 @@ def _with_settings(method: Method, settings: Mapping[str, Any]) -> Method:
 
 def _tuples(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-def _card(about: Mapping[str, Any]) -> str:
-    """A model card in Markdown."""
-    trained = "\n".join(f"- {name}: {value}" for name, value in about["trained"].items())
-    classes = ", ".join(about["classes"])
-    return (
-        f"# {about['method']}\n\nFinds boxes of {len(about['classes'])} classes ({classes}) in photos, learned from "
-        f"labels alone: `{about['backbone']['name']}`, squares of {about['image_size']} pixels.\n\n{trained}\n\n"
-        "`wsolnb.load(FOLDER)` reads it in Python. Its boxes were never compared with drawn ones: look at some first.\n"
-    )

@@ -143,7 +143,7 @@ def read(
     maps: dict[str, list[Any]] = {name: [None] * count for name in readers}
     scores: dict[str, list[Any]] = {name: [None] * count for name in readers}
     batches = scene_batches(images, side=side, longer_side=longer_side, batch_size=batch_size, workers=workers)
-    for batch, outputs in _passes(batches, readers, device):
+    for batch, outputs in _passes(batches, -(-count // batch_size), readers, device):
         sizes[batch.indices] = batch.sizes
         for row, index in enumerate(batch.indices):
             targets[index] = batch.targets[row]
@@ -189,7 +189,8 @@ def read_objects(
     targets: list[Any] = []
     size = (0, 0)
     batches = scene_batches(Resized(images, image_size), longer_side=None, batch_size=_BATCH, workers=workers)
-    for batch, outputs in _passes(batches, readers, device):
+    total = -(-len(images) // _BATCH)  # type: ignore[arg-type]
+    for batch, outputs in _passes(batches, total, readers, device):
         size = (batch.images.shape[2], batch.images.shape[3])
         targets += batch.targets
         rows = torch.arange(len(batch.targets))
@@ -205,9 +206,9 @@ def read_objects(
 
 
 def _passes(
-    batches: Iterator[SceneBatch], readers: Mapping[str, Reader], device: torch.device | str
+    batches: Iterator[SceneBatch], total: int, readers: Mapping[str, Reader], device: torch.device | str
 ) -> Iterator[tuple[SceneBatch, dict[str, tuple[Tensor, Tensor]]]]:
-    """Every batch with each reader's maps and scores, on the CPU; processes that train together share the passes."""
+    """Every batch, of about `total`, with each reader's maps and scores, on the CPU; processes share the passes."""
 
     def compute(batch: SceneBatch) -> dict[str, tuple[Tensor, Tensor]]:
         images = batch.images.to(device)
@@ -224,7 +225,7 @@ def _passes(
             outputs[name] = (maps.float().cpu(), scores.float().cpu())
         return outputs
 
-    return share_out(track(batches, "images"), compute)
+    return share_out(track(batches, "batches of images", total), compute)
 
 
 def first_labels(labels: Labels | None) -> Tensor:

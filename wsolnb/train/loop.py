@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2.functional import to_dtype
 
 from wsolnb._utils.cache import fingerprint
-from wsolnb._utils.progress import headless, track
+from wsolnb._utils.progress import headless, skip, time_left, track
 from wsolnb._utils.signals import Interruption
 from wsolnb.data.readers.images import SkipUnreadable
 from wsolnb.losses import Objective
@@ -131,8 +131,9 @@ class Loop:
         self.model.train()
         started, lr = time.perf_counter() - self.seconds, self.optimizer.param_groups[0]["lr"]
         batches, first = len(self.batches), self.sampler.start  # type: ignore[arg-type]
-        name = f"epoch {epoch + 1}/{self.plan.epochs}"
-        for number, (images, labels) in zip(count(first), track(self.loader, name, len(self.sampler)), strict=False):
+        name, left = f"epoch {epoch + 1}/{self.plan.epochs}", batches - first
+        loaded = track(self.loader, name, left, units=left / batches)
+        for number, (images, labels) in zip(count(first), loaded, strict=False):
             weight, counts = self._weight(number, batches)
             for norm in self.norms:
                 norm.counted = counts
@@ -169,7 +170,8 @@ class Loop:
             print(
                 f"epoch {epoch + 1:>3}/{self.plan.epochs}  loss {record['loss']:.4f}  "
                 f"accuracy {record['accuracy']:.1%}  {record['images_per_second']:.0f} images/s"
-                + (f"  {record['unreadable']:.0f} unreadable" if record.get("unreadable") else ""),
+                + (f"  {record['unreadable']:.0f} unreadable" if record.get("unreadable") else "")
+                + time_left(),
                 flush=True,
             )
         return record
@@ -259,6 +261,7 @@ class Loop:
         self.sums.copy_(tensors["epoch.sums"][rank])
         if self.readable is not None:
             self.readable.flags[values["unreadable"]] = 1
+        skip(len(self.history) + self.sampler.start / len(self.batches))  # type: ignore[arg-type]
         self.random = values["random"][rank]
         restore_random_states(self.random)
         self.saved_position = _position(len(self.history), values["done"])

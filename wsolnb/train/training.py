@@ -23,6 +23,7 @@ from torch.utils.data import Dataset, Sampler
 
 from wsolnb._utils.cache import cache_folder, fingerprint, machine
 from wsolnb._utils.files import read_verified, to_bytes, write_atomic
+from wsolnb._utils.progress import skip
 from wsolnb.data.readers.images import SkipUnreadable
 from wsolnb.losses import Objective
 from wsolnb.train.checkpoint import Checkpoint, restore_module
@@ -206,6 +207,7 @@ def _cached(
         objective.to(device)  # as a training leaves it: a reader may need its embeddings
     if isinstance(dataset, SkipUnreadable):
         dataset.flags[unreadable] = 1
+    skip(len(history))
     return Training(history, weights, cached=True)
 
 

@@ -12,10 +12,7 @@ import torch.multiprocessing as mp
 from hypothesis import given, strategies as st
 from torch.utils.data import DataLoader, TensorDataset
 
-from wsolnb.data.critters import World
-from wsolnb.data.in_memory import InMemoryDataset
-from wsolnb.data.tasks import single_object
-from wsolnb.papers.kou2021.sampler import ClassBalanced, labels_of
+from wsolnb.papers.kou2021.sampler import ClassBalanced
 
 LABELS = torch.tensor([k for k in range(20) for _ in range(6 + k)])  # 20 classes of 6 to 25 images
 
@@ -109,19 +106,6 @@ def test_description_tells_trainings_apart() -> None:
     changed[0] = 1
     others = [ClassBalanced(LABELS, 24), ClassBalanced(LABELS, 48, 16), ClassBalanced(LABELS, seed=1)]
     assert len({repr(each) for each in (one, ClassBalanced(changed), *others)}) == 5
-
-
-def test_labels_are_found_without_drawing() -> None:
-    singles = World(families=2, species=2, size=32).singles(6)
-    expected = [0, 1, 2, 3, 0, 1]
-    kept = InMemoryDataset(singles, labels_only=True)
-    assert labels_of(kept).tolist() == labels_of(singles).tolist() == expected
-    assert kept.samples == {}
-    assert labels_of(TensorDataset(torch.zeros(3), torch.tensor([2, 0, 1]))).tolist() == [2, 0, 1]
-    task = single_object.from_critters(World(size=32), train_images=14, held_images=1, test_images=1)
-    assert [task.train[i][1] for i in range(14)] == labels_of(task.train).tolist()
-    scenes = World(families=2, species=2, size=32).scenes(2)
-    assert not hasattr(scenes, "labels")
 
 
 def test_what_cannot_be_dealt_is_refused() -> None:

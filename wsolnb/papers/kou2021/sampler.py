@@ -5,30 +5,14 @@ Paper: https://arxiv.org/abs/1911.07160
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Sampler
 
 from wsolnb._utils.cache import fingerprint
-
-
-def labels_of(dataset: Dataset[Any]) -> Tensor:
-    """Label of every sample, int64 `(n,)`: `labels` of the data set, or read sample by sample.
-
-    Example:
-        >>> from wsolnb.data.critters import World
-        >>> labels_of(World(families=2, species=2).singles(6))
-        tensor([0, 1, 2, 3, 0, 1])
-    """
-    known = getattr(dataset, "labels", None)
-    if known is None:
-        targets = [dataset[index][1] for index in range(len(dataset))]  # type: ignore[arg-type]
-        known = [int(target["labels"] if isinstance(target, Mapping) else target) for target in targets]
-    return torch.as_tensor(known, dtype=torch.int64)
 
 
 class ClassBalanced(Sampler[list[int]]):

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import to_dtype
 
 from wsolnb.boxes import BoxRule
+from wsolnb.data.labels import labels_of
 from wsolnb.localization.detect import Prediction, detections, tune_threshold
 from wsolnb.localization.locate import LocalizationResult, tune_and_evaluate
 from wsolnb.localization.maps import LocalizationMaps, SceneMaps
@@ -26,7 +27,6 @@ from wsolnb.losses import Objective
 from wsolnb.metrics import DetectionAP, MaxBoxAccV2, mean_statistic
 from wsolnb.metrics.bootstrap import Statistic
 from wsolnb.models.cost import multiply_adds, tensor_memory
-from wsolnb.papers.kou2021.sampler import labels_of
 from wsolnb.papers.method import Fitted, Method
 from wsolnb.train.batches import collate
 
