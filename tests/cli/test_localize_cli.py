@@ -295,7 +295,7 @@ def test_from_the_command_line(wsolnb: CliRunner, weights: Path, photos: list[Pa
     result = wsolnb.invoke(app, [*given, "b, c"])
     assert result.exit_code == 0, result.output
     assert " boxes in 3 photos, " in result.output
-    assert f"overlays   {tmp_path / 'out' / 'overlays'}" in result.output
+    assert f"overlays      {tmp_path / 'out' / 'overlays'}" in result.output
     found = coco(tmp_path / "out")["annotations"]
     assert {each["category_id"] for each in found} <= {2, 3}
     options[options.index("-o") + 1] = str(tmp_path / "other")

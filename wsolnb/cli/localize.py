@@ -123,12 +123,12 @@ def localize_command(
         raise typer.Exit(130) from None
     if tuned is not None and (Path(model) / ABOUT).is_file():
         store_rule(Path(model), tuned.rule, tuned.chosen)
-        typer.echo(f"threshold  {tuned.rule.threshold:.3g} from now on, stored in {model}")
+        typer.echo(f"threshold     {tuned.rule.threshold:.3g} from now on, stored in {model}")
     elif tuned is not None:
-        typer.echo(f"threshold  --threshold {tuned.rule.threshold:.3g} to use it again")
+        typer.echo(f"threshold     --threshold {tuned.rule.threshold:.3g} to use it again")
     _report(done)
     if save_maps is not None:
-        typer.echo(f"maps       {save_maps}")
+        typer.echo(f"maps          {save_maps}")
     if done.unread:
         raise typer.Exit(1)
 
@@ -188,9 +188,9 @@ def _three(option: str, text: str) -> tuple[float, ...]:
 def _report(done: Localized) -> None:
     """Say what was written, and what was not read."""
     typer.echo(f"{done.boxes} boxes in {done.photos} photos, {done.empty} classes without a box")
-    typer.echo(f"overlays   {done.folder / 'overlays'}")
+    typer.echo(f"overlays      {done.folder / 'overlays'}")
     for name, path in done.exports.items():
-        typer.echo(f"{name:<9}  {path}")
+        typer.echo(f"{name:<12}  {path}")
     for other, known in done.files.repeated.items():
         typer.echo(f"counted once: {other} is {known}")
     others = done.files.left_out

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -88,9 +87,8 @@ def export(found: FoundBoxes, folder: Path, formats: Sequence[str]) -> dict[str,
       photos' folder.
     - ``csv``: `boxes.csv`, a row per box.
 
-    Photos of `yolo` and `voc` are further names of the same files where the disk allows that, else copies, in a single
-    folder; those that are not JPEG, PNG, WebP or BMP become PNG. Their boxes are rounded by supervision, which writes
-    them: to 5 digits of the photo's sides, and to whole pixels.
+    `yolo` and `voc` have copies of all photos in a single folder; what is not JPEG, PNG, WebP or BMP becomes PNG. Their
+    boxes are rounded by supervision, which writes them: to 5 digits of the photo's sides, and to whole pixels.
 
     Returns:
         What to open, by format.
@@ -242,16 +240,13 @@ def _datasets(found: FoundBoxes, images: Path) -> Iterator[Any]:
 
 
 def _placed(photo: Path, folder: Path, stem: str) -> Path:
-    """Put a photo into a folder under another name."""
+    """Copy a photo into a folder under another name."""
     if photo.suffix.lower() not in _READ_BY_ALL:
         place = folder / f"{stem}.png"
         open_photo(photo).save(place)
         return place
     place = folder / f"{stem}{photo.suffix}"
-    try:
-        os.link(photo.resolve(), place)
-    except OSError:  # on another disk
-        shutil.copyfile(photo, place)
+    shutil.copyfile(photo, place)  # a link would expose the photo to trainers that repair files in place
     return place
 
 
