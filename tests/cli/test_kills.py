@@ -44,7 +44,7 @@ def localizing(folder: Path) -> list[str]:
     save_file(torchvision.models.shufflenet_v2_x0_5(num_classes=3).state_dict(), folder / "net.safetensors")
     photos = sorted(path.name for path in folder.glob("*.png"))
     options = ["--model", "shufflenet_v2_x0_5", "--weights", "net.safetensors", "-o", "out", "--batch-size", "1"]
-    return ["localize", *photos, *options, "--classes", "2"]
+    return ["localize", *photos, *options, "--classes", "2", "--format", "coco", "--format", "yolo"]
 
 
 def evaluating(folder: Path) -> list[str]:
@@ -82,7 +82,7 @@ def studying(folder: Path) -> list[str]:
 
 
 CASES: list[tuple[Callable[[Path], list[str]], str, list[str]]] = [
-    (localizing, "out", ["results.json", "images.json", "overlays/11.png"]),
+    (localizing, "out", ["coco.json", "yolo/labels/11.txt", "overlays/11.png"]),
     (evaluating, "out", ["eval.json", "eval.csv"]),
     (reporting, "out", ["results.csv", "index.html", "runs-a.html"]),
     (sweeping, "runs/tiny/grid", ["points.yaml"]),

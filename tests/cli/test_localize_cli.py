@@ -1,4 +1,4 @@
-"""`wsolnb localize`: photos in files, overlays and COCO files out, and nothing overwritten."""
+"""`wsolnb localize` with a classifier: photos in files, overlays and COCO files out, and nothing overwritten."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,14 +15,15 @@ import torch
 import torchvision
 from filelock import FileLock
 from PIL import Image
-from pycocotools.coco import COCO
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from wsolnb.cli.app import app
-from wsolnb.cli.localize import Method, choice
+from wsolnb.cli.localize import Format, Method, choice
+from wsolnb.inference.export import FORMATS
 from wsolnb.inference.localize import RULES
-from wsolnb.inference.photos import localize_photos
+from wsolnb.inference.localizer import classifier_localizer
+from wsolnb.inference.photos import Localized, localize_photos
 from wsolnb.models.pretrained import PretrainedClassifier, pretrained_classifier
 from wsolnb.plots.images import overlay
 
@@ -42,6 +44,16 @@ class Red(torch.nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         output: torch.Tensor = self.fc(self.pool(self.cells(images)).flatten(1))
         return output
+
+
+def localized(paths: list, out: Path, model: PretrainedClassifier, *, batch_size: int = 8, **options: Any) -> Localized:
+    """Localize with a classifier, read as the options say that are not those of `localize_photos`."""
+    mine = {name: options.pop(name) for name in ("classes", "by_folder", "formats", "save_maps") if name in options}
+    return localize_photos(paths, out, classifier_localizer(model, **options), batch_size=batch_size, **mine)
+
+
+def coco(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "coco.json").read_text())
 
 
 @pytest.fixture
@@ -72,29 +84,19 @@ def wsolnb() -> CliRunner:
 
 
 def test_boxes_are_in_pixels_of_the_photo(red: PretrainedClassifier, photos: list[Path], tmp_path: Path) -> None:
-    done = localize_photos(photos, tmp_path / "out", red, rule=RULES["dcm"], batch_size=2)
+    done = localized(photos, tmp_path / "out", red, rule=RULES["dcm"], batch_size=2)
     assert (done.photos, done.boxes, done.empty, done.unread) == (3, 3, 0, {})
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    results = coco(tmp_path / "out")["annotations"]
     assert [each["bbox"] for each in results] == [[128, 64, 128, 64], [128, 64, 128, 64], [0, 0, 64, 32]]
-    assert [(each["image_id"], each["category_id"]) for each in results] == [(1, 0), (2, 0), (3, 1)]
+    assert [(each["image_id"], each["category_id"]) for each in results] == [(1, 1), (2, 1), (3, 2)]
     logits = torch.tensor([0.25, -0.25, -0.25])
     assert results[0]["score"] == pytest.approx(float(logits.softmax(0)[0]), abs=1e-4)
-
-
-def test_pycocotools_reads_both_files(red: PretrainedClassifier, photos: list[Path], tmp_path: Path) -> None:
-    localize_photos(photos, tmp_path / "out", red, classes="all")
-    truth = COCO(tmp_path / "out" / "images.json")
-    found = truth.loadRes(str(tmp_path / "out" / "results.json"))
-    assert [truth.cats[k]["name"] for k in truth.getCatIds()] == ["red", "green", "blue"]
-    assert [(truth.imgs[i]["width"], truth.imgs[i]["height"]) for i in (1, 2, 3)] == [(256, 128), (256, 128), (64, 128)]
-    assert truth.imgs[2]["file_name"] == str(photos[1])
-    assert {each["category_id"] for each in found.loadAnns(found.getAnnIds(imgIds=[1]))} == {0}
 
 
 def test_classes_without_a_box_are_counted_and_left_out(
     red: PretrainedClassifier, photos: list[Path], tmp_path: Path
 ) -> None:
-    done = localize_photos(photos[:1], tmp_path / "out", red, classes=[2, 0])
+    done = localized(photos[:1], tmp_path / "out", red, classes=[2, 0])
     assert (done.boxes, done.empty) == (1, 1)
     with Image.open(tmp_path / "out" / "overlays" / "a.png") as picture:
         assert picture.size == (2 * 256 + 4, 128 + 26)
@@ -103,17 +105,17 @@ def test_classes_without_a_box_are_counted_and_left_out(
 def test_overlays_of_photos_with_one_name_do_not_meet(
     red: PretrainedClassifier, photos: list[Path], tmp_path: Path
 ) -> None:
-    localize_photos(photos, tmp_path / "out", red)
+    localized(photos, tmp_path / "out", red)
     assert sorted(path.name for path in (tmp_path / "out" / "overlays").iterdir()) == ["a-2.png", "a.png", "b.png"]
 
 
 def test_nothing_is_overwritten(red: PretrainedClassifier, photos: list[Path], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    localize_photos(photos[:1], tmp_path / "empty", red)
+    localized(photos[:1], tmp_path / "empty", red)
     before = {path: path.read_bytes() for path in (tmp_path / "empty").rglob("*") if path.is_file()}
     for out in (tmp_path / "empty", photos[0]):
         with pytest.raises(FileExistsError, match="nothing is overwritten, give a new folder"):
-            localize_photos(photos, out, red)
+            localized(photos, out, red)
     assert before == {path: path.read_bytes() for path in (tmp_path / "empty").rglob("*") if path.is_file()}
 
 
@@ -121,8 +123,8 @@ def test_nothing_is_overwritten(red: PretrainedClassifier, photos: list[Path], t
     ("change", "error", "message"),
     [
         ({"paths": []}, ValueError, "no photos given"),
-        ({"paths": ["gone.jpg"]}, FileNotFoundError, r"no photo gone\.jpg"),
-        ({"paths": ["."]}, ValueError, r"\. is a folder; give the photos in it"),
+        ({"paths": ["gone.jpg"]}, FileNotFoundError, r"no photo or folder gone\.jpg"),
+        ({"paths": [Path(__file__).parent]}, ValueError, r"cli has no photo \(\.jpg, .*\), nor has any folder in it"),
         ({"paths": [__file__]}, ValueError, r"test_localize_cli\.py cannot be read as a photo"),
         ({"names": ["red", "green"]}, ValueError, "2 names for a network with 3 classes"),
         ({"classes": [3]}, ValueError, "class 3 is not one of the model's 3 classes"),
@@ -137,7 +139,7 @@ def test_mistakes_leave_no_folder(
 ) -> None:
     paths = change.pop("paths", photos)
     with pytest.raises(error, match=message):
-        localize_photos(paths, tmp_path / "out", red, **change)
+        localized(paths, tmp_path / "out", red, **change)
     assert not (tmp_path / "out").exists()
 
 
@@ -146,12 +148,12 @@ def test_a_broken_photo_is_reported_and_the_others_are_done(
 ) -> None:
     Image.effect_noise((200, 100), 50).convert("RGB").save(tmp_path / "cut.jpg")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:2000])
-    done = localize_photos([photos[0], tmp_path / "cut.jpg", photos[2]], tmp_path / "out", red)
+    done = localized([photos[0], tmp_path / "cut.jpg", photos[2]], tmp_path / "out", red)
     assert done.photos == 2
-    assert list(done.unread) == [str(tmp_path / "cut.jpg")]
-    assert "truncated" in done.unread[str(tmp_path / "cut.jpg")]
-    images = json.loads((tmp_path / "out" / "images.json").read_text())["images"]
-    assert [image["file_name"] for image in images] == [str(photos[0]), str(photos[2])]
+    assert list(done.unread) == ["cut.jpg"]
+    assert "truncated" in done.unread["cut.jpg"]
+    images = coco(tmp_path / "out")["images"]
+    assert [image["file_name"] for image in images] == ["photos/a.png", "photos/b.png"]
 
 
 def test_a_photo_that_is_far_longer_than_wide_is_unread_and_the_others_are_done(
@@ -159,23 +161,23 @@ def test_a_photo_that_is_far_longer_than_wide_is_unread_and_the_others_are_done(
 ) -> None:
     Image.new("RGB", (2000, 1)).save(tmp_path / "line.png")
     Image.new("RGB", (1024, 64), "red").save(tmp_path / "panorama.png")  # 16 times as long as wide: still read
-    done = localize_photos([tmp_path / "line.png", photos[0], tmp_path / "panorama.png"], tmp_path / "out", red)
+    done = localized([tmp_path / "line.png", photos[0], tmp_path / "panorama.png"], tmp_path / "out", red)
     assert done.photos == 2
-    assert list(done.unread) == [str(tmp_path / "line.png")]
-    assert done.unread[str(tmp_path / "line.png")] == (
+    assert list(done.unread) == ["line.png"]
+    assert done.unread["line.png"] == (
         "2000 x 1 pixels: with 64 on its shorter side it would have 128000 on the longer one, at most 1024 are read: "
         "cut it"
     )
     red = replace(red, square=True)  # a network of one shape sees it squeezed
-    assert localize_photos([tmp_path / "line.png"], tmp_path / "square", red).unread == {}
+    assert localized([tmp_path / "line.png"], tmp_path / "square", red).unread == {}
 
 
 def test_a_photo_of_too_many_pixels_is_unread_too(
     red: PretrainedClassifier, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 15_000)  # an error from twice as many on
-    done = localize_photos([photos[0], photos[2]], tmp_path / "out", red)
-    assert "exceeds limit of 30000 pixels" in done.unread[str(photos[0])]
+    done = localized([photos[0], photos[2]], tmp_path / "out", red)
+    assert "exceeds limit of 30000 pixels" in done.unread["a.png"]
     assert done.photos == 1
 
 
@@ -194,23 +196,22 @@ class Dying(Red):
 def test_what_was_found_is_kept_and_the_same_call_goes_on(
     red: PretrainedClassifier, photos: list[Path], tmp_path: Path
 ) -> None:
-    whole = localize_photos(photos, tmp_path / "whole", red, batch_size=1)
+    whole = localized(photos, tmp_path / "whole", red, batch_size=1)
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        localize_photos(photos, out, replace(red, net=Dying()), batch_size=1)
+        localized(photos, out, replace(red, net=Dying()), batch_size=1)
     lines = (out / "unfinished.jsonl").read_text().splitlines()
-    assert [json.loads(line)["photo"] for line in lines[1:]] == [str(path) for path in photos[:2]]
+    assert [json.loads(line)["photo"] for line in lines[1:]] == ["a.png", "more/a.png"]
     with (out / "unfinished.jsonl").open("a") as file:
         file.write('{"photo": "cu')  # cut by a kill
     (out / "overlays" / "b.png.7.partial").touch()
     for other in ({"classes": 2}, {"rule": "dcm"}, {"names": ["a", "b", "c"]}, {"paths": photos[:2]}):
         with pytest.raises(FileExistsError, match="give it the same photos, weights and settings to go on"):
-            localize_photos(**{"paths": photos, "out": out, "model": red, **other})
+            localized(**{"paths": photos, "out": out, "model": red, **other})
     before = {path: path.stat().st_mtime_ns for path in (out / "overlays").glob("a*.png")}
-    done = localize_photos(photos, out, red, batch_size=2)
+    done = localized(photos, out, red, batch_size=2)
     assert (done.photos, done.boxes, done.empty) == (whole.photos, whole.boxes, whole.empty)
-    for name in ("results.json", "images.json"):
-        assert json.loads((out / name).read_text()) == json.loads((tmp_path / "whole" / name).read_text())
+    assert coco(out) == coco(tmp_path / "whole")
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert sorted(path.name for path in out.rglob("*")) == sorted(path.name for path in whole.folder.rglob("*"))
 
@@ -218,7 +219,7 @@ def test_what_was_found_is_kept_and_the_same_call_goes_on(
 def test_two_do_not_work_in_one_folder(red: PretrainedClassifier, photos: list[Path], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with FileLock(tmp_path / "out" / ".lock"), pytest.raises(BlockingIOError, match="another localize works in"):
-        localize_photos(photos, tmp_path / "out", red)
+        localized(photos, tmp_path / "out", red)
 
 
 def test_an_overlay_shows_where_the_map_is_high_and_the_box() -> None:
@@ -241,16 +242,16 @@ def test_classes_are_meant_as_written() -> None:
     assert choice(" 3 ", names) == 3
     assert choice("1,", names) == [1]
     assert choice("cat,2", names) == [0, 2]
-    with pytest.raises(ValueError, match="classes 1, 2 are all named 'dog': give the number"):
-        choice("dog", names)
-    with pytest.raises(ValueError, match="class 'cow': no such name"):
+    assert choice("dog,", names) == [1]
+    with pytest.raises(ValueError, match="classes 1, 2 are all named 'DOG'"):
+        choice("DOG", names)
+    with pytest.raises(ValueError, match="no class is named 'cow'; there are cat, dog, Dog"):
         choice("cow,cat", names)
-    with pytest.raises(ValueError, match="class 'cow': the weights come without names"):
-        choice("cow", None)
 
 
 def test_methods_are_those_of_the_library() -> None:
     assert list(Method) == list(RULES)
+    assert list(Format) == list(FORMATS)
 
 
 @pytest.fixture(scope="module")
@@ -294,9 +295,9 @@ def test_from_the_command_line(wsolnb: CliRunner, weights: Path, photos: list[Pa
     result = wsolnb.invoke(app, [*given, "b, c"])
     assert result.exit_code == 0, result.output
     assert " boxes in 3 photos, " in result.output
-    assert f"overlays   {tmp_path / 'out' / 'overlays'}" in result.output
-    found = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert {each["category_id"] for each in found} <= {1, 2}
+    assert f"overlays      {tmp_path / 'out' / 'overlays'}" in result.output
+    found = coco(tmp_path / "out")["annotations"]
+    assert {each["category_id"] for each in found} <= {2, 3}
     options[options.index("-o") + 1] = str(tmp_path / "other")
     nowhere = wsolnb.invoke(app, ["localize", str(photos[0]), *options, "--device", "abacus"])
     assert nowhere.exit_code == 2
@@ -328,10 +329,9 @@ def test_no_box_is_said_and_a_file_of_names_may_begin_with_a_byte_order_mark(
     options = ["--model", "shufflenet_v2_x0_5", "--weights", str(weights), "--names", str(names)]
     result = wsolnb.invoke(app, ["localize", str(photos[0]), *options, "-o", str(tmp_path / "out"), "--threshold", "1"])
     assert result.exit_code == 0, result.output
-    categories = json.loads((tmp_path / "out" / "images.json").read_text())["categories"]
-    assert [each["name"] for each in categories] == [*"abcdefg"]
-    assert json.loads((tmp_path / "out" / "results.json").read_text()) == []
-    assert "results.json (an empty list, which COCO.loadRes does not read)" in result.output
+    assert [each["name"] for each in coco(tmp_path / "out")["categories"]] == [*"abcdefg"]
+    assert coco(tmp_path / "out")["annotations"] == []
+    assert "0 boxes in 1 photos, 1 classes without a box" in result.output
     names.write_bytes("Bär\n".encode("cp1252"))
     wrong = wsolnb.invoke(app, ["localize", str(photos[0]), *options, "-o", str(tmp_path / "other")])
     assert wrong.exit_code == 2
@@ -349,9 +349,9 @@ def test_a_photo_that_is_given_by_several_paths_counts_once(
     link = tmp_path / "link.png"
     link.symlink_to(photos[0])
     other = photos[0].parent / "more" / ".." / photos[0].name
-    done = localize_photos([photos[0], photos[0], other, link, photos[2]], tmp_path / "out", red)
+    done = localized([photos[0], photos[0], other, link, photos[2]], tmp_path / "out", red)
     assert done.photos == 2
-    assert done.repeated == {str(path): str(photos[0]) for path in (photos[0], other, link)}
+    assert done.files.repeated == {str(path): str(photos[0]) for path in (photos[0], other, link)}
 
 
 def test_16_bit_photos_show_what_8_bit_photos_show(red: PretrainedClassifier, tmp_path: Path) -> None:
@@ -359,6 +359,6 @@ def test_16_bit_photos_show_what_8_bit_photos_show(red: PretrainedClassifier, tm
     grey[64:, 128:] = 200
     Image.fromarray(grey).save(tmp_path / "8.png")
     Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "16.png")
-    localize_photos([tmp_path / "8.png", tmp_path / "16.png"], tmp_path / "out", red)
+    localized([tmp_path / "8.png", tmp_path / "16.png"], tmp_path / "out", red)
     first, second = (np.asarray(Image.open(tmp_path / "out" / "overlays" / f"{k}.png")) for k in (8, 16))
     assert np.array_equal(first, second)

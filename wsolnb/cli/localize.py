@@ -1,17 +1,22 @@
-"""``wsolnb localize``: photos and a trained classifier in, overlays and COCO files out."""
+"""``wsolnb localize``: photos and a trained classifier or a model of ours in, overlays and annotation files out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from wsolnb.inference.localizer import Localizer
+    from wsolnb.inference.photos import Localized
+    from wsolnb.inference.tune import Tuned
+
 
 class Method(StrEnum):
-    """How the network is read."""
+    """How a classifier is read."""
 
     CAM = "cam"
     NWC = "nwc"
@@ -20,87 +25,204 @@ class Method(StrEnum):
     DCM = "dcm"
 
 
+class Labels(StrEnum):
+    """Where the known class of a photo stands."""
+
+    FOLDER = "folder"
+
+
+class Format(StrEnum):
+    """What boxes are written as: `wsolnb.inference.export.FORMATS`."""
+
+    COCO = "coco"
+    YOLO = "yolo"
+    VOC = "voc"
+    LABEL_STUDIO = "label-studio"
+    CSV = "csv"
+
+
 def localize_command(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Photos.")],
-    model: Annotated[str, typer.Option(help="A classifier of torchvision or timm (timm/NAME if both have one).")],
-    weights: Annotated[str, typer.Option(help="DEFAULT, another name of weights, or a .safetensors or .pth file.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="A new folder for overlays and COCO files.")],
-    method: Annotated[Method, typer.Option(help="How the network is read.")] = Method.CAM,
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTOS|FOLDER...", help="Photos, or folders of them.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Folder of a model that was trained here, or a classifier of torchvision or timm (NAME, timm/NAME)."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A new folder for overlays and boxes.")],
+    weights: Annotated[
+        str | None, typer.Option(help="Of a classifier: DEFAULT, another name, or a .safetensors or .pth file.")
+    ] = None,
     classes: Annotated[
         str, typer.Option(help="How many of the best; 'all'; or names or numbers with commas: 'tabby,' or '281,282'.")
     ] = "1",
-    rule: Annotated[str | None, typer.Option(help="Box rule: a preset such as cam, dcm or rethinking.")] = None,
+    labels: Annotated[
+        Labels | None, typer.Option(help="'folder': the class of each photo is known, by the name of its sub-folder.")
+    ] = None,
+    tune: Annotated[
+        Path | None,
+        typer.Option(metavar="BOXES.json", help="Choose the threshold on boxes that you drew on a few photos (COCO)."),
+    ] = None,
     threshold: Annotated[float | None, typer.Option(help="Threshold of the box rule.")] = None,
-    head: Annotated[str | None, typer.Option(help="Name of the linear layer, where there are several.")] = None,
-    names: Annotated[Path | None, typer.Option(help="Text file with the name of a class in each line.")] = None,
+    rule: Annotated[str | None, typer.Option(help="Box rule: a preset such as cam, dcm or rethinking.")] = None,
+    formats: Annotated[
+        list[Format] | None, typer.Option("--format", help="What to write; several may be given. Default: coco.")
+    ] = None,
+    save_maps: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A new folder for maps, as wsolnb eval reads them.")
+    ] = None,
+    method: Annotated[Method | None, typer.Option(help="How a classifier is read. Default: cam.")] = None,
+    head: Annotated[str | None, typer.Option(help="Of a classifier: name of the linear layer, if several.")] = None,
+    names: Annotated[Path | None, typer.Option(help="Of a classifier: file with the name of a class per line.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Of a classifier: shorter side of its photos.")] = None,
+    mean: Annotated[str | None, typer.Option(help="Of a classifier: of R,G,B in [0, 1]: 0.485,0.456,0.406.")] = None,
+    std: Annotated[str | None, typer.Option(help="Of a classifier: of R,G,B: 0.229,0.224,0.225.")] = None,
     device: Annotated[str | None, typer.Option(help="Such as cpu or cuda; by default a GPU if there is one.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Photos in one pass.")] = 8,
 ) -> None:
-    """Localize classes in photos with a trained classifier; write overlays and COCO-format JSON into a new folder.
+    """Localize classes in photos with a model or a trained classifier; write overlays and boxes into a new folder.
 
     Given again after it was stopped, it goes on.
     """
     from dataclasses import replace
 
+    from wsolnb.inference.export import require_formats
+    from wsolnb.inference.found import require_free
+    from wsolnb.inference.model import ABOUT, store_rule
+    from wsolnb.inference.photo_files import find_photos
+    from wsolnb.inference.photos import localize_photos
+    from wsolnb.inference.tune import tune as tune_rule
+
+    chosen_formats = [each.value for each in formats or [Format.COCO]]
+    require_formats(chosen_formats)
+    require_free(out)  # before weights are fetched
+    if tune is not None and threshold is not None:
+        raise ValueError("--tune chooses the threshold: leave out --threshold, or --tune to set it")
+    if labels is not None and classes != "1":
+        raise ValueError("--labels folder names the class of each photo: leave out --classes, or --labels")
+    own: dict[str, Any] = {"--weights": weights, "--method": method, "--head": head, "--names": names}
+    own |= {"--size": size, "--mean": mean, "--std": std}
+    localizer = _localizer(model, {name: value for name, value in own.items() if value is not None}, rule, device)
+    if threshold is not None:
+        localizer = replace(localizer, rule=replace(localizer.rule, threshold=threshold))
+    chosen = choice(classes, localizer.names)
+    tuned: Tuned | None = None
+    try:
+        if tune is not None:
+            tuned = tune_rule(localizer, find_photos(photos).root, tune, batch_size=batch_size)
+            before = localizer.rule.threshold
+            typer.echo(f"drawn boxes found with threshold {before:.3g} as before: {tuned.before}")
+            better = f"drawn boxes found with threshold {tuned.rule.threshold:.3g}, chosen on them: {tuned.after}"
+            typer.echo(f"{better}, each photo by a threshold chosen on the others")
+            localizer = replace(localizer, rule=tuned.rule)
+        by_folder = labels is not None
+        options: dict[str, Any] = {"formats": chosen_formats, "save_maps": save_maps, "batch_size": batch_size}
+        done = localize_photos(photos, out, localizer, classes=chosen, by_folder=by_folder, **options)
+    except KeyboardInterrupt:
+        typer.secho("stopped; what was found is kept: give the same command again to go on", fg="red", err=True)
+        raise typer.Exit(130) from None
+    if tuned is not None and (Path(model) / ABOUT).is_file():
+        store_rule(Path(model), tuned.rule, tuned.chosen)
+        typer.echo(f"threshold     {tuned.rule.threshold:.3g} from now on, stored in {model}")
+    elif tuned is not None:
+        typer.echo(f"threshold     --threshold {tuned.rule.threshold:.3g} to use it again")
+    _report(done)
+    if save_maps is not None:
+        typer.echo(f"maps          {save_maps}")
+    if done.unread:
+        raise typer.Exit(1)
+
+
+def _localizer(model: str, own: dict[str, Any], rule: str | None, device: str | None) -> Localizer:
+    """The model of a folder, or a classifier with the options that were given for it."""
+    from dataclasses import replace
+
     import torch
 
     from wsolnb._utils.text import read_lines
-    from wsolnb.boxes import BoxRule
-    from wsolnb.inference.found import require_free
-    from wsolnb.inference.localize import RULES
-    from wsolnb.inference.photos import localize_photos
+    from wsolnb.inference.localizer import classifier_localizer, model_localizer
+    from wsolnb.inference.model import ABOUT, load
     from wsolnb.models.pretrained import pretrained_classifier
 
-    box_rule = RULES[method] if rule is None else BoxRule.preset(rule)
-    box_rule = box_rule if threshold is None else replace(box_rule, threshold=threshold)
-    lines = None if names is None else read_lines(names)
-    require_free(out)  # before weights are fetched
+    folder = (Path(model) / ABOUT).is_file() or (Path(model).is_dir() and "--weights" not in own)
+    if folder and own:
+        raise ValueError(f"{model} is a model that holds its weights, method and input: leave out {', '.join(own)}")
+    if not folder and "--weights" not in own:
+        raise ValueError(f"{model} is no folder of a model; for a classifier, give --weights, too: DEFAULT, or a file")
+    names = read_lines(own["--names"]) if "--names" in own else None
+    statistics: dict[str, Any] = {
+        name: _three(f"--{name}", own[f"--{name}"]) for name in ("mean", "std") if f"--{name}" in own
+    }
+    if min(statistics.get("std", (1.0,))) <= 0:
+        raise ValueError(f"--std {own['--std']}: photos are divided by these numbers, they must be positive")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"no device {device!r} here: {str(error).splitlines()[0]}") from None
-    net = pretrained_classifier(model, weights)
-    chosen = choice(classes, net.names if lines is None else lines)
-    options: dict[str, Any] = {"head": head, "names": lines, "device": device, "batch_size": batch_size}
+    if folder:
+        return model_localizer(load(model, device), rule)
+    net = pretrained_classifier(model, own["--weights"])
+    size = own.get("--size", net.size)
+    if net.square and size != net.size:
+        raise ValueError(f"--size {size}: {model} takes only photos of {net.size} x {net.size} pixels, leave it out")
+    net = replace(net, size=size, **statistics)
+    return classifier_localizer(
+        net, own.get("--method", "cam"), rule, head=own.get("--head"), names=names, device=device
+    )
+
+
+def _three(option: str, text: str) -> tuple[float, ...]:
+    """Parse three numbers with commas."""
+    from math import isfinite
+
     try:
-        done = localize_photos(images, out, net, method=method, classes=chosen, rule=box_rule, **options)
-    except KeyboardInterrupt:
-        typer.secho("stopped; what was found is kept: give the same command again to go on", fg="red", err=True)
-        raise typer.Exit(130) from None
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != 3 or not all(map(isfinite, values)):
+        raise ValueError(f"{option} {text}: give three numbers with commas, for red, green and blue: 0.5,0.5,0.5")
+    return values
+
+
+def _report(done: Localized) -> None:
+    """Say what was written, and what was not read."""
     typer.echo(f"{done.boxes} boxes in {done.photos} photos, {done.empty} classes without a box")
-    typer.echo(f"overlays   {done.folder / 'overlays'}")
-    how = "COCO.loadRes" if done.boxes else "an empty list, which COCO.loadRes does not read"
-    typer.echo(f"boxes      {done.folder / 'results.json'} ({how}), of {done.folder / 'images.json'} (COCO)")
-    for path, known in done.repeated.items():
-        typer.echo(f"counted once: {path} is {known}")
-    for path, why in done.unread.items():
-        typer.secho(f"not read: {path}: {why}", fg="red", err=True)
-    if done.unread:
-        raise typer.Exit(1)
+    typer.echo(f"overlays      {done.folder / 'overlays'}")
+    for name, path in done.exports.items():
+        typer.echo(f"{name:<12}  {path}")
+    for other, known in done.files.repeated.items():
+        typer.echo(f"counted once: {other} is {known}")
+    others = done.files.left_out
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        typer.echo(f"no photos by their suffix: {', '.join(others[:3])}{more}")
+    for photo, why in done.unread.items():
+        typer.secho(f"not read: {done.files.root / photo}: {why}", fg="red", err=True)
 
 
-def choice(text: str, names: Sequence[str] | None) -> str | int | list[int]:
+def choice(text: str, names: Sequence[str]) -> str | int | list[int]:
     """Parse `--classes`: a number, `all`, or classes by name or index separated by commas (one class: `dog,`).
 
     Raises:
         ValueError: An unknown name, or one that several classes share.
 
     Example:
-        >>> choice("5", None), choice("all", None), choice("dog, 0", ["cat", "dog"])
+        >>> choice("5", ["0", "1"]), choice("all", []), choice("dog, 0", ["cat", "dog"])
         (5, 'all', [1, 0])
     """
+    from wsolnb.inference.localizer import class_named
+
     if text == "all":
         return text
     if "," not in text and text.strip().lstrip("+-").isdigit():
         return int(text)
     chosen = []
     for part in filter(None, map(str.strip, text.split(","))):
-        matches = [index for index, name in enumerate(names or ()) if name.casefold() == part.casefold()]
-        if len(matches) > 1:
-            raise ValueError(f"classes {', '.join(map(str, matches))} are all named {part!r}: give the number")
-        if not matches and not part.lstrip("+-").isdigit():
-            unnamed = "the weights come without names; give numbers, or names with --names"
-            raise ValueError(f"class {part!r}: {unnamed if names is None else 'no such name'}")
-        chosen.append(matches[0] if matches else int(part))
+        try:
+            chosen.append(class_named(part, names))
+        except ValueError:
+            if not part.lstrip("+-").isdigit():
+                raise
+            chosen.append(int(part))
     return chosen

@@ -1,4 +1,4 @@
-"""What `wsolnb localize` has found so far: a line per photo, appended as it comes, and COCO files of all at the end.
+"""What `wsolnb localize` has found so far: a line per photo, appended as it comes, and deleted once all is exported.
 
 A line is written once the photo's overlay is on disk, so whatever kills the process, the lines describe what is there.
 The same call goes on after the last complete line.
@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from wsolnb._utils.files import require_new_folder, write_atomic
+from wsolnb._utils.files import require_new_folder
 
 LINES = "unfinished.jsonl"
 _LOCK = ".lock"
@@ -70,10 +70,9 @@ class Found:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     found = Found(Path(folder), "key")
         ...     found.add({"photo": "a.jpg", "width": 4, "height": 3, "boxes": [], "empty": 1})
-        ...     found.finish(["cat"])
-        ...     sorted(path.name for path in Path(folder).iterdir())
-        (1, 0, 1, {})
-        ['images.json', 'results.json']
+        ...     found.add({"photo": "b.jpg", "unread": "truncated"})
+        ...     found.counts(), [(line["id"], line["photo"]) for line in found.read()]
+        ((1, 0, 1, {'b.jpg': 'truncated'}), [(1, 'a.jpg')])
     """
 
     def __init__(self, folder: Path, key: str) -> None:
@@ -108,35 +107,28 @@ class Found:
             file.flush()
             os.fsync(file.fileno())
 
-    def finish(self, names: Sequence[str]) -> tuple[int, int, int, dict[str, str]]:
-        """Write `results.json` and `images.json`, a photo at a time; delete the lines.
+    def read(self) -> Iterator[dict[str, Any]]:
+        """The lines of photos that were read, one at a time, with ids from 1."""
+        number = 0
+        for line in self._lines():
+            if "unread" not in line:
+                number += 1
+                yield {"id": number, **line}
 
-        Returned are the numbers of photos, boxes and classes without a box, and the photos that were not read.
-        """
+    def counts(self) -> tuple[int, int, int, dict[str, str]]:
+        """The numbers of photos, boxes and classes without a box, and the photos that were not read."""
         photos = boxes = empty = 0
         unread: dict[str, str] = {}
-
-        def images() -> Iterator[str]:
-            for line in self._read():
-                row = {"id": line["id"], "file_name": line["photo"], "width": line["width"], "height": line["height"]}
-                yield json.dumps(row)
-
-        def detections() -> Iterator[str]:
-            for line in self._read():
-                for box in line["boxes"]:
-                    yield json.dumps({"image_id": line["id"], **box})
-
         for line in self._lines():
             if "unread" in line:
                 unread[line["photo"]] = line["unread"]
             else:
                 photos, boxes, empty = photos + 1, boxes + len(line["boxes"]), empty + line["empty"]
-        categories = json.dumps([{"id": k, "name": name} for k, name in enumerate(names)])
-        write_atomic(self.folder / "results.json", _listed("[", detections(), "]\n"))
-        rest = f'], "categories": {categories}, "annotations": []}}\n'
-        write_atomic(self.folder / "images.json", _listed('{"images": [', images(), rest))
-        self.path.unlink()
         return photos, boxes, empty, unread
+
+    def finish(self) -> None:
+        """Delete the lines, as all of them are exported."""
+        self.path.unlink()
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         with self.path.open(encoding="utf-8") as file:
@@ -147,18 +139,3 @@ class Found:
                 except ValueError as error:
                     remedy = "delete it and the lines after it"
                     raise ValueError(f"{self.path}, line {number} is damaged ({error}): {remedy}") from None
-
-    def _read(self) -> Iterator[dict[str, Any]]:
-        """The lines of photos that were read, numbered from 1."""
-        number = 0
-        for line in self._lines():
-            if "unread" not in line:
-                number += 1
-                yield {"id": number, **line}
-
-
-def _listed(before: str, items: Iterator[str], after: str) -> Iterator[bytes]:
-    yield before.encode()
-    for number, item in enumerate(items):
-        yield f"{', ' if number else ''}{item}".encode()
-    yield after.encode()

@@ -92,7 +92,7 @@ def localize(
         >>> {name: tuple(values.shape) for name, values in results[0].items()}
         {'boxes': (5, 4), 'scores': (5,), 'labels': (5,), 'maps': (5, 3, 2)}
     """
-    rule = _box_rule(method, rule)
+    rule = box_rule(method, rule)
     _check_model(model)
     if isinstance(images, Tensor):
         return _localize_batch(model, images, method, classes, rule, head, embeddings) if len(images) else []
@@ -188,7 +188,16 @@ def _read(linear: LinearHead, method: str, classes: Any, embeddings: Tensor | No
     return maps if linear.scale is None else maps * linear.scale[:, None, None, None], scores, labels
 
 
-def _box_rule(method: str, rule: BoxRule | str | None) -> BoxRule:
+def box_rule(method: str, rule: BoxRule | str | None = None) -> BoxRule:
+    """The box rule of a method of `RULES`: its default, a preset by name, or the given one.
+
+    Raises:
+        ValueError: If there is no such method or preset, or they do not go together.
+
+    Example:
+        >>> box_rule("pas").threshold, box_rule("cam", "dcm").threshold
+        (0.35, 0.06)
+    """
     if method not in RULES:
         hint = ": it is how a network pools while it is trained; train one so and read it as cam" * (method == "tap")
         raise ValueError(f"no readout {method!r}{hint}; choose one of {', '.join(RULES)}")
