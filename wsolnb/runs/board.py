@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from wsolnb._utils.files import write_atomic
+from wsolnb._utils.text import markdown_table
 from wsolnb.runs.coverage import measured_ratios, plot_coverage, wrong_verdicts
 from wsolnb.runs.paper import Paper, paper_keys, suite_folder
 from wsolnb.runs.study import committed, read_study
@@ -65,7 +66,7 @@ def summary(links: Path) -> str:
         count = Counter(tested.verdict[~tested.ours])
         name = f"[{paper.key}]({_relative(paper.card, links)})"
         rows.append((name, *(count[verdict] for verdict in VERDICTS), _plain(paper.remember)))
-    return "\n".join(_markdown(("notebook", *VERDICTS, "remember"), rows)) + "\n"
+    return "\n".join(markdown_table(("notebook", *VERDICTS, "remember"), rows)) + "\n"
 
 
 def in_order() -> list[Paper]:
@@ -142,16 +143,11 @@ def _sections(paper: Paper, tested: pd.DataFrame, links: Path) -> Iterator[str]:
     for ours, heading in ((False, ""), (True, "**Ours**\n")):
         if (rows := table[(tested.ours == ours).to_numpy()]).size:
             yield from ([heading] if heading else [])
-            yield "\n".join(_markdown([*table.columns], rows.to_numpy())) + "\n"
+            yield "\n".join(markdown_table([*table.columns], rows.to_numpy())) + "\n"
 
 
 def _relative(path: Path, start: Path) -> str:
     return quote(Path(os.path.relpath(path, start)).as_posix())
-
-
-def _markdown(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> list[str]:
-    cells = [columns, ["---"] * len(columns), *rows]
-    return ["| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in row) + " |" for row in cells]
 
 
 def _plain(text: str) -> str:
