@@ -49,10 +49,15 @@ def commands(repo: Path) -> list[str]:
     ]
 
 
+def own_extras(requirement: str) -> list[str]:
+    """The extras of this package that a requirement such as ``wsolnb[a,b]`` names."""
+    return re.fullmatch(r"wsolnb\[([a-z,]+)\]", requirement)[1].split(",")  # type: ignore[index]
+
+
 def test_the_first_command_names_things_that_exist(repo: Path, project: dict) -> None:
     make, install, run = (shlex.split(part) for part in commands(repo)[0].split("&&"))
     assert make == ["python3", "-m", "venv", ".venv"]
-    assert install == [".venv/bin/pip", "install", "-e", "."]
+    assert install == [".venv/bin/pip", "install", "-e", ".[notebooks]"]
     program, subcommand, key = run
     assert program == ".venv/bin/wsolnb"
     assert project["scripts"] == {"wsolnb": "wsolnb.cli.app:app"}
@@ -188,7 +193,9 @@ def test_environment_and_pyproject_ask_for_the_same(repo: Path, project: dict) -
     python, _, pip = environment["dependencies"]
     assert python == f"python {project['requires-python']}"
     extras = project["optional-dependencies"]
-    assert pip["pip"] == [*project["dependencies"], *extras["test"], *extras["lint"], "--editable ."]
+    (own, *test) = extras["test"]
+    used = [name for extra in own_extras(own) for name in extras[extra]]
+    assert pip["pip"] == [*project["dependencies"], *used, *test, *extras["lint"], "--editable ."]
 
 
 def test_dependencies_have_lower_bounds_only(project: dict) -> None:
@@ -196,6 +203,9 @@ def test_dependencies_have_lower_bounds_only(project: dict) -> None:
         *project["dependencies"],
         *(name for extra in project["optional-dependencies"].values() for name in extra),
     ]
+    ours = [name for name in wanted if name.startswith("wsolnb")]
+    assert {extra for name in ours for extra in own_extras(name)} <= set(project["optional-dependencies"])
+    wanted = [name for name in wanted if name not in ours]
     assert [name for name in wanted if not re.fullmatch(r"[A-Za-z0-9_.-]+>=[0-9.]+", name)] == []
 
 

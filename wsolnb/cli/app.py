@@ -23,6 +23,12 @@ from wsolnb.cli.options import Source
 from wsolnb.cli.study import study_command
 from wsolnb.cli.sweep import sweep_command
 
+NOTEBOOKS = {
+    "IPython", "anywidget", "bleach", "ipywidgets", "joblib", "jupyter_client", "jupyterlab", "latex2mathml",
+    "matplotlib_inline", "nbclient", "nbconvert", "nbformat", "papermill", "traitlets",
+}  # fmt: skip
+"""What only the extra `notebooks` brings, as it is imported."""
+
 _RUN_OPTIONS = ("-p", "--parameter")
 
 
@@ -33,8 +39,15 @@ class _Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except (ValueError, OSError) as error:
-            typer.secho(f"error: {error}", fg="red", err=True)
-            raise typer.Exit(2) from None
+            message = str(error)
+        except ImportError as error:
+            message, missing = str(error), (error.name or "").partition(".")[0]
+            if missing in NOTEBOOKS:
+                message = f'`wsolnb {ctx.invoked_subcommand}` needs {missing}: pip install "wsolnb[notebooks]"'
+            elif "wsolnb[" not in message:
+                raise
+        typer.secho(f"error: {message}", fg="red", err=True)
+        raise typer.Exit(2)
 
 
 class _PairsCommand(TyperCommand):
@@ -145,8 +158,12 @@ def papers_command() -> None:
 @app.command("lab")
 def lab_command() -> None:
     """Open the notebooks in JupyterLab."""
+    from importlib.util import find_spec
+
     from wsolnb.runs.paper import suite_folder
 
+    if find_spec("jupyterlab") is None:
+        raise ModuleNotFoundError("no JupyterLab", name="jupyterlab")
     notebooks = suite_folder() / "notebooks"
     raise typer.Exit(subprocess.run([sys.executable, "-m", "jupyterlab", str(notebooks)]).returncode)
 
