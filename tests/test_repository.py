@@ -224,6 +224,40 @@ def test_no_folder_of_a_machine_and_no_package_index_is_named(repo: Path, tracke
     assert found == []
 
 
+def test_the_readme_fits_its_reader(repo: Path) -> None:
+    lines = (repo / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 120
+    assert lines[2].startswith("![")  # a picture before any prose
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a Markdown file's headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_every_link_leads_to_a_file_and_a_heading(repo: Path, name: str) -> None:
+    links = re.findall(r"\]\(([^) ]+)\)", (repo / name).read_text(encoding="utf-8"))
+    assert links
+    for link in links:
+        if "://" not in link:
+            target, _, anchor = link.partition("#")
+            page = repo / target if target else repo / name
+            assert page.exists(), link
+            assert not anchor or anchor in anchors(page), link
+
+
+def test_the_readme_gives_commands_that_exist(repo: Path) -> None:
+    lines = re.findall(r"^\.venv/bin/wsolnb (\w+)(.*)$", (repo / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    known = get_command(app).commands  # type: ignore[attr-defined]
+    assert {name for name, _ in lines} <= set(known) | {"fit"}
+    for name, rest in lines:
+        options = {option for parameter in getattr(known.get(name), "params", []) for option in parameter.opts}
+        used = re.findall(r" (--?[a-z][a-z-]*)", rest.partition("#")[0])
+        assert name in ("fit", "localize", "data") or set(used) <= options, name
+
+
 def test_files_of_the_package_stay_short(tracked: list[Path], repo: Path) -> None:
     lengths = {path: path.read_text(encoding="utf-8").count("\n") for path in tracked if path.suffix == ".py"}
     assert {str(path): n for path, n in lengths.items() if repo / "wsolnb" in path.parents and n > 450} == {}

@@ -108,7 +108,23 @@ def run_command(
         typer.Option("--dry-run", help="Only print what it would train, with memory and time by one measured step."),
     ] = False,
 ) -> None:
-    """Run a paper's notebook; keep notebook, figures and metrics in runs/KEY/NAME/."""
+    """Run a paper's notebook; keep notebook, figures and metrics in runs/KEY/NAME/.
+
+    There are then notebook.ipynb, executed; figures/, every figure as PNG; metrics.json and metrics.csv, the numbers
+    with intervals over test images, the claims, parameters and package versions; and parameters.yaml, to repeat the run
+    (papermill -f reads it too). A second run gets a folder of its own (default-2); nothing is overwritten.
+
+    Each notebook has one cell of parameters. A name that it does not know is refused, and a value takes the type
+    written there. A recipe is a file of parameters in papers/KEY/, at the scale of the paper.
+
+    On Ctrl-C or SIGTERM a training saves within its epoch, and the same command goes on there, in the same folder; a
+    second signal kills. A training that was killed goes on from its last checkpoint. -p skip_broken True trains on
+    another photo in place of one that does not decode, and counts it; -p cache_gb 50 keeps decoded photos on disk.
+    WSOLNB_CACHE is the folder of trained weights, searches, labels of drawn scenes and those photos.
+
+    Many processors or machines: the training notices torchrun and shares the work; the plan's batch size is per
+    process, and all of them need the same WSOLNB_CACHE.
+    """
     from wsolnb.runs.run import NOTEBOOK, RunFailed, Stopped, run
 
     started = time.monotonic()

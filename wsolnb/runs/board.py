@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,22 +52,39 @@ Made by `wsolnb report --board VERDICTS.md` from `papers/<key>/study.csv`.
 """
 
 
-def summary(links: Path) -> str:
-    """One line per notebook: how many of the paper's claims got which verdict, and what to remember.
+def summary(links: Path, board: str = "") -> str:
+    """One line per notebook: what the paper changes, how many of its claims got which verdict, and what to remember.
 
-    ``links`` is the folder that relative links start from.
+    ``links`` is the folder that relative links start from, ``board`` the file there with the sections of the papers; ""
+    where the summary stands in that file itself.
 
     Example:
         >>> summary(suite_folder()).splitlines()[0]
-        '| notebook | reproduced | contradicted | undecided | not tested | remember |'
+        '| notebook | paper | what it changes | verdicts | remember |'
     """
     rows = []
     for paper in in_order():
         tested = verdicts(paper)
         count = Counter(tested.verdict[~tested.ours])
-        name = f"[{paper.key}]({_relative(paper.card, links)})"
-        rows.append((name, *(count[verdict] for verdict in VERDICTS), _plain(paper.remember)))
-    return "\n".join(markdown_table(("notebook", *VERDICTS, "remember"), rows)) + "\n"
+        counts = ", ".join(f"{count[verdict]} {verdict}" for verdict in VERDICTS if count[verdict])
+        card = _relative(paper.card, links)
+        rows.append((
+            paper.notebook.name.partition("_")[0],
+            f"[`{paper.key}`]({card}): {_plain(paper.title.partition(':')[0])}, {paper.year}",
+            _plain(paper.changes),
+            f"[{counts}]({board}#{_anchor(_heading(paper))})",
+            _plain(paper.remember),
+        ))  # fmt: skip
+    return "\n".join(markdown_table(("notebook", "paper", "what it changes", "verdicts", "remember"), rows)) + "\n"
+
+
+def _heading(paper: Paper) -> str:
+    return f"{paper.key}: {_plain(paper.title)}"
+
+
+def _anchor(heading: str) -> str:
+    """The anchor that Markdown's renderers give a heading."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
 def in_order() -> list[Paper]:
@@ -104,7 +122,7 @@ def board(links: Path) -> str:
     parts = [_introduction(links), summary(links)]
     for paper in in_order():
         for name, path in committed(paper).items():
-            title = f"## {paper.key}: {_plain(paper.title)}" if name == "default" else f"### {paper.key}, recipe {name}"
+            title = f"## {_heading(paper)}" if name == "default" else f"### {paper.key}, recipe {name}"
             study = read_study(path)
             if study.seed.nunique() >= TRAININGS:
                 parts += [f"{title}\n", *_sections(paper, verdicts(paper, study=study), links)]
