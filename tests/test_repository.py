@@ -198,6 +198,15 @@ def test_environment_and_pyproject_ask_for_the_same(repo: Path, project: dict) -
     assert pip["pip"] == [*project["dependencies"], *used, *test, *extras["lint"], "--editable ."]
 
 
+def test_the_citation_is_of_this_version(repo: Path, project: dict) -> None:
+    citation = yaml.safe_load((repo / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {name: str(citation[name]) for name in ("version", "license")} == {
+        name: project[name] for name in ("version", "license")
+    }
+    assert citation["authors"] == project["authors"] == [{"name": "The wsolnb authors"}]
+    assert citation["title"].startswith("wsolnb: ")
+
+
 def test_dependencies_have_lower_bounds_only(project: dict) -> None:
     wanted = [
         *project["dependencies"],

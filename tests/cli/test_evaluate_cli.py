@@ -33,7 +33,7 @@ def test_the_command_writes_json_and_csv(tmp_path, monkeypatch):
     written = json.loads((folder / "o" / "eval.json").read_text())
     expected, _ = evaluated(folder / "maps", folder / "split", thresholds=20, threshold=0.25)
     assert values(written) == values(expected)
-    assert f"{100 * values(written)['MaxBoxAccV2', 'fixed']:.2f} [" in result.output
+    assert f"{100 * values(written)['MaxBoxAccV2', 'fixed']:.2f} " in result.output
     table = pd.read_csv(folder / "o" / "eval.csv")
     assert list(table) == ["method", "threshold", "MaxBoxAccV2@0.3", "MaxBoxAccV2@0.5", "MaxBoxAccV2@0.7"]
     assert len(table) == 20

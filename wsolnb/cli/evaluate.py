@@ -99,7 +99,7 @@ def eval_command(
     for kind in dict.fromkeys(row[1] for row in shown.rows):
         cells = {row[0]: row[2:] for row in shown.rows if row[1] == kind}
         for index, heading in enumerate(shown.columns[2:]):
-            line = [cells[name][index] if name in cells else "" for name in names]
+            line = [cells[name][index].replace(" [", "\n[") if name in cells else "" for name in names]
             if any(line):
                 table.add_row(heading, kind, *line)
     Console().print(table)

@@ -60,22 +60,22 @@ def summary(links: Path, board: str = "") -> str:
 
     Example:
         >>> summary(suite_folder()).splitlines()[0]
-        '| notebook | paper | what it changes | verdicts | remember |'
+        '| notebook and paper | what it changes | verdicts | remember |'
     """
     rows = []
     for paper in in_order():
         tested = verdicts(paper)
         count = Counter(tested.verdict[~tested.ours])
-        counts = ", ".join(f"{count[verdict]} {verdict}" for verdict in VERDICTS if count[verdict])
+        counts = ", ".join(f"{count[verdict]}&nbsp;{verdict}" for verdict in VERDICTS if count[verdict])
         card = _relative(paper.card, links)
+        number, title = paper.notebook.name.partition("_")[0], paper.title.partition(":")[0]
         rows.append((
-            paper.notebook.name.partition("_")[0],
-            f"[`{paper.key}`]({card}): {_plain(paper.title.partition(':')[0])}, {paper.year}",
+            f"{number} [`{paper.key}`]({card}): {_plain(title)}, {paper.year}",
             _plain(paper.changes),
             f"[{counts}]({board}#{_anchor(_heading(paper))})",
             _plain(paper.remember),
         ))  # fmt: skip
-    return "\n".join(markdown_table(("notebook", "paper", "what it changes", "verdicts", "remember"), rows)) + "\n"
+    return "\n".join(markdown_table(("notebook and paper", "what it changes", "verdicts", "remember"), rows)) + "\n"
 
 
 def _heading(paper: Paper) -> str:
