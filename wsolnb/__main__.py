@@ -1,5 +1,6 @@
-"""`python -m wsolnb` is the command line."""
+"""The command line as ``python -m wsolnb``."""
 
 from wsolnb.cli.app import app
 
-app()
+if __name__ == "__main__":
+    app(prog_name="wsolnb")

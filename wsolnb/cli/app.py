@@ -24,6 +24,12 @@ from wsolnb.cli.options import Source
 from wsolnb.cli.study import study_command
 from wsolnb.cli.sweep import sweep_command
 
+NOTEBOOKS = {
+    "IPython", "anywidget", "bleach", "ipywidgets", "joblib", "jupyter_client", "jupyterlab", "latex2mathml",
+    "matplotlib_inline", "nbclient", "nbconvert", "nbformat", "papermill", "traitlets",
+}  # fmt: skip
+"""What only the extra `notebooks` brings, as it is imported."""
+
 _RUN_OPTIONS = ("-p", "--parameter")
 
 
@@ -34,8 +40,15 @@ class _Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except (ValueError, OSError) as error:
-            typer.secho(f"error: {error}", fg="red", err=True)
-            raise typer.Exit(2) from None
+            message = str(error)
+        except ImportError as error:
+            message, missing = str(error), (error.name or "").partition(".")[0]
+            if missing in NOTEBOOKS:
+                message = f'`wsolnb {ctx.invoked_subcommand}` needs {missing}: pip install "wsolnb[notebooks]"'
+            elif "wsolnb[" not in message:
+                raise
+        typer.secho(f"error: {message}", fg="red", err=True)
+        raise typer.Exit(2)
 
 
 class _PairsCommand(TyperCommand):
@@ -60,6 +73,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_show_locals=False,
+    rich_markup_mode="markdown",  # joins the lines of a paragraph
 )
 app.add_typer(data_app, name="data")
 
@@ -100,7 +114,23 @@ def run_command(
         typer.Option("--dry-run", help="Only print what it would train, with memory and time by one measured step."),
     ] = False,
 ) -> None:
-    """Run a paper's notebook; keep notebook, figures and metrics in runs/KEY/NAME/."""
+    """Run a paper's notebook; keep notebook, figures and metrics in runs/KEY/NAME/.
+
+    There are then notebook.ipynb, executed; figures/, every figure as PNG; metrics.json and metrics.csv, the numbers
+    with intervals over test images, the claims, parameters and package versions; and parameters.yaml, to repeat the run
+    (papermill -f reads it too). A second run gets a folder of its own (default-2); nothing is overwritten.
+
+    Each notebook has one cell of parameters. A name that it does not know is refused, and a value takes the type
+    written there. A recipe is a file of parameters in papers/KEY/, at the scale of the paper.
+
+    On Ctrl-C or SIGTERM a training saves within its epoch, and the same command goes on there, in the same folder; a
+    second signal kills. A training that was killed goes on from its last checkpoint. -p skip_broken True trains on
+    another photo in place of one that does not decode, and counts it; -p cache_gb 50 keeps decoded photos on disk.
+    WSOLNB_CACHE is the folder of trained weights, searches, labels of drawn scenes and those photos.
+
+    Several GPUs of a machine: --processes N. Several machines: torchrun --no-python wsolnb run ..., and all need the
+    same WSOLNB_CACHE. The processes share each batch, whose size is that of all together, and one folder is written.
+    """
     from wsolnb.runs.processes import ProcessFailed, launch, this_process
     from wsolnb.runs.run import NOTEBOOK, RunFailed, Stopped, resolve, run
 
@@ -166,8 +196,12 @@ def papers_command() -> None:
 @app.command("lab")
 def lab_command() -> None:
     """Open the notebooks in JupyterLab."""
+    from importlib.util import find_spec
+
     from wsolnb.runs.paper import suite_folder
 
+    if find_spec("jupyterlab") is None:
+        raise ModuleNotFoundError("no JupyterLab", name="jupyterlab")
     notebooks = suite_folder() / "notebooks"
     raise typer.Exit(subprocess.run([sys.executable, "-m", "jupyterlab", str(notebooks)]).returncode)
 
