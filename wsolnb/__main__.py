@@ -1,6 +1,5 @@
-"""The command line as ``python -m wsolnb``."""
+"""`python -m wsolnb` is the command line."""
 
 from wsolnb.cli.app import app
 
-if __name__ == "__main__":
-    app(prog_name="wsolnb")
+app(prog_name="wsolnb")

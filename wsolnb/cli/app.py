@@ -104,6 +104,10 @@ def run_command(
         str | None, typer.Option(help="Name of the run's folder. Default: the recipe's, or 'default'.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    processes: Annotated[
+        int,
+        typer.Option(min=1, help="Processes that train together on this machine, each on a GPU of its own."),
+    ] = 1,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Only print what it would train, with memory and time by one measured step."),
@@ -123,10 +127,11 @@ def run_command(
     another photo in place of one that does not decode, and counts it; -p cache_gb 50 keeps decoded photos on disk.
     WSOLNB_CACHE is the folder of trained weights, searches, labels of drawn scenes and those photos.
 
-    Many processors or machines: the training notices torchrun and shares the work; the plan's batch size is per
-    process, and all of them need the same WSOLNB_CACHE.
+    Many processors: --processes N. Many machines: torchrun. They share the work, batch_size is that of all together,
+    and all of them need the same WSOLNB_CACHE.
     """
-    from wsolnb.runs.run import NOTEBOOK, RunFailed, Stopped, run
+    from wsolnb.runs.processes import ProcessFailed, launch, this_process
+    from wsolnb.runs.run import NOTEBOOK, RunFailed, Stopped, resolve, run
 
     started = time.monotonic()
     settings = dict(pair.split("=", 1) for pair in parameters or [])
@@ -136,20 +141,35 @@ def run_command(
         for line in describe(budget(source, settings, recipe=recipe)):
             typer.echo(line)
         return
+    if processes > 1:
+        resolve(source, settings, recipe=recipe)  # what is wrong is said once
+        options = [part for pair in settings.items() for part in ("-p", *pair)]
+        options += [part for key, value in (("--recipe", recipe), ("--name", name)) if value for part in (key, value)]
+        try:
+            stopped = launch(["run", source, *options, "--out", str(out)], processes)
+        except ProcessFailed as failed:
+            typer.secho(f"error: {failed}", fg="red", err=True)
+            raise typer.Exit(1) from None
+        raise typer.Exit(128 + stopped if stopped else 0)
+    rank, world = this_process()
+    who = f"process {rank} of {world}: " if world > 1 else ""
     try:
         folder = run(source, settings, recipe=recipe, name=name, root=out)
     except RunFailed as failure:
-        typer.secho(f"error: {failure}", fg="red", err=True)
+        typer.secho(f"error: {who}{failure}", fg="red", err=True)
         typer.secho(f"the notebook with the error: {failure.notebook}", err=True)
         raise typer.Exit(1) from None
     except Stopped as stop:
-        typer.secho(str(stop), fg="red", err=True)
-        typer.secho(f"the notebook so far: {stop.notebook}", err=True)
+        if not rank:
+            typer.secho(str(stop), fg="red", err=True)
+            typer.secho(f"the notebook so far: {stop.notebook}", err=True)
         raise typer.Exit(128 + stop.number) from None
     except KeyboardInterrupt:
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # or it reports the killed kernel
         typer.secho("killed; run the same again to go on from the last checkpoint", fg="red", err=True)
         raise typer.Exit(130) from None
+    if rank:
+        return
     typer.secho(f"done in {time.monotonic() - started:.0f} s", fg="green")
     for file in (NOTEBOOK, "figures", "metrics.json", "parameters.yaml"):
         if (folder / file).exists():

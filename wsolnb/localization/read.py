@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import to_dtype
 
+from wsolnb._utils.processes import share_out
 from wsolnb._utils.progress import track
 from wsolnb.data.readers.scenes import SceneBatch, scene_batches
 from wsolnb.localization.maps import LocalizationMaps, SceneMaps, stretched
@@ -206,8 +207,9 @@ def read_objects(
 def _passes(
     batches: Iterator[SceneBatch], readers: Mapping[str, Reader], device: torch.device | str
 ) -> Iterator[tuple[SceneBatch, dict[str, tuple[Tensor, Tensor]]]]:
-    """Every batch with each reader's maps and scores, on the CPU."""
-    for batch in track(batches, "images"):
+    """Every batch with each reader's maps and scores, on the CPU; processes that train together share the passes."""
+
+    def compute(batch: SceneBatch) -> dict[str, tuple[Tensor, Tensor]]:
         images = batch.images.to(device)
         labels = [target["labels"].to(device) for target in batch.targets]
         features: dict[Any, Any] = {}
@@ -220,7 +222,9 @@ def _passes(
             else:
                 maps, scores = reader(images, labels)
             outputs[name] = (maps.float().cpu(), scores.float().cpu())
-        yield batch, outputs
+        return outputs
+
+    return share_out(track(batches, "images"), compute)
 
 
 def first_labels(labels: Labels | None) -> Tensor:

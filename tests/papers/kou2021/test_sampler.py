@@ -59,14 +59,19 @@ def test_seed_and_epoch_decide() -> None:
     assert list(first) == before
 
 
-@pytest.mark.parametrize("replicas", [2, 3])
-def test_processes_share_one_sequence(replicas: int) -> None:
-    parts = [list(ClassBalanced(LABELS, 24, 6, rank=rank, replicas=replicas)) for rank in range(replicas)]
-    assert len({len(part) for part in parts}) == 1
-    joined = [batch for batches in zip(*parts, strict=True) for batch in batches]
-    alone = list(ClassBalanced(LABELS, 24, 6))
-    assert joined[: len(alone)] == alone
-    assert len(joined) - len(alone) < replicas
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_processes_share_every_batch_by_classes(replicas: int) -> None:
+    samplers = [ClassBalanced(LABELS, 24, 6, rank=rank, replicas=replicas) for rank in range(replicas)]
+    for alone, *parts in zip(ClassBalanced(LABELS, 24, 6), *samplers, strict=True):
+        assert sorted(image for part in parts for image in part) == sorted(alone)
+        shares = [set(LABELS[part].tolist()) for part in parts]
+        assert sum(map(len, shares)) == 6
+        assert [(len(part), 24) for part in parts] == [sampler.images(0) for sampler in samplers]
+
+
+def test_a_process_without_a_class_is_refused() -> None:
+    with pytest.raises(ValueError, match="2 classes in a batch cannot be shared by 3 processes"):
+        next(iter(ClassBalanced(LABELS, 4, 2, rank=0, replicas=3)))
 
 
 def _deal(rank: int, folder: str) -> None:
@@ -84,8 +89,7 @@ def test_two_real_processes_deal_as_one(tmp_path: Path) -> None:
     parts = [eval((tmp_path / f"{rank}.txt").read_text()) for rank in (0, 1)]
     alone = ClassBalanced(LABELS, 24, 6)
     alone.set_epoch(5)
-    joined = [batch for pair in zip(*parts, strict=True) for batch in pair]
-    assert joined[: len(alone)] == list(alone)
+    assert [sorted(first + second) for first, second in zip(*parts, strict=True)] == list(map(sorted, alone))
 
 
 def test_loaders_take_it() -> None:
