@@ -260,11 +260,11 @@ def test_every_link_leads_to_a_file_and_a_heading(repo: Path, name: str) -> None
 def test_the_readme_gives_commands_that_exist(repo: Path) -> None:
     lines = re.findall(r"^\.venv/bin/wsolnb (\w+)(.*)$", (repo / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
     known = get_command(app).commands  # type: ignore[attr-defined]
-    assert {name for name, _ in lines} <= set(known) | {"fit"}
+    assert {name for name, _ in lines} <= set(known)
     for name, rest in lines:
-        options = {option for parameter in getattr(known.get(name), "params", []) for option in parameter.opts}
+        options = {option for parameter in known[name].params for option in parameter.opts}
         used = re.findall(r" (--?[a-z][a-z-]*)", rest.partition("#")[0])
-        assert name in ("fit", "localize", "data") or set(used) <= options, name
+        assert name == "data" or set(used) <= options, name
 
 
 def test_files_of_the_package_stay_short(tracked: list[Path], repo: Path) -> None:

@@ -34,7 +34,7 @@ def fit_command(
     batch_size: Annotated[int, typer.Option(min=1, help="Photos in a batch.")] = 16,
     taxonomy: Annotated[
         Path | None,
-        typer.Option(help="Class tree for dcm-semantic, lines 'parent<tab>child'. Default: WordNet's, by name."),
+        typer.Option(help="Class tree for dcm-semantic, lines of parent TAB child. Default: WordNet's, by name."),
     ] = None,
     skip_broken: Annotated[bool, typer.Option("--skip-broken", help="Leave out photos that do not decode.")] = False,
     seed: Annotated[int, typer.Option(help="Of held-out photos, new layers and order.")] = 0,
