@@ -23,9 +23,9 @@ def fit_command(
         "mobilenet_v2"
     ),
     weights: Annotated[str, typer.Option(help="DEFAULT, another name of first weights, a file, or none.")] = "DEFAULT",
-    convention: Annotated[str, typer.Option(help="Input that a file of weights expects: torchvision or caffe.")] = (
-        "torchvision"
-    ),
+    convention: Annotated[
+        str, typer.Option(help="Input that a file of weights expects: torchvision, tensorflow, caffe.")
+    ] = ("torchvision"),
     size: Annotated[int, typer.Option(min=16, help="Side in pixels of the squares that photos are resized to.")] = 224,
     epochs: Annotated[
         int | None,
@@ -65,6 +65,8 @@ def fit_command(
             model = fit(folder, method, backbone=backbone, weights=first, device=device, **options)
         except UnreadableImage as error:
             raise UnreadableImage(str(error).replace("skip_broken=True", "--skip-broken")) from None
+        except FloatingPointError as error:
+            raise ValueError(str(error)) from None
         except ModuleNotFoundError as error:  # of an extra, which the message names
             raise ValueError(str(error).replace("as taxonomy", "by --taxonomy FILE")) from None
         model.save(out)

@@ -158,6 +158,7 @@ def read_objects(
     readers: Mapping[str, Reader],
     *,
     image_size: int | None = None,
+    batch_size: int = _BATCH,
     upsample: Callable[[Tensor, tuple[int, int]], Tensor] = stretched,
     device: torch.device | str = "cpu",
     workers: int = 0,
@@ -168,6 +169,7 @@ def read_objects(
         images: Items `(image, target)` with one or more boxes of one class and their "labels".
         readers: By name.
         image_size: Side of the square to which images, boxes and masks are resized first; None: all have one size.
+        batch_size: Images in a pass.
         upsample: As for `LocalizationMaps`.
         device: Where the readers' networks are.
         workers: Decoding processes.
@@ -188,8 +190,8 @@ def read_objects(
     scores: dict[str, list[Tensor]] = {name: [] for name in readers}
     targets: list[Any] = []
     size = (0, 0)
-    batches = scene_batches(Resized(images, image_size), longer_side=None, batch_size=_BATCH, workers=workers)
-    total = -(-len(images) // _BATCH)  # type: ignore[arg-type]
+    batches = scene_batches(Resized(images, image_size), longer_side=None, batch_size=batch_size, workers=workers)
+    total = -(-len(images) // batch_size)  # type: ignore[arg-type]
     for batch, outputs in _passes(batches, total, readers, device):
         size = (batch.images.shape[2], batch.images.shape[3])
         targets += batch.targets
