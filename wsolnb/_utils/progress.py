@@ -72,7 +72,8 @@ class Outlook:
             self.done += units / (total or 1)
             own = 0.0 if units else max(0, (total or number) - number) * (now - started) / number
             if not headless():
-                bar.set_postfix_str(self.left(own), refresh=False)
+                left = self.left(own)
+                bar.set_postfix_str(f"{left} in all" if left else "", refresh=False)
             elif now - self.said >= _SAY_EVERY:
                 self.said = now
                 print(f"{description}: {number}{f' of {total}' if total else ''}  {self.left(own)}", flush=True)

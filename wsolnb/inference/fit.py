@@ -5,7 +5,6 @@ photos with a label each -> a tenth held out -> Method.fit in two cycles -> thre
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,8 @@ from wsolnb.inference.threshold import otsu_rule
 from wsolnb.inference.training_photos import training_photos
 from wsolnb.localization.read import read_objects
 from wsolnb.models.backbones import Backbone, Convention, backbone as build_backbone
-from wsolnb.papers.bency2016.method import Beam
 from wsolnb.papers.method import Start
-from wsolnb.papers.side_by_side.methods import Settings, build_methods
+from wsolnb.papers.side_by_side.methods import Settings, build_methods, with_search
 from wsolnb.train import Plan
 
 METHOD_NAMES = {
@@ -121,8 +119,7 @@ def fit(
         fitted = own.fit(start, **loop)
         result = fitted.networks[own.network]
         device = next(result.network.parameters()).device
-        known = replace(own, wanted="present") if isinstance(own, Beam) else own  # it need not search all classes
-        readers = {method: known.reader(fitted.networks)}
+        readers = {method: with_search(fitted, None, "present").reader}
         maps = read_objects(found.held, readers, device=device, batch_size=_HELD_BATCH)[method]
     trained = {
         "data": found.name,
