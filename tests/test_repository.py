@@ -49,10 +49,15 @@ def commands(repo: Path) -> list[str]:
     ]
 
 
+def own_extras(requirement: str) -> list[str]:
+    """The extras of this package that a requirement such as ``wsolnb[a,b]`` names."""
+    return re.fullmatch(r"wsolnb\[([a-z,]+)\]", requirement)[1].split(",")  # type: ignore[index]
+
+
 def test_the_first_command_names_things_that_exist(repo: Path, project: dict) -> None:
     make, install, run = (shlex.split(part) for part in commands(repo)[0].split("&&"))
     assert make == ["python3", "-m", "venv", ".venv"]
-    assert install == [".venv/bin/pip", "install", "-e", "."]
+    assert install == [".venv/bin/pip", "install", "-e", ".[notebooks]"]
     program, subcommand, key = run
     assert program == ".venv/bin/wsolnb"
     assert project["scripts"] == {"wsolnb": "wsolnb.cli.app:app"}
@@ -188,7 +193,18 @@ def test_environment_and_pyproject_ask_for_the_same(repo: Path, project: dict) -
     python, _, pip = environment["dependencies"]
     assert python == f"python {project['requires-python']}"
     extras = project["optional-dependencies"]
-    assert pip["pip"] == [*project["dependencies"], *extras["test"], *extras["lint"], "--editable ."]
+    (own, *test) = extras["test"]
+    used = [name for extra in own_extras(own) for name in extras[extra]]
+    assert pip["pip"] == [*project["dependencies"], *used, *test, *extras["lint"], "--editable ."]
+
+
+def test_the_citation_is_of_this_version(repo: Path, project: dict) -> None:
+    citation = yaml.safe_load((repo / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {name: str(citation[name]) for name in ("version", "license")} == {
+        name: project[name] for name in ("version", "license")
+    }
+    assert citation["authors"] == project["authors"] == [{"name": "The wsolnb authors"}]
+    assert citation["title"].startswith("wsolnb: ")
 
 
 def test_dependencies_have_lower_bounds_only(project: dict) -> None:
@@ -196,6 +212,9 @@ def test_dependencies_have_lower_bounds_only(project: dict) -> None:
         *project["dependencies"],
         *(name for extra in project["optional-dependencies"].values() for name in extra),
     ]
+    ours = [name for name in wanted if name.startswith("wsolnb")]
+    assert {extra for name in ours for extra in own_extras(name)} <= set(project["optional-dependencies"])
+    wanted = [name for name in wanted if name not in ours]
     assert [name for name in wanted if not re.fullmatch(r"[A-Za-z0-9_.-]+>=[0-9.]+", name)] == []
 
 
@@ -212,6 +231,40 @@ def test_no_folder_of_a_machine_and_no_package_index_is_named(repo: Path, tracke
             lines = path.read_text(encoding="utf-8").splitlines()
             found += [f"{path.relative_to(repo)}:{i}" for i, line in enumerate(lines, 1) if machine.search(line)]
     assert found == []
+
+
+def test_the_readme_fits_its_reader(repo: Path) -> None:
+    lines = (repo / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 120
+    assert lines[2].startswith("![")  # a picture before any prose
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a Markdown file's headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_every_link_leads_to_a_file_and_a_heading(repo: Path, name: str) -> None:
+    links = re.findall(r"\]\(([^) ]+)\)", (repo / name).read_text(encoding="utf-8"))
+    assert links
+    for link in links:
+        if "://" not in link:
+            target, _, anchor = link.partition("#")
+            page = repo / target if target else repo / name
+            assert page.exists(), link
+            assert not anchor or anchor in anchors(page), link
+
+
+def test_the_readme_gives_commands_that_exist(repo: Path) -> None:
+    lines = re.findall(r"^\.venv/bin/wsolnb (\w+)(.*)$", (repo / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    known = get_command(app).commands  # type: ignore[attr-defined]
+    assert {name for name, _ in lines} <= set(known)
+    for name, rest in lines:
+        options = {option for parameter in known[name].params for option in parameter.opts}
+        used = re.findall(r" (--?[a-z][a-z-]*)", rest.partition("#")[0])
+        assert name == "data" or set(used) <= options, name
 
 
 def test_files_of_the_package_stay_short(tracked: list[Path], repo: Path) -> None:

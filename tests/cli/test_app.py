@@ -54,8 +54,39 @@ def test_eval_is_the_one_of_its_module(wsolnb: CliRunner) -> None:
     assert (eval_command.__doc__ or "").splitlines()[0] in result.output
 
 
+def test_help_is_markdown_and_holds_no_html() -> None:
+    """What stands in angle brackets would not be shown."""
+    root = typer.main.get_command(app)
+    commands = [*root.commands.values(), *root.commands["data"].commands.values()]  # type: ignore[attr-defined]
+    texts = [command.help or "" for command in commands]
+    texts += [getattr(parameter, "help", None) or "" for command in commands for parameter in command.params]
+    assert [text for text in texts if "<" in text] == []
+
+
+def test_an_import_error_of_our_own_is_not_hidden(wsolnb: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> list[str]:
+        raise ImportError("cannot import name 'x' from 'wsolnb.y'", name="wsolnb.y")
+
+    monkeypatch.setattr("wsolnb.runs.paper.paper_keys", broken)
+    assert isinstance(wsolnb.invoke(app, ["papers"]).exception, ImportError)
+
+
 HEAVY = {"torch", "numpy", "pandas", "matplotlib", "papermill", "numba"}
-PAGES = ["", "run", "study", "sweep", "papers", "lab", "eval", "report", "localize", "data", "data get", "data check"]
+PAGES = [
+    "",
+    "run",
+    "study",
+    "sweep",
+    "papers",
+    "lab",
+    "eval",
+    "report",
+    "fit",
+    "localize",
+    "data",
+    "data get",
+    "data check",
+]
 
 
 def test_every_command_has_its_help_page_in_the_list() -> None:

@@ -83,7 +83,7 @@ def studying(folder: Path) -> list[str]:
 
 CASES: list[tuple[Callable[[Path], list[str]], str, list[str]]] = [
     (localizing, "out", ["coco.json", "yolo/labels/11.txt", "overlays/11.png"]),
-    (evaluating, "out", ["eval.json", "eval.csv"]),
+    (evaluating, "out", ["eval.json", "eval.csv", "table.md"]),
     (reporting, "out", ["results.csv", "index.html", "runs-a.html"]),
     (sweeping, "runs/tiny/grid", ["points.yaml"]),
     (studying, "runs/tiny/study", ["study.csv", "parameters.yaml"]),

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from wsolnb._utils.cache import fingerprint
+from wsolnb.data.labels import labels_of
 from wsolnb.data.readers.images import SkipUnreadable, UnreadableImage, decode
 from wsolnb.data.tasks import crops_to_scenes, multi_label, single_object
 from wsolnb.data.tasks.single_object import SingleObject
 from wsolnb.losses import CrossEntropy
 from wsolnb.papers.bency2016.sampler import MultiLabelImages
-from wsolnb.papers.kou2021.sampler import labels_of
 from wsolnb.train import Plan, train
 
 PER_CLASS = 60  # more images than the cache's key looks at, so that the epoch finds what the key did not

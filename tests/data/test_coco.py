@@ -249,7 +249,7 @@ def test_json_without_images(layout: Layout, truth: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r'has no list "images"'):
         CocoScenes(*rewrite(layout, [1, 2]))
     layout[1].write_text('{"images": [')
-    with pytest.raises(ValueError, match=r"instances\.json is not JSON: "):
+    with pytest.raises(ValueError, match=r"instances\.json cannot be read as JSON: "):
         CocoScenes(*layout)
 
 
@@ -341,6 +341,14 @@ def test_real_photos(shared_data: Path) -> None:
     for scenes in (train, val):  # every photo decodes and fits its annotations
         for image, target in scenes:
             assert image.shape[1:] == target["boxes"].canvas_size
+
+
+def test_a_field_that_stands_twice_in_an_object_is_refused(layout: Layout, truth: dict[str, Any]) -> None:
+    root, annotations = rewrite(layout, truth)
+    text = annotations.read_text()
+    annotations.write_text(text.replace('"bbox":', '"bbox": [0, 0, 9, 9], "bbox":', 1))
+    with pytest.raises(ValueError, match=r"instances\.json .*the field 'bbox' stands twice in an object"):
+        CocoScenes(root, annotations)
 
 
 def test_ids_and_names_that_stand_twice_are_refused(layout: Layout, truth: dict[str, Any]) -> None:

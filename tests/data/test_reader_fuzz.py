@@ -27,7 +27,7 @@ from wsolnb.data.readers.dogs import StanfordDogs
 from wsolnb.data.readers.imagenet import ImageNet
 from wsolnb.data.readers.open import ProtocolImages
 from wsolnb.data.readers.voc import VocScenes
-from wsolnb.localization.saved_maps import evaluate_maps
+from wsolnb.localization.evaluate import SavedMethod, evaluate_maps
 
 W, H = trees.WIDTH, trees.HEIGHT
 Outcome = list[Any]
@@ -490,9 +490,14 @@ READERS: dict[str, Callable[[Path], Outcome]] = {
     "coco": lambda root: scenes_of(coco_scenes(root, masks=False)),
     "coco with masks": lambda root: scenes_of(coco_scenes(root, masks=True)),
     "dogs": lambda root: photos_of(StanfordDogs(root, "test")),
-    "npy": lambda root: [evaluate_maps(root / "maps", root / "split", thresholds=3)[0]["numbers"]],
-    "safetensors": lambda root: [evaluate_maps(root / "maps.safetensors", root / "split", thresholds=3)[0]["numbers"]],
+    "npy": lambda root: numbers_of(root, "maps"),
+    "safetensors": lambda root: numbers_of(root, "maps.safetensors"),
 }
+
+
+def numbers_of(root: Path, maps: str) -> Outcome:
+    methods = {"cam": SavedMethod(root / maps)}
+    return [evaluate_maps(methods, root / "split", ["maxboxaccv2"], thresholds=3)[0]["numbers"]]
 
 
 def coco_scenes(root: Path, *, masks: bool) -> CocoScenes:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-ABOUT = {"title": "T", "authors": ["D"], "year": 2000, "notebook": "1_t.ipynb", "remember": "R."}
+ABOUT = {"title": "T", "authors": ["D"], "year": 2000, "notebook": "1_t.ipynb", "changes": "C", "remember": "R."}
 ABOUT |= {"methods": {}, "metrics": {}}
 
 

@@ -44,15 +44,16 @@ class Torn(Noise):
 
 
 class Net(nn.Module):
-    """A few weights; no batch normalisation, which looks at the images of one process alone."""
+    """A few weights."""
 
-    def __init__(self) -> None:
+    def __init__(self, normalised: bool = False) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, CLASSES)
+        self.norm = nn.BatchNorm2d(4) if normalised else nn.Identity()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.head(self.conv(images).relu().mean((2, 3)))
+        return self.head(self.norm(self.conv(images)).relu().mean((2, 3)))
 
 
 class Stopped(CrossEntropy):
@@ -67,20 +68,25 @@ class Stopped(CrossEntropy):
 
 
 def run(
-    batch_size: int, accumulate: int = 1, balanced: bool = False, stop: bool = False, torn: bool = False
+    batch_size: int,
+    accumulate: int = 1,
+    balanced: bool = False,
+    normalised: bool = False,
+    stop: bool = False,
+    torn: bool = False,
 ) -> dict[str, Any]:
     """Train three epochs; if `stop`, interrupted once and resumed."""
     data: Any = SkipUnreadable(Torn()) if torn else Noise()
-    net = Net()
+    net = Net(normalised)
     sampler = ClassBalanced(Noise.labels, 3 * batch_size, CLASSES) if balanced else None
     options: Any = {"device": "cpu", "precision": "32-true", "accumulate": accumulate, "batches": sampler}
     plan, objective = Plan(3, batch_size, lr=0.2), Stopped() if stop else CrossEntropy()
     with suppress(InterruptedError):
         done = train(net, data, objective, plan, **options)
     if stop:
-        net = Net()
+        net = Net(normalised)
         done = train(net, data, objective, plan, **options)
-    weights = torch.cat([p.detach().flatten() for p in net.parameters()]).tolist()
+    weights = torch.cat([value.flatten().float() for value in net.state_dict().values()]).tolist()
     assert done.weights is not None
     return {"history": done.history, "weights": weights, "cached": done.cached, "key": done.weights.stem}
 

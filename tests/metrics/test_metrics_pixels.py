@@ -94,6 +94,24 @@ def test_batches_do_not_matter(a, b):
     assert whole.compute() == parts.compute()
 
 
+def test_iou_statistic_equals_repeated_images():
+    generator = torch.Generator().manual_seed(2)
+    maps = torch.rand(5, 4, 7, generator=generator)
+    masks = torch.rand(5, 4, 7, generator=generator) > 0.6
+    metric = PxAP(10, per_image=True)
+    metric.update(maps, masks)
+    weights = torch.tensor([[1.0] * 5, [0, 3, 1, 0, 1], [2, 0, 0, 3, 0]])
+    for threshold in (None, 0.4):
+        expected = []
+        for row in weights.long():
+            score, truth = maps.repeat_interleave(row, 0), masks.repeat_interleave(row, 0)
+            cuts = [score.double() >= i * 0.1 for i in (range(10) if threshold is None else [4])]
+            expected.append(max(((cut & truth).sum() / (cut | truth).sum()).item() for cut in cuts))
+        assert metric.iou_statistic(threshold)(weights).tolist() == pytest.approx(expected)
+    with pytest.raises(ValueError, match=r"threshold 0\.45 is not among"):
+        metric.iou_statistic(0.45)
+
+
 def test_statistic_equals_repeated_images():
     maps, masks = torch.rand(5, 4, 6), torch.rand(5, 4, 6) > 0.6
     metric = PxAP(50, per_image=True)

@@ -56,3 +56,13 @@ def test_what_does_not_fit_is_named_in_one_line_with_the_file_and_a_remedy(tmp_p
     with pytest.raises(ValueError, match=message) as info:
         load_into(small(), "small", str(path), ())
     assert "\n" not in str(info.value)
+
+
+def test_weights_that_cannot_be_downloaded_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody answers there
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.raises(
+        ConnectionError, match=r"squeezenet1_0-\w+\.pth cannot be downloaded \(.*\): fetch it elsewhere"
+    ):
+        load_into(small(), "squeezenet1_0", "DEFAULT", ())

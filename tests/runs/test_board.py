@@ -21,7 +21,7 @@ def test_the_board_is_in_step_with_the_studies(repo: Path) -> None:
 
 def test_the_readme_has_the_summary(repo: Path) -> None:
     readme = (repo / "README.md").read_text(encoding="utf-8")
-    assert summary(repo) in readme
+    assert summary(repo, "VERDICTS.md") in readme
     assert len(summary(repo).splitlines()) == 2 + len(paper_keys())
 
 
@@ -29,6 +29,13 @@ def test_every_link_of_the_board_leads_to_a_file(repo: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)\)", board(repo))
     assert len(links) > 60
     assert all((repo / link).exists() for link in set(links) if "://" not in link)
+
+
+def test_the_summary_leads_to_the_sections_of_the_board(repo: Path) -> None:
+    headings = re.findall(r"^## (.*)$", board(repo), re.MULTILINE)
+    anchors = ["#" + "-".join(re.sub(r"[^a-z0-9_ -]", "", heading.lower()).split(" ")) for heading in headings]
+    assert re.findall(r"\]\((#[^)]+)\)", summary(repo)) == anchors
+    assert len(anchors) == len(paper_keys())
 
 
 def test_no_verdict_comes_from_fewer_than_eight_trainings() -> None:

@@ -156,8 +156,9 @@ def test_a_widget_of_another_shape_costs_only_its_sheet(runs: Path, tmp_path: Pa
 def test_evaluations_are_reported_beside_runs_or_alone(runs: Path, tmp_path: Path) -> None:
     folder = runs / "eval" / "cam.v1"
     folder.mkdir(parents=True)
-    number = {"name": "MaxBoxAcc", "value": 0.625, "threshold": 0.3, "chosen": "<oracle>"}
-    result = {"protocol": "maxboxacc", "maps": "A/cam.v1", "metadata": "split", "images": 8, "value": 0.625}
+    number = {"method": "cam", "name": "MaxBoxAcc", "value": 0.625, "low": 0.5, "high": 0.75}
+    number |= {"threshold": 0.3, "chosen": "<oracle>"}
+    result = {"methods": {"cam": {"maps": "A/cam.v1"}}, "metadata": "split", "images": 8}
     (folder / "eval.json").write_text(json.dumps(result | {"numbers": [number]}))
     for odd in ("[]", '{"numbers": [{"name": 3}]}', json.dumps(result | {"numbers": [number | {"threshold": "high"}]})):
         other = runs / "eval" / f"odd{len(odd)}"
@@ -171,7 +172,7 @@ def test_evaluations_are_reported_beside_runs_or_alone(runs: Path, tmp_path: Pat
         table = pd.read_csv(index.parent / "results.csv")
         row = table[table.kind == "eval"].iloc[0]
         assert (len(table[table.kind == "eval"]), row.run, row.value, row.threshold) == (1, "eval-cam.v1", 0.625, 0.3)
-        assert row["parameter.maps"] == "A/cam.v1"
+        assert (row.method, row.low, row.high, row["parameter.maps"]) == ("cam", 0.5, 0.75, "A/cam.v1")
         text = index.read_text()
         assert '<section id="eval-cam.v1">' in text
         assert "&lt;oracle&gt;" in text

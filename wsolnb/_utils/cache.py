@@ -173,10 +173,10 @@ def machine(device: torch.device) -> str:
 
 
 def _description(dataset: Dataset[Any]) -> Iterator[bytes]:
-    """Class, classes, transform and length of a data set, and the same of those that it wraps."""
+    """Class, classes, transform, length and stated `contents` of a data set, and the same of those that it wraps."""
     length: int = len(dataset)  # type: ignore[arg-type]
     yield f"{_named(type(dataset))} {length}".encode()
-    yield from _parts([getattr(dataset, name, None) for name in ("classes", "transform")])
+    yield from _parts([getattr(dataset, name, None) for name in ("classes", "transform", "contents")])
     for name, value in sorted(vars(dataset).items()):
         if isinstance(value, Dataset):
             yield name.encode()

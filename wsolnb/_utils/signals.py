@@ -45,14 +45,18 @@ class Interruption:
     def obey(self, number: int, message: str) -> None:
         """Print the message to stderr, unless empty; then do what the signal would have done without this context.
 
-        The signal may have reached another process. Ctrl-C raises KeyboardInterrupt, a signal that the process
-        survives SystemExit.
+        The signal may have reached another process. Ctrl-C raises KeyboardInterrupt, which carries the message as well,
+        a signal that the process survives SystemExit.
         """
         self._restore()
         if message:
             print(message, file=sys.stderr, flush=True)
         sys.stdout.flush()
-        signal.raise_signal(number)
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt as stop:
+            stop.args = (message,) if message else ()
+            raise
         raise SystemExit(128 + number)
 
     def _record(self, number: int, frame: FrameType | None) -> None:

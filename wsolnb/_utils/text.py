@@ -1,8 +1,9 @@
-"""Text files as people have them: with a byte order mark or without one, with the line ends of any system."""
+"""Text files as people have them, with a byte order mark or without one and the line ends of any system; and tables."""
 
 from __future__ import annotations
 
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
@@ -32,3 +33,14 @@ def read_lines(path: Path) -> list[str]:
         raise ValueError(f"{path}, line {line} has a byte 0, as UTF-16 without a mark has: save it as UTF-8")
     text = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
     return text.split("\n") if text else []
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> list[str]:
+    r"""The lines of a Markdown table; white space in cells becomes one blank, and `|` is escaped.
+
+    Example:
+        >>> markdown_table(["a", "b"], [[1, "x | y"]])
+        ['| a | b |', '| --- | --- |', '| 1 | x \\| y |']
+    """
+    cells = [columns, ["---"] * len(columns), *rows]
+    return ["| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in row) + " |" for row in cells]

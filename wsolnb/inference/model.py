@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from importlib.metadata import version
@@ -24,6 +25,7 @@ from wsolnb.papers.side_by_side.methods import METHODS
 from wsolnb.train import Plan, Training
 
 WEIGHTS, ABOUT, CARD = "weights.safetensors", "model.json", "README.md"
+_EMBEDDINGS = "embeddings"
 _STATED = ("method", "settings", "classes", "image_size", "backbone", "rule", "taxonomy", "trained", "chosen")
 
 
@@ -74,6 +76,7 @@ class LocalizationModel:
         method, networks = self.fitted.method, self.fitted.networks
         used = [*(each.network for each in method.needs), method.network]
         state = {f"{name}.{k}": v for name in used for k, v in networks[name].network.state_dict().items()}
+        state |= {f"{_EMBEDDINGS}.{name}": each for name in used if (each := _embeddings(networks[name])) is not None}
         data = to_bytes(state)
         about = {
             "method": method.key,
@@ -128,6 +131,8 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Localization
         if isinstance(objective, nn.Module):
             objective.to(device)
         networks[each.network] = Trained(network, objective, Training())
+        if (embeddings := _embeddings(networks[each.network])) is not None:
+            embeddings.copy_(state[f"{_EMBEDDINGS}.{each.network}"])  # another machine may round them otherwise
     return LocalizationModel(Fitted(method, networks), classes, side, body, rule, taxonomy, *notes)
 
 
@@ -151,6 +156,27 @@ def store_rule(folder: Path, rule: BoxRule, chosen: Mapping[str, Any]) -> None:
         FileNotFoundError: a folder that does not exist is no model: it has no model.json
     """
     _describe(folder, _about(folder) | {"rule": asdict(rule), "chosen": dict(chosen)})
+
+
+def keep_models(out: str | Path, models: Mapping[str, LocalizationModel]) -> None:
+    """Write the models of a run into `out/models/NAME/`, in place of those of the same run before it was stopped.
+
+    An empty `out` keeps nothing.
+
+    Example:
+        >>> keep_models("", {})
+    """
+    if str(out):
+        for name, model in models.items():
+            folder = Path(out) / "models" / name
+            if (folder / WEIGHTS).exists():
+                shutil.rmtree(folder)
+            model.save(folder)
+
+
+def _embeddings(trained: Trained) -> Tensor | None:
+    """The class embeddings of the cosine loss, if that is what a network was trained with."""
+    return getattr(trained.objective, "embeddings", None)
 
 
 def _about(folder: Path) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def tune_threshold(
     curve = {}
     every = _boxes(found, rule, thresholds)
     for threshold, boxes in zip(thresholds, track(every, "thresholds"), strict=True):
-        metric = DetectionAP(classes=found.scores.shape[1], iou_thresholds=(iou,))
+        metric = DetectionAP(classes=found.scores.shape[1], iou_thresholds=(iou,), sync_on_compute=False)
         metric.update(_predictions(found, boxes), found.targets)
         curve[threshold] = float(metric.compute()[f"mAP@{iou:g}"])
     return curve

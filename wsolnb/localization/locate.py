@@ -71,7 +71,7 @@ class LocalizationResult:
             "gt_known_oracle": self.metric.statistic("gt_known"),
         }
         if "masks" in self.maps.masks:
-            pixels = PxAP(thresholds=200, per_image=True)
+            pixels = PxAP(thresholds=200, per_image=True, sync_on_compute=False)
             for indices in torch.arange(len(self.maps)).split(_BATCH):
                 rows = self.maps.subset(indices)
                 pixels.update(rows.upsampled(), rows.masks["masks"], rows.masks.get("ignore"))
@@ -140,7 +140,7 @@ def area_ratios(result: LocalizationResult) -> Tensor:
 
 
 def _evaluate(maps: LocalizationMaps, rule: BoxRule, thresholds: int, ks: Sequence[int]) -> TopLocalization:
-    metric = TopLocalization(ks=ks, rule=rule, thresholds=thresholds, per_image=True)
+    metric = TopLocalization(ks=ks, rule=rule, thresholds=thresholds, per_image=True, sync_on_compute=False)
     for indices in torch.arange(len(maps)).split(_BATCH):
         rows = maps.subset(indices)
         metric.update(rows.upsampled(), rows.boxes, rows.scores, rows.labels)

@@ -34,7 +34,7 @@ def judge_points(found: SceneMaps, *, rank: Rank = "class", tolerance: float = 0
     """
     maps = torch.stack(list(found.maps))
     scores = found.scores if rank == "class" else maps.amax(dim=(2, 3))
-    metric = PointAP(scores.shape[1], tolerance)
+    metric = PointAP(scores.shape[1], tolerance, sync_on_compute=False)
     metric.update(peaks(maps), scores, found.targets, found.sizes)
     return metric
 
@@ -77,6 +77,6 @@ def judge_classes(found: SceneMaps) -> PointAP:
         1.0
     """
     maps = torch.zeros(*found.scores.shape, 1, 1)
-    metric = PointAP(found.scores.shape[1], tolerance=float("inf"))
+    metric = PointAP(found.scores.shape[1], tolerance=float("inf"), sync_on_compute=False)
     metric.update(maps, found.scores, found.targets, found.sizes)
     return metric

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import to_dtype
 
+from wsolnb._utils.processes import share_out
 from wsolnb._utils.progress import track
 from wsolnb.data.readers.scenes import SceneBatch, scene_batches
 from wsolnb.localization.maps import LocalizationMaps, SceneMaps, stretched
@@ -142,7 +143,7 @@ def read(
     maps: dict[str, list[Any]] = {name: [None] * count for name in readers}
     scores: dict[str, list[Any]] = {name: [None] * count for name in readers}
     batches = scene_batches(images, side=side, longer_side=longer_side, batch_size=batch_size, workers=workers)
-    for batch, outputs in _passes(batches, readers, device):
+    for batch, outputs in _passes(batches, -(-count // batch_size), readers, device):
         sizes[batch.indices] = batch.sizes
         for row, index in enumerate(batch.indices):
             targets[index] = batch.targets[row]
@@ -157,6 +158,7 @@ def read_objects(
     readers: Mapping[str, Reader],
     *,
     image_size: int | None = None,
+    batch_size: int = _BATCH,
     upsample: Callable[[Tensor, tuple[int, int]], Tensor] = stretched,
     device: torch.device | str = "cpu",
     workers: int = 0,
@@ -167,6 +169,7 @@ def read_objects(
         images: Items `(image, target)` with one or more boxes of one class and their "labels".
         readers: By name.
         image_size: Side of the square to which images, boxes and masks are resized first; None: all have one size.
+        batch_size: Images in a pass.
         upsample: As for `LocalizationMaps`.
         device: Where the readers' networks are.
         workers: Decoding processes.
@@ -187,8 +190,9 @@ def read_objects(
     scores: dict[str, list[Tensor]] = {name: [] for name in readers}
     targets: list[Any] = []
     size = (0, 0)
-    batches = scene_batches(Resized(images, image_size), longer_side=None, batch_size=_BATCH, workers=workers)
-    for batch, outputs in _passes(batches, readers, device):
+    batches = scene_batches(Resized(images, image_size), longer_side=None, batch_size=batch_size, workers=workers)
+    total = -(-len(images) // batch_size)  # type: ignore[arg-type]
+    for batch, outputs in _passes(batches, total, readers, device):
         size = (batch.images.shape[2], batch.images.shape[3])
         targets += batch.targets
         rows = torch.arange(len(batch.targets))
@@ -204,10 +208,11 @@ def read_objects(
 
 
 def _passes(
-    batches: Iterator[SceneBatch], readers: Mapping[str, Reader], device: torch.device | str
+    batches: Iterator[SceneBatch], total: int, readers: Mapping[str, Reader], device: torch.device | str
 ) -> Iterator[tuple[SceneBatch, dict[str, tuple[Tensor, Tensor]]]]:
-    """Every batch with each reader's maps and scores, on the CPU."""
-    for batch in track(batches, "images"):
+    """Every batch, of about `total`, with each reader's maps and scores, on the CPU; processes share the passes."""
+
+    def compute(batch: SceneBatch) -> dict[str, tuple[Tensor, Tensor]]:
         images = batch.images.to(device)
         labels = [target["labels"].to(device) for target in batch.targets]
         features: dict[Any, Any] = {}
@@ -220,7 +225,9 @@ def _passes(
             else:
                 maps, scores = reader(images, labels)
             outputs[name] = (maps.float().cpu(), scores.float().cpu())
-        yield batch, outputs
+        return outputs
+
+    return share_out(track(batches, "batches of images", total), compute)
 
 
 def first_labels(labels: Labels | None) -> Tensor:

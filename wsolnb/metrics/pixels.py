@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,21 @@ class PxAP(ColumnMetric):
 
     def statistic(self) -> Statistic:
         """PxAP as a function of image weights, images in the order in which they came; needs ``per_image=True``."""
+        return self._resampled(_px_ap)
+
+    def iou_statistic(self, threshold: float | None = None) -> Statistic:
+        """Pooled IoU at a fixed threshold or the best of each draw, as a function of image weights; as `statistic`."""
+        first = 0 if threshold is None else threshold_index(self.thresholds, threshold)
+        last = len(self.thresholds) if threshold is None else first + 1
+
+        def best(counts: Tensor) -> Tensor:
+            hits, misses = counts.flip(-1).cumsum(dim=-1).flip(-1).unbind(-2)
+            return (hits / (hits[..., :1] + misses))[..., first:last].amax(dim=-1)
+
+        return self._resampled(best)
+
+    def _resampled(self, number: Callable[[Tensor], Tensor]) -> Statistic:
+        """A number of histograms ``(draws, 2, bins)`` as a function of image weights."""
         if not self.per_image:
             raise ValueError("PxAP keeps no images: make it with per_image=True to bootstrap it")
         self.compute()
@@ -117,7 +133,7 @@ class PxAP(ColumnMetric):
 
         def pooled(weights: Tensor) -> Tensor:
             parts = zip(weights.cpu().double().split(512, dim=1), histograms.split(512), strict=True)
-            return _px_ap(sum(torch.einsum("dn,nsb->dsb", w, part.double()) for w, part in parts))  # type: ignore[arg-type]
+            return number(sum(torch.einsum("dn,nsb->dsb", w, part.double()) for w, part in parts))  # type: ignore[arg-type]
 
         return pooled
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.error import URLError
 
 import torchvision
 from torch import Tensor, nn
@@ -66,6 +67,7 @@ def load_into(net: nn.Module, name: str, weights: str | None, heads: tuple[str, 
     Raises:
         ValueError: If torchvision has no weights of that name, or keys or shapes do not fit (the first are named).
         FileNotFoundError: If `weights` is a path without a file.
+        ConnectionError: If they cannot be downloaded.
 
     Example:
         >>> import tempfile, torch
@@ -106,5 +108,11 @@ def _from_torchvision(name: str, weights: str) -> dict[str, Tensor]:
         raise ValueError(f"torchvision has no weights for {name}; give a file ({', '.join(SUFFIXES)})") from error
     if weights not in available.__members__:
         raise ValueError(f"{name} has no weights {weights!r}; known: {', '.join(available.__members__)}, or a file")
-    state: dict[str, Tensor] = available[weights].get_state_dict(progress=True, check_hash=True)
+    try:
+        state: dict[str, Tensor] = available[weights].get_state_dict(progress=True, check_hash=True)
+    except URLError as error:
+        url = available[weights].url
+        raise ConnectionError(
+            f"{url} cannot be downloaded ({error.reason}): fetch it elsewhere and give the file"
+        ) from None
     return state

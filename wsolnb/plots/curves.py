@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from wsolnb.metrics.bootstrap import Interval
 from wsolnb.plots.style import BESIDE, LINES, method_colour, name_intervals
@@ -31,6 +32,7 @@ def plot_training(runs: Mapping[str, Training]) -> Figure:
         accuracy = [100 * row["accuracy"] for row in training.history]
         ax.plot(epochs, accuracy, style, marker="o", linewidth=2.5, label=name)
     ax.set(xlabel="epoch", ylabel="training accuracy (%)", ylim=(0, 103))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(frameon=False)
     sns.despine(fig)
     return fig
@@ -81,10 +83,8 @@ def plot_components(
     """
     rows = [name for name in names if name in measured]
     fig, ax = plt.subplots(figsize=(8, 0.4 * len(rows) + (1.7 if baselines else 1.3)))
-    palette = sns.color_palette("viridis_r", 5)
-    colours = [palette[min(name.count("+") + (name != "cam"), 3) + 1] for name in rows]  # darker with every component
     scores = [measured[name][metric] for name in rows]
-    draw_intervals(ax, scores, [names[name] for name in rows], colours)
+    draw_intervals(ax, scores, [names[name] for name in rows], [method_colour("cam")] * len(rows))
     for y, score in enumerate(scores):
         ax.text(100 * score.high + 0.8, y, f"{100 * score.value:.1f}", va="center", fontsize=11.5)
     for style, (name, value) in zip(cycle(LINES[1:]), (baselines or {}).items(), strict=False):

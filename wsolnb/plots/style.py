@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from io import BytesIO
 from typing import Any
@@ -10,13 +11,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 import torch
-from IPython import get_ipython
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
-from matplotlib_inline.backend_inline import set_matplotlib_formats
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -47,7 +46,9 @@ def use_style() -> None:
     sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=1.15)
     plt.rcParams |= {"figure.dpi": 57, "savefig.dpi": 150}
     plt.rcParams |= {"axes.titleweight": "bold", "figure.constrained_layout.use": True}
-    if get_ipython() is not None:
+    if "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None:
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
         set_matplotlib_formats("jpeg", pil_kwargs={"quality": 66})
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from wsolnb._utils.files import write_atomic
+from wsolnb._utils.text import markdown_table
 from wsolnb.runs.coverage import measured_ratios, plot_coverage, wrong_verdicts
 from wsolnb.runs.paper import Paper, paper_keys, suite_folder
 from wsolnb.runs.study import committed, read_study
@@ -50,22 +52,39 @@ Made by `wsolnb report --board VERDICTS.md` from `papers/<key>/study.csv`.
 """
 
 
-def summary(links: Path) -> str:
-    """One line per notebook: how many of the paper's claims got which verdict, and what to remember.
+def summary(links: Path, board: str = "") -> str:
+    """One line per notebook: what the paper changes, how many of its claims got which verdict, and what to remember.
 
-    ``links`` is the folder that relative links start from.
+    ``links`` is the folder that relative links start from, ``board`` the file there with the sections of the papers; ""
+    where the summary stands in that file itself.
 
     Example:
         >>> summary(suite_folder()).splitlines()[0]
-        '| notebook | reproduced | contradicted | undecided | not tested | remember |'
+        '| notebook and paper | what it changes | verdicts | remember |'
     """
     rows = []
     for paper in in_order():
         tested = verdicts(paper)
         count = Counter(tested.verdict[~tested.ours])
-        name = f"[{paper.key}]({_relative(paper.card, links)})"
-        rows.append((name, *(count[verdict] for verdict in VERDICTS), _plain(paper.remember)))
-    return "\n".join(_markdown(("notebook", *VERDICTS, "remember"), rows)) + "\n"
+        counts = ", ".join(f"{count[verdict]}&nbsp;{verdict}" for verdict in VERDICTS if count[verdict])
+        card = _relative(paper.card, links)
+        number, title = paper.notebook.name.partition("_")[0], paper.title.partition(":")[0]
+        rows.append((
+            f"{number} [`{paper.key}`]({card}): {_plain(title)}, {paper.year}",
+            _plain(paper.changes),
+            f"[{counts}]({board}#{_anchor(_heading(paper))})",
+            _plain(paper.remember),
+        ))  # fmt: skip
+    return "\n".join(markdown_table(("notebook and paper", "what it changes", "verdicts", "remember"), rows)) + "\n"
+
+
+def _heading(paper: Paper) -> str:
+    return f"{paper.key}: {_plain(paper.title)}"
+
+
+def _anchor(heading: str) -> str:
+    """The anchor that Markdown's renderers give a heading."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
 def in_order() -> list[Paper]:
@@ -103,7 +122,7 @@ def board(links: Path) -> str:
     parts = [_introduction(links), summary(links)]
     for paper in in_order():
         for name, path in committed(paper).items():
-            title = f"## {paper.key}: {_plain(paper.title)}" if name == "default" else f"### {paper.key}, recipe {name}"
+            title = f"## {_heading(paper)}" if name == "default" else f"### {paper.key}, recipe {name}"
             study = read_study(path)
             if study.seed.nunique() >= TRAININGS:
                 parts += [f"{title}\n", *_sections(paper, verdicts(paper, study=study), links)]
@@ -142,16 +161,11 @@ def _sections(paper: Paper, tested: pd.DataFrame, links: Path) -> Iterator[str]:
     for ours, heading in ((False, ""), (True, "**Ours**\n")):
         if (rows := table[(tested.ours == ours).to_numpy()]).size:
             yield from ([heading] if heading else [])
-            yield "\n".join(_markdown([*table.columns], rows.to_numpy())) + "\n"
+            yield "\n".join(markdown_table([*table.columns], rows.to_numpy())) + "\n"
 
 
 def _relative(path: Path, start: Path) -> str:
     return quote(Path(os.path.relpath(path, start)).as_posix())
-
-
-def _markdown(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> list[str]:
-    cells = [columns, ["---"] * len(columns), *rows]
-    return ["| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in row) + " |" for row in cells]
 
 
 def _plain(text: str) -> str:

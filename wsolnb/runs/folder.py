@@ -61,7 +61,7 @@ def claimed_folder(parent: Path, name: str | None, default: str, parameters: str
     try:
         write_atomic(folder / PARAMETERS, parameters.encode())
         yield folder
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, OSError):  # such as a full disk, or a terminal that was closed
         stopped = True
         raise
     finally:

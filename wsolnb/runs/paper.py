@@ -59,7 +59,8 @@ class Paper:
     """One paper of the suite, by its key: the folder name below ``papers/``, such as ``barz2022``.
 
     ``folder``, ``notebook`` and ``card`` are paths; ``methods`` and ``metrics`` name and describe the results of a run
-    and what is measured of them; ``remember`` is the one sentence to take home.
+    and what is measured of them; ``changes`` names the steps that the paper changes, ``remember`` is the one sentence
+    to take home.
 
     Raises:
         ValueError: If the key is unknown; the message lists the known ones.
@@ -84,6 +85,7 @@ class Paper:
         self.card = self.folder / "README.md"
         self.methods: dict[str, str] = about["methods"]
         self.metrics: dict[str, str] = about["metrics"]
+        self.changes: str = about["changes"]
         self.remember: str = about["remember"]
 
     def __repr__(self) -> str:

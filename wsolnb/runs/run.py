@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
+import tempfile
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,10 @@ from wsolnb.runs.folder import PARAMETERS, claimed_folder
 from wsolnb.runs.kernel import Kernel
 from wsolnb.runs.paper import Paper
 from wsolnb.runs.parameters import checked, known_parameters, read_recipe
+from wsolnb.runs.processes import this_process
 from wsolnb.runs.progress import CellProgress, count_cells
 from wsolnb.runs.ranges import require_ranges
+from wsolnb.runs.workers import stop_without
 
 NOTEBOOK = "notebook.ipynb"
 
@@ -74,7 +78,8 @@ def run(
     The folder ``<root>/<key>/<name>/`` gets ``parameters.yaml`` before the run, ``notebook.ipynb`` cell by cell, and
     what the notebook writes to its parameter ``out``, if it has one: ``metrics.json``, ``metrics.csv``, ``figures/``.
     No finished run is overwritten. A run that was stopped or killed is resumed in its folder by a run of the same
-    parameters: finished trainings are in the cache of weights, the last one goes on from its checkpoint.
+    parameters: finished trainings are in the cache of weights, the last one goes on from its checkpoint. Of several
+    processes under ``torchrun`` the first one writes, the others take part.
 
     Args:
         source: Key of a paper, or path of a notebook, whose stem is then the key.
@@ -95,9 +100,22 @@ def run(
         PosixPath('runs/barz2022/two-epochs')
     """
     resolved = resolve(source, parameters, recipe=recipe)
+    rank, processes = this_process()
+    if processes > 1:
+        stop_without(os.getppid())
+    if rank:
+        return _follow(resolved)
     default = Path(recipe).stem if recipe else "default"
     with claimed_folder(Path(root) / resolved.key, name, default, resolved.text) as folder:
         execute(resolved, folder)
+    return folder
+
+
+def _follow(resolved: ResolvedRun) -> Path:
+    """Execute a run whose outputs another process keeps; the folder is there only if it fails."""
+    folder = Path(tempfile.mkdtemp(prefix=f"wsolnb-{this_process()[0]}-"))
+    execute(replace(resolved, has_out=False), folder, log=folder / "log.txt")
+    shutil.rmtree(folder)
     return folder
 
 
@@ -134,7 +152,7 @@ def resolve(
 
 # The errors that a kernel logs are of its own shutdown.
 _KERNEL_OPTIONS = ("--IPKernelApp.log_level=CRITICAL", "--HistoryManager.hist_file=:memory:")
-_WARM_UP = "--IPKernelApp.extra_extensions=wsolnb.runs.warm_up"
+_EXTENSION = "--IPKernelApp.extra_extensions=wsolnb.runs.{}"
 _HEADLESS = {"WSOLNB_HEADLESS": "1", "WSOLNB_WIDGETS": "1"}
 _START_TIMEOUT = 600  # seconds: the first import of torch after an installation is slow
 
@@ -158,7 +176,7 @@ def execute(
     write_atomic(folder / PARAMETERS, resolved.text.encode())
     values = resolved.given | ({"out": str(folder.resolve())} if resolved.has_out else {})
     launch: dict[str, Any] = {
-        "extra_arguments": [*_KERNEL_OPTIONS, *([_WARM_UP] if resolved.warm_up else [])],
+        "extra_arguments": [*_KERNEL_OPTIONS, *(_EXTENSION.format(name) for name in _extensions(resolved))],
         "env": {**os.environ, **_HEADLESS, **(environment or {})},
         **({"cwd": str(cwd)} if cwd else {}),
     }
@@ -185,6 +203,12 @@ def execute(
             finally:
                 if kernel.has_kernel:
                     run_sync(kernel.shutdown_kernel)(now=True)
+
+
+def _extensions(resolved: ResolvedRun) -> list[str]:
+    """The modules that the kernel loads before the first cell."""
+    together = this_process()[1] > 1
+    return ["processes"] * together + ["warm_up"] * resolved.warm_up
 
 
 class _StopRequested(Exception):

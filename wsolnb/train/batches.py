@@ -16,40 +16,36 @@ from wsolnb._utils.cache import fingerprint
 
 
 class ShuffledBatchSampler(Sampler[list[int]]):
-    """Batches of all images, shuffled by `seed`; `batch_size` is that of one process.
-
-    `replicas` processes share the batches that one process would draw with their total batch size; this one is
-    number `rank`.
+    """Batches of all images, shuffled by `seed`; `replicas` processes share each, and this one is number `rank`.
 
     Example:
-        >>> list(ShuffledBatchSampler(5, 2)), list(ShuffledBatchSampler(5, 1, rank=1, replicas=2))
+        >>> list(ShuffledBatchSampler(5, 2)), list(ShuffledBatchSampler(5, 2, rank=1, replicas=2))
         ([[3, 1], [0, 4], [2]], [[1], [4], [2]])
     """
 
     def __init__(self, length: int, batch_size: int, *, rank: int = 0, replicas: int = 1) -> None:
-        self.length, self.rank, self.replicas, self.seed = length, rank, replicas, 0
-        self.total = batch_size * replicas
+        self.length, self.batch_size, self.rank, self.replicas, self.seed = length, batch_size, rank, replicas, 0
 
     def __len__(self) -> int:
         """Batches per epoch."""
-        return -(-self.length // self.total)
+        return -(-self.length // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(self.seed)
         torch.empty((), dtype=torch.int64).random_(generator=generator)  # as a DataLoader draws before the order
         order = torch.randperm(self.length, generator=generator).tolist()
-        for first in range(0, self.length, self.total):
-            batch = order[first : first + self.total]
+        for first in range(0, self.length, self.batch_size):
+            batch = order[first : first + self.batch_size]
             yield batch[self.rank :: self.replicas] or batch[:1]  # a process without images gets one of no weight
 
     def images(self, batch: int) -> tuple[int, int]:
         """Number of images of a batch: in this process, and in all of them.
 
         Example:
-            >>> ShuffledBatchSampler(5, 1, rank=1, replicas=2).images(2)
+            >>> ShuffledBatchSampler(5, 2, rank=1, replicas=2).images(2)
             (0, 1)
         """
-        total = min(self.total, self.length - batch * self.total)
+        total = min(self.batch_size, self.length - batch * self.batch_size)
         return len(range(self.rank, total, self.replicas)), total
 
 

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2.functional import to_dtype
 
 from wsolnb._utils.cache import fingerprint
-from wsolnb._utils.progress import headless, track
+from wsolnb._utils.progress import headless, skip, time_left, track
 from wsolnb._utils.signals import Interruption
 from wsolnb.data.readers.images import SkipUnreadable
 from wsolnb.losses import Objective
@@ -31,6 +31,7 @@ from wsolnb.train.checkpoint import (
     restore_optimizer,
     restore_random_states,
 )
+from wsolnb.train.norms import share_norms
 from wsolnb.train.plans import Plan, groups
 
 _CHECK_EVERY = 10  # steps between two checks of the loss, which make a GPU wait, and of requests by other processes
@@ -66,6 +67,7 @@ class Loop:
         self.fabric, self.objective, self.plan = fabric, objective, plan
         self.checkpoint, self.accumulate = checkpoint, accumulate
         self.module = model.to(memory_format=torch.channels_last)
+        self.norms = share_norms(model, shared=fabric.world_size > 1)
         fabric.to_device(cast(nn.Module, objective))
         self.model = fabric.setup_module(cast(nn.Module, torch.compile(self.module)) if compile else self.module)
         self.inner = plan.optimizer(groups(self.module, plan))
@@ -97,15 +99,18 @@ class Loop:
     def run(self) -> list[dict[str, float]]:
         """Train from the checkpoint, if there is one, to the end of the plan; one record per epoch."""
         self._load()
-        with self.interruption:
-            for epoch in range(len(self.history), self.plan.epochs):
-                record = self._epoch(epoch)
-                self.schedule.step()
-                self.history.append(record)
-                self.sampler.start, self.seconds = 0, 0.0
-                self.sums.zero_()
-                self._save()
-                self._obey(self.signal if self.fabric.world_size > 1 else self.interruption.number)
+        try:
+            with self.interruption:
+                for epoch in range(len(self.history), self.plan.epochs):
+                    record = self._epoch(epoch)
+                    self.schedule.step()
+                    self.history.append(record)
+                    self.sampler.start, self.seconds = 0, 0.0
+                    self.sums.zero_()
+                    self._save()
+                    self._obey(self.signal if self.fabric.world_size > 1 else self.interruption.number)
+        finally:
+            share_norms(self.module, shared=False)
         return self.history
 
     def _epoch(self, epoch: int) -> dict[str, float]:
@@ -126,9 +131,12 @@ class Loop:
         self.model.train()
         started, lr = time.perf_counter() - self.seconds, self.optimizer.param_groups[0]["lr"]
         batches, first = len(self.batches), self.sampler.start  # type: ignore[arg-type]
-        name = f"epoch {epoch + 1}/{self.plan.epochs}"
-        for number, (images, labels) in zip(count(first), track(self.loader, name, len(self.sampler)), strict=False):
+        name, left = f"epoch {epoch + 1}/{self.plan.epochs}", batches - first
+        loaded = track(self.loader, name, left, units=left / batches)
+        for number, (images, labels) in zip(count(first), loaded, strict=False):
             weight, counts = self._weight(number, batches)
+            for norm in self.norms:
+                norm.counted = counts
             steps = (number + 1) % self.accumulate == 0 or number + 1 == batches
             with self.fabric.no_backward_sync(self.model, enabled=not steps):
                 outputs = self.model(to_dtype(images, torch.float32, scale=True))
@@ -162,7 +170,8 @@ class Loop:
             print(
                 f"epoch {epoch + 1:>3}/{self.plan.epochs}  loss {record['loss']:.4f}  "
                 f"accuracy {record['accuracy']:.1%}  {record['images_per_second']:.0f} images/s"
-                + (f"  {record['unreadable']:.0f} unreadable" if record.get("unreadable") else ""),
+                + (f"  {record['unreadable']:.0f} unreadable" if record.get("unreadable") else "")
+                + time_left(),
                 flush=True,
             )
         return record
@@ -171,10 +180,10 @@ class Loop:
         """Weight of a batch's mean loss in its step, times the number of processes; and whether its images count."""
         first = number - number % self.accumulate
         accumulated = range(first, min(first + self.accumulate, batches))
-        if self.batches is not self.shuffled:
+        if not hasattr(self.batches, "images"):
             return 1 / len(accumulated), True
-        local, _ = self.shuffled.images(number)
-        return local * self.fabric.world_size / sum(self.shuffled.images(n)[1] for n in accumulated), local > 0
+        local, _ = self.batches.images(number)
+        return local * self.fabric.world_size / sum(self.batches.images(n)[1] for n in accumulated), local > 0
 
     def _check(self, epoch: int, number: int, batches: int, lr: float) -> None:
         """After a step: stop at a loss that is not finite; save if it is time or a signal came, and obey that."""
@@ -252,6 +261,7 @@ class Loop:
         self.sums.copy_(tensors["epoch.sums"][rank])
         if self.readable is not None:
             self.readable.flags[values["unreadable"]] = 1
+        skip(len(self.history) + self.sampler.start / len(self.batches))  # type: ignore[arg-type]
         self.random = values["random"][rank]
         restore_random_states(self.random)
         self.saved_position = _position(len(self.history), values["done"])

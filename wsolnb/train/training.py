@@ -23,6 +23,7 @@ from torch.utils.data import Dataset, Sampler
 
 from wsolnb._utils.cache import cache_folder, fingerprint, machine
 from wsolnb._utils.files import read_verified, to_bytes, write_atomic
+from wsolnb._utils.progress import skip
 from wsolnb.data.readers.images import SkipUnreadable
 from wsolnb.losses import Objective
 from wsolnb.train.checkpoint import Checkpoint, restore_module
@@ -85,9 +86,10 @@ def train(
     the same result as without the interruption; a checkpoint of another number of processes, precision, device or
     version is passed over, and named. A second process that trains the same configuration waits for the first.
 
-    Under `torchrun` all processes train together (DDP), one device each; they need the same cache folder. With random
-    batches, n processes follow one with n times the batch size up to rounding, and so do n accumulated batches; only
-    the statistics of batch normalization are those of a process's own batch.
+    Under `torchrun` all processes train together (DDP), one device each; they need the same cache folder. They share
+    every batch, with its statistics for batch normalization, and follow one process up to rounding; only a loss of
+    pairs of images sees the pairs of a process's own share. So do n accumulated batches follow one of n times the size,
+    but for the statistics.
 
     Args:
         model: Maps images in [0, 1] to outputs `(B, E)`; trained in place, left on the device in evaluation mode.
@@ -97,9 +99,10 @@ def train(
         objective: Loss of outputs and labels (`wsolnb.losses`). If it has a method `begin_epoch(epoch, epochs)`, that
             is called before every epoch, counted from 0: for loss weights that follow a schedule. What it sets there is
             named in the class attribute `epoch_state`, so that an objective that has trained has the key of a new one.
-        plan: Optimizer, schedule and number of epochs; its batch size is per process.
+        plan: Optimizer, schedule and number of epochs; its batch size is that of all processes together.
         batches: Batch sampler in place of random batches (class-balanced ones, say); its `repr` enters the cache key,
-            and its method `set_epoch(epoch)`, if any, is called before every epoch.
+            and its method `set_epoch(epoch)`, if any, is called before every epoch. If processes get shares of
+            different sizes, its method `images(batch)` gives the number of images here, and in all processes.
         device: As for :func:`resolve_device`.
         precision: As in Fabric; `auto` is `bf16-mixed` on devices with bfloat16 instructions (on a 2-core AVX-512
             processor: tiny 1.5x, mobilenet_v2 1.3x, resnet18 1.7x the images per second), else `32-true`.
@@ -204,6 +207,7 @@ def _cached(
         objective.to(device)  # as a training leaves it: a reader may need its embeddings
     if isinstance(dataset, SkipUnreadable):
         dataset.flags[unreadable] = 1
+    skip(len(history))
     return Training(history, weights, cached=True)
 
 

@@ -50,6 +50,12 @@ def test_class_map_keeps_what_is_present_and_similar() -> None:
     assert dense_class_map(sim, 0.0, 0.5).tolist() == [[[1, 0, 2, 0]]]  # nor is a similarity of 0.5 above 0.5
 
 
+def test_half_precision_is_compared_with_thresholds_as_they_are() -> None:
+    sim = torch.full((1, 1, 1, 1), 0.69921875, dtype=torch.bfloat16)  # the bfloat16 that is nearest to 0.698 and to 0.7
+    assert dense_class_map(sim, 0.698, 0.698).tolist() == [[[1]]]
+    assert dense_class_map(sim, 0.7, 0.0).tolist() == [[[0]]]
+
+
 @given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 4), st.integers(1, 5), st.integers(0, 10_000))
 def test_class_scores_by_brute_force(b: int, c: int, h: int, w: int, seed: int) -> None:
     sim = torch.rand(b, c, h, w, generator=torch.Generator().manual_seed(seed)) * 2 - 1

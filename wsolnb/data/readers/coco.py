@@ -118,14 +118,24 @@ class CocoScenes(Scenes):
 _Rows = list[dict[str, Any]]
 
 
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, unless it has a field twice, of which Python would keep the last."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        name = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the field {name!r} stands twice in an object: {str(fields)[:120]}")
+    return fields
+
+
 def _read(path: Path) -> tuple[_Rows, _Rows, _Rows]:
     """Images, annotations and categories of a file, each entry with the fields that are needed."""
     if not path.is_file():
         raise FileNotFoundError(f"no annotation file {path}: expected COCO's JSON, such as instances_train2017.json")
     try:
-        data: Any = json.loads(path.read_bytes())
+        data: Any = json.loads(path.read_bytes(), object_pairs_hook=_fields)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
+        raise ValueError(f"{path} cannot be read as JSON: {error}") from None
     parts = []
     for part, needed in _NEEDED.items():
         rows = data.get(part) if isinstance(data, dict) else None

@@ -36,7 +36,7 @@ class ClassFolders(Photos):
         root = Path(root)
         if not root.is_dir():
             raise FileNotFoundError(f"no folder {root}")
-        classes = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+        classes = _class_names(root)
         if len(classes) < 2:
             raise ValueError(f"{root} has {len(classes)} sub-folders: put the photos of each class into one of its own")
         numbers = {name: number for number, name in enumerate(classes)}
@@ -54,3 +54,40 @@ class ClassFolders(Photos):
     def target(self, index: int) -> Target:
         """Label and index of a photo, without opening it."""
         return self._target(index, (0, 0))
+
+
+def _class_names(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+_SPLITS = {"train", "val", "valid", "validation", "test"}
+
+
+def class_folders(root: str | Path) -> tuple[ClassFolders, ClassFolders | None]:
+    """The photos of a folder, to learn from, and those of its split `val`, if it has `train` and `val`.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: As `ClassFolders`; or `val` has other classes than `train`, or the folder has splits, but not both.
+
+    Example:
+        >>> class_folders("no-such-folder")
+        Traceback (most recent call last):
+        FileNotFoundError: no folder no-such-folder
+    """
+    root = Path(root)
+    names = set(_class_names(root)) if root.is_dir() else set()
+    if {"train", "val"} <= names:
+        train, val = root / "train", root / "val"
+        known, held = _class_names(train), _class_names(val)
+        if missing := sorted(set(known) - set(held)):
+            raise ValueError(f"{val} has no folder {missing[0]!r}, which {train} has: it needs photos of every class")
+        if unknown := sorted(set(held) - set(known)):
+            raise ValueError(f"{val} has a folder {unknown[0]!r}, which {train} lacks: add it there, or remove it here")
+        return ClassFolders(train), ClassFolders(val)
+    if "train" in names and names <= _SPLITS:
+        raise ValueError(
+            f"{root} has {' and '.join(sorted(names))}, but no val to hold out: rename one of them to val, or give "
+            f"{root / 'train'}, of which a tenth is then held out"
+        )
+    return ClassFolders(root), None

@@ -114,7 +114,7 @@ def show_grid(
             if not column:
                 ax.set_ylabel(network, fontsize=11.5, fontweight="bold")
             wrong = len(set(labels) - there)
-            ax.set_xlabel(f"{len(there & set(labels))} of {len(there)} found, {wrong} wrong", fontsize=13)
+            ax.set_xlabel(f"{len(there & set(labels))} of {len(there)} named, {wrong} wrong", fontsize=13)
             named |= set(labels)
     handles = _key(named, there, classes, colours)
     fig.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=13, frameon=False)

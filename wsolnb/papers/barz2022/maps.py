@@ -74,13 +74,14 @@ def dense_class_map(sim: Tensor, score_threshold: float, sim_threshold: float) -
 
     A cell keeps its class if that class is present in the image (`score > ϑ_score`) and similar enough to the cell
     (`sim > ϑ_sim`), both strictly. Similarities `(B, C, h, w)` to int64 `(B, h, w)`: class index plus one, 0 for
-    background.
+    background. Half precision is compared in float32.
 
     Example:
         >>> sim = torch.tensor([[[[0.9, 0.4]], [[0.1, 0.6]]]])
         >>> dense_class_map(sim, score_threshold=0.7, sim_threshold=0.5)
         tensor([[[1, 0]]])
     """
+    sim = sim.to(torch.promote_types(sim.dtype, torch.float32))
     best, assigned = sim.max(dim=1)
     present = class_scores(sim) > score_threshold
     kept = present.gather(1, assigned.flatten(1)).view_as(assigned) & (best > sim_threshold)

@@ -97,7 +97,7 @@ def judge_boxes(
         >>> float(judge_boxes(found, [truth | {"scores": torch.tensor([0.8])}]).compute()["mAP"])
         1.0
     """
-    metric = VOCAP(found.scores.shape[1], iou, interpolation)
+    metric = VOCAP(found.scores.shape[1], iou, interpolation, sync_on_compute=False)
     metric.update(predictions, found.targets)
     return metric
 

@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from wsolnb._utils.cache import cached, fingerprint, machine
+from wsolnb._utils.processes import share_out
 from wsolnb._utils.progress import track
-from wsolnb.data.readers.scenes import scene_batches
+from wsolnb.data.readers.scenes import SceneBatch, scene_batches
 from wsolnb.localization.maps import SceneMaps
 from wsolnb.localization.points import judge_points
 from wsolnb.localization.read import present_classes
@@ -100,13 +101,18 @@ def search_scenes(
     parts: list[dict[str, Tensor]] = []
     sizes: list[Tensor] = []
     targets: list[Any] = []
-    for batch in track(scene_batches(scenes, side=side, batch_size=batch_size, workers=workers), "images"):
+
+    def searched(batch: SceneBatch) -> dict[str, Tensor]:
         which = classes_to_search(wanted, [target["labels"] for target in batch.targets], model)
 
-        def compute(images: Tensor = batch.images, which: Tensor | int | None = which) -> dict[str, Tensor]:
-            return _survivors(search, model, images.to(device), objective, widths, which)
+        def compute() -> dict[str, Tensor]:
+            return _survivors(search, model, batch.images.to(device), objective, widths, which)
 
-        parts.append(cached("searched", [key, batch.images, which], compute, fresh=fresh))
+        return cached("searched", [key, batch.images, which], compute, fresh=fresh)
+
+    batches = track(scene_batches(scenes, side=side, batch_size=batch_size, workers=workers), "images")
+    for batch, part in share_out(batches, searched):
+        parts.append(part)
         parts[-1]["pairs"] = parts[-1]["pairs"] + torch.tensor([len(targets), 0])
         sizes.append(batch.sizes)
         targets += batch.targets

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wsolnb.data.labels import labels_of
 from wsolnb.localization.read import Labels, Reader
 from wsolnb.papers.kou2021.coaug import CoAug
 from wsolnb.papers.kou2021.losses import CSoALoss
 from wsolnb.papers.kou2021.maps import merged
 from wsolnb.papers.kou2021.network import TwoMaps, csoa, embedder
-from wsolnb.papers.kou2021.sampler import ClassBalanced, labels_of
+from wsolnb.papers.kou2021.sampler import ClassBalanced
 from wsolnb.papers.method import Method, Start, Trained, Untrained
 
 

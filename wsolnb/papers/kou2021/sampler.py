@@ -5,30 +5,14 @@ Paper: https://arxiv.org/abs/1911.07160
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Sampler
 
 from wsolnb._utils.cache import fingerprint
-
-
-def labels_of(dataset: Dataset[Any]) -> Tensor:
-    """Label of every sample, int64 `(n,)`: `labels` of the data set, or read sample by sample.
-
-    Example:
-        >>> from wsolnb.data.critters import World
-        >>> labels_of(World(families=2, species=2).singles(6))
-        tensor([0, 1, 2, 3, 0, 1])
-    """
-    known = getattr(dataset, "labels", None)
-    if known is None:
-        targets = [dataset[index][1] for index in range(len(dataset))]  # type: ignore[arg-type]
-        known = [int(target["labels"] if isinstance(target, Mapping) else target) for target in targets]
-    return torch.as_tensor(known, dtype=torch.int64)
 
 
 class ClassBalanced(Sampler[list[int]]):
@@ -38,12 +22,12 @@ class ClassBalanced(Sampler[list[int]]):
     anew. Within a batch, classes differ and no image repeats; over an epoch every class occurs equally often, give or
     take one. An epoch shows as many images as the data set has.
 
-    Batches follow from seed and epoch. Of n processes each takes every n-th batch of the one sequence, all equally
-    many; rank and number of processes (`replicas`) are torch's by default.
+    Batches follow from seed and epoch. Of n processes each takes every n-th class of a batch, with all its images, as
+    losses compare images of a class; rank and number of processes (`replicas`) are torch's by default.
 
     Raises:
         ValueError: If there are fewer classes than requested, a class has fewer images than a batch takes of it, the
-            batch size is no multiple of `classes`, or the rank is out of range.
+            batch size is no multiple of `classes`, a process gets no class, or the rank is out of range.
 
     Example:
         >>> [len(batch) for batch in ClassBalanced([0, 0, 0, 1, 1, 1, 2, 2, 2], batch_size=4, classes=2)]
@@ -97,28 +81,38 @@ class ClassBalanced(Sampler[list[int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Batches of one process in an epoch."""
-        return -(-len(self.labels) // (self.batch_size * self.replicas))
+        """Batches in an epoch."""
+        return -(-len(self.labels) // self.batch_size)
+
+    def images(self, batch: int) -> tuple[int, int]:
+        """Number of images of a batch: in this process, and in all of them.
+
+        Example:
+            >>> ClassBalanced([0, 0, 1, 1, 2, 2], batch_size=6, classes=3, rank=0, replicas=2).images(0)
+            (4, 6)
+        """
+        return len(range(self.rank, self.classes, self.replicas)) * self.batch_size // self.classes, self.batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(int(fingerprint("balanced", self.seed, self.epoch), 16) % 2**63)
         deck: list[int] = []
         decks: list[Tensor] = [members[:0] for members in self.members]
         each = self.batch_size // self.classes
-        rank, replicas = self.rank, self.replicas
-        for number in range(len(self) * replicas):
+        if self.replicas > self.classes:
+            raise ValueError(f"{self.classes} classes in a batch cannot be shared by {self.replicas} processes")
+        mine = slice(self.rank, None, self.replicas)
+        for _ in range(len(self)):
             if len(deck) < self.classes:
                 fresh = torch.randperm(len(self.members), generator=generator).tolist()
                 deck += sorted(fresh, key=deck.__contains__)  # what is left comes first, and not twice in one batch
             chosen, deck = deck[: self.classes], deck[self.classes :]
-            batch: list[int] = []
+            batch: list[list[int]] = []  # a row of images per class
             for k in chosen:
                 if len(decks[k]) < each:
                     decks[k] = self.members[k][torch.randperm(len(self.members[k]), generator=generator)]
-                batch += decks[k][:each].tolist()
+                batch.append(decks[k][:each].tolist())
                 decks[k] = decks[k][each:]
-            if number % replicas == rank:
-                yield batch
+            yield [image for row in batch[mine] for image in row]
 
     def __repr__(self) -> str:
         return (

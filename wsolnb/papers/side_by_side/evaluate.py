@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import to_dtype
 
 from wsolnb.boxes import BoxRule
+from wsolnb.data.labels import labels_of
 from wsolnb.localization.detect import Prediction, detections, tune_threshold
 from wsolnb.localization.locate import LocalizationResult, tune_and_evaluate
 from wsolnb.localization.maps import LocalizationMaps, SceneMaps
@@ -26,7 +27,6 @@ from wsolnb.losses import Objective
 from wsolnb.metrics import DetectionAP, MaxBoxAccV2, mean_statistic
 from wsolnb.metrics.bootstrap import Statistic
 from wsolnb.models.cost import multiply_adds, tensor_memory
-from wsolnb.papers.kou2021.sampler import labels_of
 from wsolnb.papers.method import Fitted, Method
 from wsolnb.train.batches import collate
 
@@ -93,7 +93,7 @@ def evidence(result: LocalizationResult) -> dict[str, Statistic]:
     numbers["max_box_acc"] = numbers.pop("gt_known_oracle")
     own = result.rule
     several = replace(BoxRule.preset("wsoleval_multi"), reference=own.reference, percentile=own.percentile)
-    second = MaxBoxAccV2(rule=several, thresholds=100, per_image=True)
+    second = MaxBoxAccV2(rule=several, thresholds=100, per_image=True, sync_on_compute=False)
     second.update(result.maps.upsampled(), result.maps.boxes)
     numbers["max_box_acc_v2"] = second.statistic()
     right = result.correct()
@@ -161,7 +161,7 @@ def judge_scenes(method: Method, held_out: SceneMaps, test: SceneMaps) -> SceneR
 
 def _detected(found: SceneMaps, rule: BoxRule) -> SceneResult:
     boxes = detections(found, rule, score_threshold=-1.0)
-    judged = DetectionAP(found.scores.shape[1], (0, 0.25, 0.5))
+    judged = DetectionAP(found.scores.shape[1], (0, 0.25, 0.5), sync_on_compute=False)
     judged.update(boxes, found.targets)
     return SceneResult(found, rule, boxes, judged)
 

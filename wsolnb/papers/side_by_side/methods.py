@@ -177,10 +177,16 @@ def readers(
         >>> [part.shape for part in nwc(torch.rand(2, 3, 64, 96), None)]
         [torch.Size([2, 4, 8, 12]), torch.Size([2, 4])]
     """
-    return {name: _with_search(each, search, wanted).reader for name, each in fitted.items()}
+    return {name: with_search(each, search, wanted).reader for name, each in fitted.items()}
 
 
-def _with_search(fitted: Fitted, search: BeamSearch, wanted: int | Literal["present", "all"]) -> Fitted:
+def with_search(fitted: Fitted, search: BeamSearch, wanted: int | Literal["present", "all"]) -> Fitted:
+    """A method with these settings if it is beam search, see `readers`; any other one as it is.
+
+    Example:
+        >>> with_search(Fitted(METHODS["beam"], {}), BeamSearch(width=2), "all").method.search.width
+        2
+    """
     if not isinstance(fitted.method, Beam):
         return fitted
     return replace(fitted, method=replace(fitted.method, search=search, wanted=wanted))

@@ -187,10 +187,12 @@ def _evaluation_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
         return []
     try:
         _index([], [evaluation])
-        about = {f"parameter.{name}": result[name] for name in ("protocol", "maps", "metadata", "images")}
+        about = {f"parameter.{name}": result[name] for name in ("metadata", "images")}
         return [
-            {"run": evaluation.name, "kind": "eval", "method": result["maps"], "metric": number["name"]}
-            | {"value": float(number["value"]), "threshold": number["threshold"], "chosen": number["chosen"], **about}
+            {"run": evaluation.name, "kind": "eval", "method": number["method"], "metric": number["name"]}
+            | {name: float(number[name]) for name in ("value", "low", "high")}
+            | {"threshold": number["threshold"], "chosen": number["chosen"], **about}
+            | {"parameter.maps": result["methods"][number["method"]]["maps"]}
             for number in result["numbers"]
         ]
     except _ODD as error:
