@@ -155,6 +155,10 @@ def test_drawn_boxes_choose_the_threshold_and_the_model_keeps_it(photos: Path, m
     again = call(photos, "--model", model, "--labels", "folder", "-o", tmp_path / "again", "--device", "cpu")
     assert again.exit_code == 0
     assert coco(tmp_path / "again") == coco(tmp_path / "out")
+    assert "perhaps on these" not in result.output
+    twice = call(photos, *options, "-o", tmp_path / "twice")
+    assert " of 5 (" in twice.output
+    assert "which was chosen on drawn boxes, perhaps on these" in twice.output
     both = call(photos, *options, "--threshold", "0.3", "-o", tmp_path / "both")
     assert (both.exit_code, both.output) == (
         2,

@@ -89,6 +89,32 @@ def test_a_rule_is_stored_in_a_folder(folder: Path, tmp_path: Path) -> None:
         store_rule(saved, rule, {"by": "hand"})
 
 
+def test_beam_search_searches_only_what_is_asked_for_and_finds_the_same(folder: Path) -> None:
+    model, images = small(folder, "beam"), torch.rand(2, 3, 40, 60)
+    every = model.localize(images, "all")
+    passes: list[int] = []
+    network = model.fitted.networks["grid"].network
+    first = next(module for module in network.modules() if isinstance(module, torch.nn.Conv2d))
+    hook = first.register_forward_hook(lambda module, given, result: passes.append(len(result)))
+    best = [row["scores"].argmax() for row in every]
+    for classes in (1, [[int(k)] for k in best]):
+        passes.clear()
+        for one, row, k in zip(model.localize(images, classes), every, best, strict=True):
+            assert one["labels"].tolist() == [int(k)]
+            torch.testing.assert_close(one["maps"][0], row["maps"][k])
+            torch.testing.assert_close(one["boxes"][0], row["boxes"][k], equal_nan=True)
+        few = sum(passes)
+    passes.clear()
+    model.localize(images, "all")
+    assert 0 < few < 0.7 * sum(passes)
+    hook.remove()
+    for wrong in ([3], [[0], [5]]):
+        with pytest.raises(ValueError, match=r"class \d is not one of the model's 3 classes"):
+            model.localize(images, wrong)
+    with pytest.raises(ValueError, match="the model has 3 classes"):
+        model.localize(images, 4)
+
+
 def test_a_run_that_goes_on_replaces_its_own_models(folder: Path, tmp_path: Path) -> None:
     model = small(folder, "cam")
     keep_models("", {"cam": model})

@@ -111,7 +111,8 @@ def localize_command(
         if tune is not None:
             tuned = tune_rule(localizer, find_photos(photos).root, tune, batch_size=batch_size)
             before = localizer.rule.threshold
-            typer.echo(f"drawn boxes found with threshold {before:.3g} as before: {tuned.before}")
+            known = ", which was chosen on drawn boxes, perhaps on these" if _was_tuned(Path(model)) else ""
+            typer.echo(f"drawn boxes found with threshold {before:.3g} as before: {tuned.before}{known}")
             better = f"drawn boxes found with threshold {tuned.rule.threshold:.3g}, chosen on them: {tuned.after}"
             typer.echo(f"{better}, each photo by a threshold chosen on the others")
             localizer = replace(localizer, rule=tuned.rule)
@@ -170,6 +171,16 @@ def _localizer(model: str, own: dict[str, Any], rule: str | None, device: str | 
     return classifier_localizer(
         net, own.get("--method", "cam"), rule, head=own.get("--head"), names=names, device=device
     )
+
+
+def _was_tuned(model: Path) -> bool:
+    """Whether the threshold of a model's folder was chosen on drawn boxes."""
+    import json
+
+    from wsolnb.inference.model import ABOUT
+
+    about = model / ABOUT
+    return about.is_file() and "boxes" in json.loads(about.read_text(encoding="utf-8"))["chosen"]
 
 
 def _three(option: str, text: str) -> tuple[float, ...]:

@@ -75,7 +75,7 @@ def tune(localizer: Localizer, photos: str | Path, boxes: str | Path, *, batch_s
 
     The threshold, of 0.01 to 0.99, finds the most photos with an IoU of at least 0.5; of equally good ones it has the
     largest mean IoU. How well that does is measured by leaving one out: each photo is judged at the threshold that is
-    best on the others. As one threshold is tried on all photos, the threshold before needs no such care.
+    best on the others. The threshold before needs no such care, unless it was chosen on the same boxes.
 
     Args:
         localizer: Its rule has one box per map.

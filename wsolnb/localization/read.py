@@ -248,6 +248,9 @@ def first_labels(labels: Labels | None) -> Tensor:
 def present_classes(labels: Labels, classes: int) -> Tensor:
     """Classes present in images, also as a crowd: bool `(B, K)` on the labels' device.
 
+    Raises:
+        ValueError: If a label is none of the K classes.
+
     Example:
         >>> present_classes([torch.tensor([2, 2])], 3)
         tensor([[False, False,  True]])
@@ -255,6 +258,9 @@ def present_classes(labels: Labels, classes: int) -> Tensor:
     device = labels[0].device if labels else None
     present = torch.zeros(len(labels), classes, dtype=torch.bool, device=device)
     for row, label in zip(present, labels, strict=True):
+        outside = label[(label < 0) | (label >= classes)]
+        if len(outside):
+            raise ValueError(f"class {int(outside[0])} is not one of the model's {classes} classes, 0 to {classes - 1}")
         row[label] = True
     return present
 

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset, Sampler
 from wsolnb.boxes import BoxRule
 from wsolnb.data.readers.scenes import scene_batches
 from wsolnb.data.taxonomy import Taxonomy
-from wsolnb.localization.detect import choose_classes, detection_rows
+from wsolnb.localization.detect import choose_classes, class_indices, detection_rows
 from wsolnb.localization.maps import as_probabilities, stretched
 from wsolnb.localization.read import FeatureReader, Labels, Reader, cam_reader, first_labels
 from wsolnb.losses import CrossEntropy, Objective
@@ -116,6 +116,13 @@ class Method:
     def reader(self, networks: Mapping[str, Trained]) -> Reader:
         """The reader of images, given the networks that `fit` trained."""
         raise NotImplementedError
+
+    def searching(self, wanted: int | Literal["present", "all"]) -> Method:
+        """The method for so many of the best-scored classes of an image, or those `present`; others have no maps then.
+
+        It is the same method, unless each class costs time of its own.
+        """
+        return self
 
     def rule(self, *, scenes: bool = False) -> BoxRule:
         """How its maps become one box per class; the threshold is to be tuned on held-out images.
@@ -272,8 +279,14 @@ class Fitted:
         0.5. Per image the result holds `boxes` (xyxy in pixels), `scores`, `labels` and `maps`.
         """
         device = next(self.networks[self.method.network].network.parameters()).device
-        maps, scores = self.reader(images.to(device), None)
-        labels = choose_classes(1 if classes is None else classes, scores)
+        method, present, classes = self.method, None, 1 if classes is None else classes
+        if isinstance(classes, int):
+            method = method.searching(max(1, classes))
+        elif not isinstance(classes, str) and (searched := method.searching("present")) is not method:
+            rows = class_indices(classes).to(device)
+            method, present = searched, list(rows if rows.ndim == 2 else rows.expand(len(images), -1))
+        maps, scores = method.reader(self.networks)(images.to(device), present)
+        labels = choose_classes(classes, scores)
         maps = maps.expand(-1, scores.shape[1], -1, -1).gather(
             1, labels[:, :, None, None].expand(-1, -1, *maps.shape[2:])
         )

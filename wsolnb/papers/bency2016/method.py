@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from wsolnb.localization.read import Reader
@@ -51,6 +51,10 @@ class Beam(Method):
         network = grid_classifier(start.backbone.name, len(start.classes), seed=start.plan.seed, **shape)
         network.backbone = copy.deepcopy(start.backbone)
         return Untrained(network.freeze(*self.frozen), CrossEntropy())
+
+    def searching(self, wanted: int | Literal["present", "all"]) -> Beam:
+        """The same search for fewer classes: each takes passes of its own."""
+        return replace(self, wanted=wanted)
 
     def reader(self, networks: Mapping[str, Trained]) -> Reader:
         """Heat maps of the search, with the class scores of the whole image."""
