@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -62,8 +63,13 @@ def test_erasing_counts_what_is_gone() -> None:
     assert fig.axes[2].get_xlabel() == "3 of 24 erased"
 
 
-def test_plateau_shows_thresholds_from_005_to_095(found: LocalizationMaps) -> None:
-    located = tune_and_evaluate(found, found, BoxRule(0.5, reference="absolute"), thresholds=20)
-    line = plot_plateau({"all": located}).axes[0].lines[0]
-    assert len(line.get_xdata()) == 19
-    assert float(max(line.get_ydata())) == 100
+def test_plateau_shows_every_threshold_up_to_the_last(found: LocalizationMaps) -> None:
+    found.maps[:] = 0.972
+    found.maps[:, 3] = 0.962  # with it the box is right, and from 0.97 on wrong
+    found.maps[:, 0, 0] = 0.998
+    boxes = [torch.tensor([[0.0, 0.0, 2.0, 2.0]])] * 3
+    located = tune_and_evaluate(replace(found, boxes=boxes), found, BoxRule(0.5, reference="absolute"))
+    line, dot = plot_plateau({"all": located}).axes[0].lines
+    assert len(line.get_xdata()) == 100
+    assert [float(y) for y in line.get_ydata()[-4:]] == [100, 100, 0, 0]
+    assert float(dot.get_xdata()[0]) == pytest.approx(0.98)
