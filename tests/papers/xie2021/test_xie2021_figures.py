@@ -64,12 +64,12 @@ def test_erasing_counts_what_is_gone() -> None:
 
 
 def test_plateau_shows_every_threshold_up_to_the_last(found: LocalizationMaps) -> None:
-    found.maps[:] = 0.972
-    found.maps[:, 3] = 0.962  # with it the box is right, and from 0.97 on wrong
-    found.maps[:, 0, 0] = 0.998
-    boxes = [torch.tensor([[0.0, 0.0, 2.0, 2.0]])] * 3
-    located = tune_and_evaluate(replace(found, boxes=boxes), found, BoxRule(0.5, reference="absolute"))
-    line, dot = plot_plateau({"all": located}).axes[0].lines
-    assert len(line.get_xdata()) == 100
-    assert [float(y) for y in line.get_ydata()[-4:]] == [100, 100, 0, 0]
-    assert float(dot.get_xdata()[0]) == pytest.approx(0.98)
+    late = torch.full((3, 4, 6), 0.96)
+    late[:, :2, :3] = 0.99
+    boxes = [torch.tensor([[0.0, 0.0, 6.0, 4.0]])] * 3
+    found = replace(found, maps=late, boxes=boxes)
+    line, dot = plot_plateau({"all": tune_and_evaluate(found, found, BoxRule(0.5, reference="absolute"))}).axes[0].lines
+    assert line.get_xdata().tolist() == pytest.approx([k / 100 for k in range(100)])
+    assert max(line.get_ydata()[:96]) == 0
+    assert float(dot.get_xdata()[0]) > 0.96
+    assert float(dot.get_ydata()[0]) == 100
