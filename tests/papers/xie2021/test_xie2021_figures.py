@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -62,8 +63,13 @@ def test_erasing_counts_what_is_gone() -> None:
     assert fig.axes[2].get_xlabel() == "3 of 24 erased"
 
 
-def test_plateau_shows_thresholds_from_005_to_095(found: LocalizationMaps) -> None:
-    located = tune_and_evaluate(found, found, BoxRule(0.5, reference="absolute"), thresholds=20)
-    line = plot_plateau({"all": located}).axes[0].lines[0]
-    assert len(line.get_xdata()) == 19
-    assert float(max(line.get_ydata())) == 100
+def test_plateau_shows_every_threshold_up_to_the_last(found: LocalizationMaps) -> None:
+    late = torch.full((3, 4, 6), 0.96)
+    late[:, :2, :3] = 0.99
+    boxes = [torch.tensor([[0.0, 0.0, 6.0, 4.0]])] * 3
+    found = replace(found, maps=late, boxes=boxes)
+    line, dot = plot_plateau({"all": tune_and_evaluate(found, found, BoxRule(0.5, reference="absolute"))}).axes[0].lines
+    assert line.get_xdata().tolist() == pytest.approx([k / 100 for k in range(100)])
+    assert max(line.get_ydata()[:96]) == 0
+    assert float(dot.get_xdata()[0]) > 0.95
+    assert float(dot.get_ydata()[0]) == 100
