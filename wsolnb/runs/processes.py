@@ -70,5 +70,11 @@ def load_ipython_extension(shell: Any) -> None:
 
     Fabric takes a process whose prompt is set (`sys.ps1`) for one that a person types into, and starts no strategy of
     several processes there. IPython sets the prompt in every kernel.
+
+    Example:
+        >>> sys.ps1 = "In : "
+        >>> load_ipython_extension(None)
+        >>> hasattr(sys, "ps1")
+        False
     """
     del sys.ps1

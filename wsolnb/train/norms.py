@@ -14,6 +14,10 @@ class SharedNorm(nn.BatchNorm2d):
 
     It has the weights and buffers of `torch.nn.BatchNorm2d`, and in evaluation mode its forward pass. Unlike
     `torch.nn.SyncBatchNorm` it also runs on CPUs, and skips the image of a process that has none of the batch's.
+
+    Example:
+        >>> SharedNorm(3).eval()(torch.ones(2, 3, 4, 4)).shape
+        torch.Size([2, 3, 4, 4])
     """
 
     counted = True  # whether this process's images are of the batch

@@ -35,7 +35,7 @@ def test_boxes_of_classes_that_are_not_there_are_dashed_and_counted() -> None:
     found = [{"boxes": box, "labels": torch.tensor([there[0], absent]), "scores": torch.ones(2)}] * 3
     figure = figures.show_grid(scenes, scenes.classes, 1, dict.fromkeys(NAMES, found), COLOURS)
     panel = figure.axes[-1]
-    assert panel.get_xlabel() == f"1 of {len(there)} found, 1 wrong"
+    assert panel.get_xlabel() == f"1 of {len(there)} named, 1 wrong"
     assert [patch.get_linestyle() == "solid" or patch.get_linestyle() == "-" for patch in panel.patches] == [
         True,
         False,
