@@ -1,4 +1,4 @@
-"""The notebook about one's own photos belongs to no paper: it runs with few drawn photos, and with a folder of photos."""
+"""The notebook about one's own photos, which belongs to no paper, runs with drawn photos and with a folder of photos."""
 
 from __future__ import annotations
 

@@ -130,6 +130,7 @@ def model_localizer(model: LocalizationModel, rule: BoxRule | str | None = None)
         >>> photos.classes = ["cat", "dog"]
         >>> options = {"backbone": "tiny", "weights": None, "image_size": 32, "epochs": 1, "device": "cpu"}
         >>> localizer = model_localizer(fit(photos, **options))  # doctest: +ELLIPSIS
+        cam: 8 photos of 2 classes to learn from, 4 held out; 1 + 2 epochs
         epoch   1/1 ...
         >>> localizer.names, localizer.size, localizer.square, localizer.made_by
         (['cat', 'dog'], 32, True, 'tiny, cam')
