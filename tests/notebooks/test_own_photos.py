@@ -1,4 +1,4 @@
-"""The notebook about one's own photos, which belongs to no paper, runs with drawn photos and with a folder of photos."""
+"""The notebook about one's own photos, which belongs to no paper, runs with drawn photos and with a folder of them."""
 
 from __future__ import annotations
 
