@@ -105,14 +105,32 @@ print(wsolnb.load("cam").localize(torch.rand(1, 3, 48, 64))[0]["boxes"].shape)
         tmp_path,
         ["localize", "photos/cat/0.png", "--model", "shufflenet_v2_x0_5", "--weights", "net.safetensors", "-o", "out"],
         ["eval", "set/maps", "--metadata", "set/split", "--thresholds", "10", "--format", "tex", "--out", "tables"],
+        [
+            "fit",
+            "photos",
+            "--backbone",
+            "tiny",
+            "--weights",
+            "none",
+            "--size",
+            "32",
+            "--epochs",
+            "1",
+            "-o",
+            "tap",
+            "--method",
+            "tap",
+        ],
+        ["localize", "photos", "--model", "tap", "--labels", "folder", "-o", "boxes"],
         ["papers"],
         code=fit,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("exit 0") == 3
+    assert done.stdout.count("exit 0") == 5
     assert "torch.Size([1, 4])" in done.stdout
     assert (tmp_path / "tables" / "table.tex").is_file()
-    assert json.loads((tmp_path / "out" / "results.json").read_text())
+    for folder in ("out", "boxes"):
+        assert json.loads((tmp_path / folder / "coco.json").read_text())["images"]
 
 
 def test_a_command_that_lacks_its_extra_says_what_to_type(missing: set[str], tmp_path: Path) -> None:
