@@ -42,7 +42,8 @@ TREES: dict[str, Callable[[Path], Path]] = {
     "voc2007": lambda root: trees.voc(root, "2007"),
     "voc2012": lambda root: trees.voc(root, "2012"),
 }
-FEW = {"batch_size": 1, "train_images": 48, "pretrain_images": 24, "taught_images": 24, "held_images": 24}
+FEW = {"batch_size": 1, "refine_batch": 1, "train_images": 48}
+FEW |= dict.fromkeys(("pretrain_images", "taught_images", "held_images"), 24)
 
 
 @pytest.fixture(scope="module")
