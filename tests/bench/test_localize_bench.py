@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 
 import numpy as np
 import pytest
@@ -15,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.datasets import FakeData
+from turns import ratio, rounds
 
 from wsolnb.boxes import BoxRule
 from wsolnb.data.taxonomy import Taxonomy
@@ -78,25 +77,6 @@ def passes(fitted: Fitted, images: Tensor) -> float:
     for hook in hooks:
         hook.remove()
     return sum(counts) / len(images)
-
-
-def rounds(count: int, device: str, **ways: Callable[[], object]) -> dict[str, list[float]]:
-    """Seconds of every way, taken in turns, forth and back, so that all meet the same machine."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(count + 1):  # the first warms up
-        for name in list(ways)[:: 1 if turn % 2 else -1]:
-            start = perf_counter()
-            ways[name]()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            if turn:
-                times[name].append(perf_counter() - start)
-    return times
-
-
-def ratio(times: dict[str, list[float]], one: str, other: str) -> float:
-    """Median of the ratios of neighbouring turns."""
-    return median(a / b for a, b in zip(times[one], times[other], strict=True))
 
 
 def test_what_every_method_costs(images: Tensor, device: str, capsys: pytest.CaptureFixture[str]) -> None:

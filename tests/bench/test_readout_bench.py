@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from statistics import median
-from time import perf_counter
 
 import pytest
 import torch
 import torchvision
 from scipy.stats import binomtest
 from torch import Tensor
+from turns import ratio, rounds
 
 from wsolnb.boxes.quantise import minmax_normalise
 from wsolnb.inference.localize import RULES, localize
@@ -40,25 +39,6 @@ def images(device: str) -> Tensor:
     """Smooth images, normalised, which differ from each other."""
     coarse = torch.randn(BATCH, 3, 9, 9, generator=torch.Generator().manual_seed(1))
     return torch.nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bicubic").to(device)
-
-
-def rounds(count: int, device: str, **ways: Callable[[], object]) -> dict[str, list[float]]:
-    """Seconds of every way, taken in turns, forth and back, so that all meet the same machine."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(count + 1):  # the first warms up
-        for name in list(ways)[:: 1 if turn % 2 else -1]:
-            start = perf_counter()
-            ways[name]()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            if turn:
-                times[name].append(perf_counter() - start)
-    return times
-
-
-def ratio(times: dict[str, list[float]], one: str, other: str) -> float:
-    """Median of the ratios of neighbouring turns."""
-    return median(a / b for a, b in zip(times[one], times[other], strict=True))
 
 
 def bare(net: torch.nn.Module, images: Tensor) -> Tensor:

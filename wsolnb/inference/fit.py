@@ -20,7 +20,7 @@ from wsolnb.inference.training_photos import training_photos
 from wsolnb.localization.read import read_objects
 from wsolnb.models.backbones import Backbone, Convention, backbone as build_backbone
 from wsolnb.papers.method import Start
-from wsolnb.papers.side_by_side.methods import Settings, build_methods, with_search
+from wsolnb.papers.side_by_side.methods import Settings, build_methods
 from wsolnb.train import Plan
 
 METHOD_NAMES = {
@@ -119,7 +119,7 @@ def fit(
         fitted = own.fit(start, **loop)
         result = fitted.networks[own.network]
         device = next(result.network.parameters()).device
-        readers = {method: with_search(fitted, None, "present").reader}
+        readers = {method: fitted.method.searching("present").reader(fitted.networks)}
         maps = read_objects(found.held, readers, device=device, batch_size=_HELD_BATCH)[method]
     trained = {
         "data": found.name,

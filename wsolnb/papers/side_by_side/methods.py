@@ -180,8 +180,8 @@ def readers(
     return {name: with_search(each, search, wanted).reader for name, each in fitted.items()}
 
 
-def with_search(fitted: Fitted, search: BeamSearch | None, wanted: int | Literal["present", "all"]) -> Fitted:
-    """A method with these settings (None: its own) if it is beam search, see `readers`; any other one as it is.
+def with_search(fitted: Fitted, search: BeamSearch, wanted: int | Literal["present", "all"]) -> Fitted:
+    """A method with these settings if it is beam search, see `readers`; any other one as it is.
 
     Example:
         >>> with_search(Fitted(METHODS["beam"], {}), BeamSearch(width=2), "all").method.search.width
@@ -189,4 +189,4 @@ def with_search(fitted: Fitted, search: BeamSearch | None, wanted: int | Literal
     """
     if not isinstance(fitted.method, Beam):
         return fitted
-    return replace(fitted, method=replace(fitted.method, search=search or fitted.method.search, wanted=wanted))
+    return replace(fitted, method=replace(fitted.method, search=search, wanted=wanted))
