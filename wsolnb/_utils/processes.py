@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch.distributed as dist
 
-T = TypeVar("T")
 R = TypeVar("R")
 
 
-def share_out(items: Iterable[T], compute: Callable[[T], R]) -> Iterator[tuple[T, R]]:
-    """Every item with its result, which one of the processes that train together computes and sends to all.
+def share_out(count: int, size: int, work: Callable[[Sequence[int]], Iterable[R]]) -> Iterator[R]:
+    """The results for items 0 to `count` - 1, of which every process that trains with others computes its share.
 
-    All of them go through the same items in the same order. A result is whole Python objects on the CPU. Before the
-    first training, and in a process that is alone, everything is computed here.
+    Groups of `size` items that follow each other are dealt out in turns; `work` takes the items of this process and
+    gives results, whole Python objects on the CPU that are sent to all. One result per group stands in the order of the
+    items. Before the first training, and in a process that is alone, all items are this process's.
 
     Example:
-        >>> list(share_out([2, 3], lambda n: n * n))
-        [(2, 4), (3, 9)]
+        >>> list(share_out(3, 2, lambda mine: (n * n for n in mine)))
+        [0, 1, 4]
     """
     if not (dist.is_available() and dist.is_initialized()):
-        yield from ((item, compute(item)) for item in items)
+        yield from work(range(count))
         return
     rank, world = dist.get_rank(), dist.get_world_size()
-    rest = iter(items)
-    while group := list(islice(rest, world)):
-        results: list[Any] = [None] * world
-        dist.all_gather_object(results, compute(group[rank]) if rank < len(group) else None)
-        yield from zip(group, results[: len(group)], strict=True)
+    results = iter(work([item for item in range(count) if item // size % world == rank]))
+    turn: list[Any] = [None] * world
+    while True:
+        dist.all_gather_object(turn, next(results, None))
+        if all(result is None for result in turn):
+            return
+        yield from (result for result in turn if result is not None)

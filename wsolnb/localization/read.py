@@ -142,8 +142,9 @@ def read(
     targets: list[Any] = [None] * count
     maps: dict[str, list[Any]] = {name: [None] * count for name in readers}
     scores: dict[str, list[Any]] = {name: [None] * count for name in readers}
-    batches = scene_batches(images, side=side, longer_side=longer_side, batch_size=batch_size, workers=workers)
-    for batch, outputs in _passes(batches, -(-count // batch_size), readers, device):
+    for batch, outputs in _passes(
+        images, readers, device, batch_size, side=side, longer_side=longer_side, workers=workers
+    ):
         sizes[batch.indices] = batch.sizes
         for row, index in enumerate(batch.indices):
             targets[index] = batch.targets[row]
@@ -190,9 +191,8 @@ def read_objects(
     scores: dict[str, list[Tensor]] = {name: [] for name in readers}
     targets: list[Any] = []
     size = (0, 0)
-    batches = scene_batches(Resized(images, image_size), longer_side=None, batch_size=batch_size, workers=workers)
-    total = -(-len(images) // batch_size)  # type: ignore[arg-type]
-    for batch, outputs in _passes(batches, total, readers, device):
+    resized = Resized(images, image_size)
+    for batch, outputs in _passes(resized, readers, device, batch_size, longer_side=None, workers=workers):
         size = (batch.images.shape[2], batch.images.shape[3])
         targets += batch.targets
         rows = torch.arange(len(batch.targets))
@@ -208,26 +208,34 @@ def read_objects(
 
 
 def _passes(
-    batches: Iterator[SceneBatch], total: int, readers: Mapping[str, Reader], device: torch.device | str
+    images: Dataset[Any], readers: Mapping[str, Reader], device: torch.device | str, batch_size: int, **options: Any
 ) -> Iterator[tuple[SceneBatch, dict[str, tuple[Tensor, Tensor]]]]:
-    """Every batch, of about `total`, with each reader's maps and scores, on the CPU; processes share the passes."""
+    """Every batch, without its images, with each reader's maps and scores, on the CPU; of each process's share."""
 
-    def compute(batch: SceneBatch) -> dict[str, tuple[Tensor, Tensor]]:
-        images = batch.images.to(device)
-        labels = [target["labels"].to(device) for target in batch.targets]
-        features: dict[Any, Any] = {}
-        outputs = {}
-        for name, reader in readers.items():
-            if isinstance(reader, FeatureReader):
-                if reader.forward not in features:
-                    features[reader.forward] = reader.forward(images)
-                maps, scores = reader.readout(features[reader.forward], labels)
-            else:
-                maps, scores = reader(images, labels)
-            outputs[name] = (maps.float().cpu(), scores.float().cpu())
-        return outputs
+    def work(mine: Sequence[int]) -> Iterator[tuple[SceneBatch, dict[str, tuple[Tensor, Tensor]]]]:
+        batches = scene_batches(images, batch_size=batch_size, indices=mine, **options)
+        for batch in track(batches, "batches of images", -(-len(mine) // batch_size)):
+            yield batch._replace(images=batch.images[:0].clone()), _outputs(batch, readers, device)
 
-    return share_out(track(batches, "batches of images", total), compute)
+    return share_out(len(images), batch_size, work)  # type: ignore[arg-type]
+
+
+def _outputs(
+    batch: SceneBatch, readers: Mapping[str, Reader], device: torch.device | str
+) -> dict[str, tuple[Tensor, Tensor]]:
+    images = batch.images.to(device)
+    labels = [target["labels"].to(device) for target in batch.targets]
+    features: dict[Any, Any] = {}
+    outputs = {}
+    for name, reader in readers.items():
+        if isinstance(reader, FeatureReader):
+            if reader.forward not in features:
+                features[reader.forward] = reader.forward(images)
+            maps, scores = reader.readout(features[reader.forward], labels)
+        else:
+            maps, scores = reader(images, labels)
+        outputs[name] = (maps.float().cpu(), scores.float().cpu())
+    return outputs
 
 
 def first_labels(labels: Labels | None) -> Tensor:

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 
+from wsolnb._utils.processes import share_out
 from wsolnb.boxes import BoxRule
 from wsolnb.data.readers.scenes import scene_batches
 from wsolnb.data.taxonomy import Taxonomy
@@ -251,11 +252,14 @@ def held_out_loss(network: nn.Module, objective: Objective, images: Dataset[Any]
         1.386
     """
     device = next(network.parameters()).device
-    total = 0.0
-    for batch in scene_batches(images, side=side, longer_side=None, batch_size=_HELD_BATCH):
-        labels = first_labels([target["labels"] for target in batch.targets]).to(device)
-        total += float(objective(network(batch.images.to(device)), labels)) * len(labels)
-    return total / len(images)  # type: ignore[arg-type]
+    count: int = len(images)  # type: ignore[arg-type]
+
+    def work(mine: Sequence[int]) -> Iterator[float]:
+        for batch in scene_batches(images, side=side, longer_side=None, batch_size=_HELD_BATCH, indices=mine):
+            labels = first_labels([target["labels"] for target in batch.targets]).to(device)
+            yield float(objective(network(batch.images.to(device)), labels)) * len(labels)
+
+    return sum(share_out(count, _HELD_BATCH, work)) / count
 
 
 @dataclass(frozen=True)

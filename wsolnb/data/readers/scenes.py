@@ -182,6 +182,7 @@ def scene_batches(
     side: int | None = None,
     batch_size: int = 1,
     workers: int = 0,
+    indices: Sequence[int] | None = None,
 ) -> Iterator[SceneBatch]:
     """All scenes once, in batches of images that have the same size after resizing.
 
@@ -194,6 +195,7 @@ def scene_batches(
         side: makes squares with this many pixels on a side instead.
         batch_size: largest number of images in a batch.
         workers: processes that decode.
+        indices: of the scenes to read; None reads all.
 
     >>> from wsolnb.data.critters import World
     >>> for batch in scene_batches(World().scenes(5), longer_side=48, batch_size=4):
@@ -205,8 +207,10 @@ def scene_batches(
     resize = None if longer_side is None else scene_transform(longer_side)
     if side is not None:
         resize = v2.Compose([v2.Resize([side, side]), v2.ToDtype(torch.float32, scale=True)])
-    loader = DataLoader(_Resized(scenes, resize), batch_size=None, collate_fn=_identity, num_workers=workers)
-    for index, (image, size, target) in enumerate(loader):
+    resized = _Resized(scenes, resize)
+    order = range(len(resized)) if indices is None else indices
+    loader = DataLoader(resized, batch_size=None, sampler=order, collate_fn=_identity, num_workers=workers)
+    for index, (image, size, target) in zip(order, loader, strict=True):
         group = waiting.setdefault(tuple(image.shape), [])
         group.append((image, size, target, index))
         if len(group) == batch_size:

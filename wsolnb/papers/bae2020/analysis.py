@@ -6,7 +6,7 @@ Regions and masks are bool `(N, H, W)`. A fraction is NaN where it is undefined 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,11 +14,14 @@ from scipy.stats import rankdata
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from wsolnb._utils.processes import share_out
 from wsolnb.boxes.quantise import percentile
 from wsolnb.data.readers.scenes import scene_batches
 from wsolnb.localization.read import Resized
 from wsolnb.metrics.bootstrap import Statistic
 from wsolnb.models.cam import Classifier
+
+_BATCH = 64
 
 
 def activated_area(features: Tensor, share: float = 0.0) -> Tensor:
@@ -108,8 +111,13 @@ def over_images(
         torch.Size([3, 96])
     """
     device = next(model.parameters()).device if device is None else device
-    batches = scene_batches(Resized(images, image_size), longer_side=None, batch_size=64, workers=workers)
-    return torch.cat([statistic(model.features(batch.images.to(device))).cpu() for batch in batches])
+    resized = Resized(images, image_size)
+
+    def work(mine: Sequence[int]) -> Iterator[Tensor]:
+        for batch in scene_batches(resized, longer_side=None, batch_size=_BATCH, workers=workers, indices=mine):
+            yield statistic(model.features(batch.images.to(device))).cpu()
+
+    return torch.cat(list(share_out(len(resized), _BATCH, work)))
 
 
 def area_correlation(areas: Tensor, weights: Tensor) -> Statistic:

@@ -6,7 +6,7 @@ Paper: https://doi.org/10.48550/arXiv.1603.00489
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, cast
 
@@ -110,12 +110,15 @@ def search_scenes(
 
         return cached("searched", [key, batch.images, which], compute, fresh=fresh)
 
-    batches = track(scene_batches(scenes, side=side, batch_size=batch_size, workers=workers), "images")
-    for batch, part in share_out(batches, searched):
-        parts.append(part)
-        parts[-1]["pairs"] = parts[-1]["pairs"] + torch.tensor([len(targets), 0])
-        sizes.append(batch.sizes)
-        targets += batch.targets
+    def work(mine: Sequence[int]) -> Iterator[tuple[dict[str, Tensor], Tensor, list[Any]]]:
+        batches = scene_batches(scenes, side=side, batch_size=batch_size, workers=workers, indices=mine)
+        for batch in track(batches, "images"):
+            yield searched(batch), batch.sizes, batch.targets
+
+    for part, part_sizes, part_targets in share_out(len(scenes), batch_size, work):  # type: ignore[arg-type]
+        parts.append(part | {"pairs": part["pairs"] + torch.tensor([len(targets), 0])})
+        sizes.append(part_sizes)
+        targets += part_targets
     if not parts or not widths:
         raise ValueError("there is no image to search, or no width to search with")
     whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
