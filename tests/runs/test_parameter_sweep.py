@@ -1,8 +1,7 @@
-"""Sweeps over a notebook of a second, really executed: here, in processes, and on a cluster of Dask on this machine."""
+"""Sweeps over a notebook of a second, really executed, here or in processes of this machine."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -10,12 +9,12 @@ import sys
 import threading
 import time
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 
 import nbformat
 import pandas as pd
 import pytest
+from dask_processes import alive, until, working_in
 from filelock import FileLock
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from rich.console import Console
@@ -151,11 +150,12 @@ def test_a_run_done_twice_is_kept_once(notebook: Path, tmp_path: Path) -> None:
     sweep = Sweep([point], tmp_path / "sweep")
     place = sweep.folder / point.name
     place.mkdir(parents=True)
+    (sweep.folder / sweeps.ATTEMPTS).mkdir()
     (place / sweeps.STATUS).write_text('{"state": "failed", "seconds": 1, "error": "before"}')
-    _attempt(point, sweep.folder, place, 1, tmp_path)  # makes room for itself
+    _attempt(point, sweep.folder, place, 1, tmp_path, {})  # makes room for itself
     kept = (place / sweeps.STATUS).stat().st_ino
     assert sweep.outcomes()[point.name].state == "done"
-    _attempt(point, sweep.folder, place, 1, tmp_path)
+    _attempt(point, sweep.folder, place, 1, tmp_path, {})
     assert (place / sweeps.STATUS).stat().st_ino == kept
     assert list((sweep.folder / sweeps.ATTEMPTS).iterdir()) == []
     assert "[3/4] Work" in (place / sweeps.LOG).read_text()
@@ -246,6 +246,10 @@ def test_every_run_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_pat
             assert got == []
         waits.join(timeout=20)
         assert got == ["GPU-7"]
+    with one_gpu({}) as here:
+        monkeypatch.setenv("SLURM_JOB_ID", "12")  # where another GPU may have the same number
+        with one_gpu({}) as there:
+            assert here == there == {"CUDA_VISIBLE_DEVICES": "4"}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert gpus() == []
 
@@ -261,35 +265,17 @@ def test_gpus_are_counted_without_torch(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert gpus() == []
 
 
-def test_backends_say_what_they_need(notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sweep = Sweep(read_grid(str(notebook), grid(tmp_path, "n: [1]\n")), tmp_path / "sweep")
-    with pytest.raises(ValueError, match="loky works on this machine: --address here:1 goes with dask"):
-        sweep.run(address="here:1")
-    with pytest.raises(ValueError, match="backend is 'slurm', not loky or dask"):
-        sweep.run(backend="slurm")
-    monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(ModuleNotFoundError, match=r"wsolnb\[cluster\]"):
-        sweep.run(backend="dask")
-
-
 def test_the_command_line_brings_no_engine_with_it() -> None:
     heavy = "{'torch', 'joblib', 'dask', 'distributed', 'pandas'}"
     code = f"import sys, wsolnb.cli.app, wsolnb.cli.sweep; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "\n"
     shown = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}).invoke(app, ["sweep", "--help"]).output
-    assert all(option in shown for option in ("--grid", "--jobs", "--backend", "--address", "loky|dask"))
+    assert all(option in shown for option in ("--grid", "--jobs", "--cluster"))
 
 
 def sweeping(*options: str) -> list[str]:
     return [str(Path(sys.executable).with_name("wsolnb")), "sweep", "tiny.ipynb", "--grid", "grid.yaml", *options]
-
-
-def until(found: object, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not found():  # type: ignore[operator]
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.05)
 
 
 @pytest.mark.slow
@@ -311,24 +297,6 @@ def test_a_killed_sweep_goes_on_where_it_stopped(notebook: Path, tmp_path: Path)
     assert "2 of 2 runs done" in done.stdout
     assert sorted(pd.read_csv(sweep / "results.csv")["parameter.n"]) == [1, 2]
     assert [line[0] for line in ledger(sweep)].count("1") == 1
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and that nobody waited for does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def working_in(folder: Path) -> list[int]:
-    """The processes whose working directory is the folder."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended, or is another user's
-            if os.readlink(process / "cwd") == str(folder):
-                found.append(int(process.name))
-    return found
 
 
 @pytest.mark.slow
@@ -354,46 +322,3 @@ def test_after_a_sweep_is_killed_its_workers_stop(notebook: Path, tmp_path: Path
     done = subprocess.run([*command, "--jobs", "1"], capture_output=True, **here)  # type: ignore[call-overload]
     assert done.returncode == 0, done.stdout + done.stderr
     assert sorted(pd.read_csv(sweep / "results.csv")["parameter.n"]) == [1, 2]
-
-
-@pytest.mark.slow
-def test_a_worker_of_dask_that_is_killed_loses_and_doubles_nothing(notebook: Path, tmp_path: Path) -> None:
-    pytest.importorskip("distributed", reason="install the extra 'cluster'")
-    grid(tmp_path, "n: [1, 2, 3, 4]\nword: wait\n")
-    sweep, scheduler = tmp_path / "runs" / "tiny" / "grid", tmp_path / "scheduler.json"
-    sweep.mkdir(parents=True)
-    dask = [sys.executable, "-m", "dask"]
-    local = ["--scheduler-file", str(scheduler), "--no-dashboard"]
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(*command: str) -> subprocess.Popen[bytes]:
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        started.append(subprocess.Popen(command, cwd=tmp_path, **quiet))  # type: ignore[call-overload]
-        return started[-1]
-
-    try:
-        start(*dask, "scheduler", "--host", "127.0.0.1", "--port", "0", *local)
-        until(scheduler.exists)
-        workers = [
-            start(*dask, "worker", "--no-nanny", "--nthreads", "1", "--local-directory", str(tmp_path / name), *local)
-            for name in ("first", "second")
-        ]
-        address = json.loads(scheduler.read_text())["address"].removeprefix("tcp://")
-        command = sweeping("--backend", "dask", "--address", address)
-        with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
-            until(lambda: (sweep / "ledger").exists() and len({line[1] for line in ledger(sweep)}) == 2)
-            struck, pid = next((line[0], line[1]) for line in ledger(sweep))
-            next(worker for worker in workers if str(worker.pid) == pid).send_signal(signal.SIGKILL)
-            (sweep / "go").touch()
-            shown, errors = run.communicate(timeout=120)
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
-    assert run.returncode == 0, shown + errors
-    assert "4 of 4 runs done" in shown
-    results = pd.read_csv(sweep / "results.csv")
-    assert sorted(results["parameter.n"]) == [1, 2, 3, 4]
-    assert len(list(sweep.glob("n-*/status.json"))) == 4
-    begun = Counter(line[0] for line in ledger(sweep))
-    assert begun == {n: 2 if n == struck else 1 for n in "1234"}

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wsolnb.cli.options import Jobs, Out, Parameters, Source
+from wsolnb.cli.options import Cluster, Jobs, Out, Parameters, Source
 from wsolnb.cli.sweep import run_and_show
 
 
@@ -15,6 +15,7 @@ def study_command(
     source: Source,
     seeds: Annotated[int, typer.Option(min=1, help="How many trainings. A verdict needs 8.")] = 8,
     jobs: Jobs = 2,
+    cluster: Cluster = "",
     recipe: Annotated[str | None, typer.Option(help="A recipe of the paper, or a YAML file of parameters.")] = None,
     first: Annotated[int, typer.Option("--from", metavar="SEED", help="The first seed; they count up from it.")] = 100,
     parameters: Parameters = None,
@@ -32,7 +33,7 @@ def study_command(
     folder = out / resolve(source).key / (name or "-".join(["study", *([Path(recipe).stem] if recipe else [])]))
     study = Study(source, range(first, first + seeds), folder, recipe=recipe, given=given)
     try:
-        run_and_show(study.sweep, lambda: study.run(jobs=jobs))
+        run_and_show(study.sweep, lambda: study.run(jobs=jobs, cluster=cluster))
     finally:
         if (table := folder / STUDY).exists():
             typer.echo(f"study       {table}")

@@ -9,13 +9,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsolnb.cli.options import Jobs, Out, Parameters, Source
+from wsolnb.cli.options import Cluster, Jobs, Out, Parameters, Source
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,19 +22,11 @@ if TYPE_CHECKING:
     from wsolnb.runs.sweep import Outcome, Sweep
 
 
-class Backend(StrEnum):
-    """Where the runs are computed."""
-
-    LOKY = "loky"
-    DASK = "dask"
-
-
 def sweep_command(
     source: Source,
     grid: Annotated[Path, typer.Option(metavar="FILE.yaml", help="Parameters; those with a list of values vary.")],
     jobs: Jobs = 0,
-    backend: Annotated[Backend, typer.Option(help="Processes of this machine, or a cluster.")] = Backend.LOKY,
-    address: Annotated[str, typer.Option(metavar="HOST:PORT", help="Scheduler of Dask.")] = "",
+    cluster: Cluster = "",
     recipe: Annotated[str | None, typer.Option(help="A recipe of the paper, or a YAML file, under the grid.")] = None,
     parameters: Parameters = None,
     name: Annotated[str | None, typer.Option(help="Name of the sweep. Default: that of the grid's file.")] = None,
@@ -49,7 +40,7 @@ def sweep_command(
         require_name(name)
     points = read_grid(source, grid, recipe=recipe, given=dict(pair.split("=", 1) for pair in parameters or []))
     sweep = Sweep(points, out / points[0].run.key / (name or grid.stem))
-    run_and_show(sweep, lambda: sweep.run(jobs=jobs, backend=backend, address=address))
+    run_and_show(sweep, lambda: sweep.run(jobs=jobs, cluster=cluster))
     typer.echo(f"results     {sweep.folder / 'results.csv'}")
 
 

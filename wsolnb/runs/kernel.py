@@ -17,8 +17,12 @@ class Kernel(AsyncKernelManager):
     interrupt_requested = False  # whether the run is to stop
 
     def request_interrupt(self, number: int) -> None:
-        """Because of a signal, interrupt the running cell, or as soon as it starts the one that was just sent."""
+        """Because of a signal, say so and interrupt the cell."""
         os.write(2, f"{signal.Signals(number).name}: stopping; a training saves first. Again to kill it\n".encode())
+        self.interrupt_cell()
+
+    def interrupt_cell(self) -> None:
+        """Interrupt the running cell, or as soon as it starts the one that was just sent."""
         self.interrupt_requested = True
         self._interrupt()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ class _Whole(LocalHandler):
     """Writes notebooks so that no reader ever sees half of one, and a full disk leaves the one before."""
 
     def write(self, buf: str, path: str) -> None:
-        write_atomic(Path(path), buf.encode())
+        with suppress(FileNotFoundError):  # its folder was removed, so that it is being interrupted
+            write_atomic(Path(path), buf.encode())
 
 
 class _Client(PapermillNotebookClient):

@@ -7,8 +7,9 @@ import re
 import shutil
 import signal
 import tempfile
-from collections.abc import Mapping
-from contextlib import nullcontext
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,7 @@ def resolve(
 _KERNEL_OPTIONS = ("--IPKernelApp.log_level=CRITICAL", "--HistoryManager.hist_file=:memory:")
 _EXTENSION = "--IPKernelApp.extra_extensions=wsolnb.runs.{}"
 _HEADLESS = {"WSOLNB_HEADLESS": "1", "WSOLNB_WIDGETS": "1"}
+_LOOK_EVERY = 1.0  # seconds between two looks for the run's folder
 _START_TIMEOUT = 600  # seconds: the first import of torch after an installation is slow
 
 
@@ -168,7 +170,8 @@ def execute(
     """Execute a run in a folder that exists and holds no files of another run; errors as in :func:`run`.
 
     Progress and what cells print go to the text file ``log``, by default to standard output. The kernel gets this
-    process's environment with the given variables, and this process's working directory unless ``cwd`` is given.
+    process's environment with the given variables, and this process's working directory unless ``cwd`` is given. It is
+    interrupted, as by Ctrl-C, if somebody removes the folder.
 
     Example:
         >>> execute(resolve("barz2022", recipe="smoke"), Path("empty-folder"))  # doctest: +SKIP
@@ -183,7 +186,7 @@ def execute(
     target, total = folder / NOTEBOOK, count_cells(resolved.notebook) + bool(values)  # papermill adds a cell of values
     for attempt in (1, 2):  # a kernel that does not start, for want of a free port, is tried twice
         kernel = Kernel()
-        with Interruption(kernel.request_interrupt) as stop:
+        with Interruption(kernel.request_interrupt) as stop, _interrupted_without(folder, kernel):
             try:
                 with (
                     log.open("a", encoding="utf-8") if log else nullcontext() as file,
@@ -203,6 +206,26 @@ def execute(
             finally:
                 if kernel.has_kernel:
                     run_sync(kernel.shutdown_kernel)(now=True)
+
+
+@contextmanager
+def _interrupted_without(folder: Path, kernel: Kernel) -> Iterator[None]:
+    """Within it, interrupt the kernel once the folder is gone: on a cluster, its sweep was stopped."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(_LOOK_EVERY):
+            try:
+                folder.stat()
+            except FileNotFoundError:
+                kernel.interrupt_cell()
+                return
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 def _extensions(resolved: ResolvedRun) -> list[str]:

@@ -61,7 +61,7 @@ class Study:
         self.parameters = {name: value for name, value in runs[0].parameters.items() if name != "seed"}
         self.sweep = Sweep([Point.of(run, ["seed"]) for run in runs], folder)
 
-    def run(self, *, jobs: int = 0) -> dict[str, Outcome]:
+    def run(self, *, jobs: int = 0, cluster: str = "") -> dict[str, Outcome]:
         """Run the seeds that are not done, and write ``study.csv`` and ``study.json``; arguments and errors as a sweep.
 
         Raises:
@@ -75,7 +75,7 @@ class Study:
             raise FileExistsError(f"{folder} holds a study with other parameters (see {before}): give another name")
         write_atomic(before, text.encode())
         try:
-            return self.sweep.run(jobs=jobs)
+            return self.sweep.run(jobs=jobs, cluster=cluster)
         finally:
             self._write()
 

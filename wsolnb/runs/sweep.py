@@ -1,7 +1,8 @@
 """Sweeps: one run of a notebook for every combination of parameters, in parallel over joblib, resumable.
 
 A sweep is a folder. A run works in ``.attempts/`` and is renamed to its final folder when it has ended. The renaming is
-atomic, so whatever was killed or ran twice, a final folder is complete and exists once.
+atomic, so whatever was killed or ran twice, a final folder is complete and exists once. A run whose attempt is removed
+is interrupted, wherever it runs.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -141,45 +143,53 @@ class Sweep:
         names = [point.name for point in self.points]
         return {name: hashed.get(name.rpartition("-")[2], self.folder / name) for name in names}
 
-    def run(self, *, jobs: int = 0, backend: str = "loky", address: str = "") -> dict[str, Outcome]:
+    def run(self, *, jobs: int = 0, cluster: str = "") -> dict[str, Outcome]:
         """Run every point that is not done, retry failed ones once, and collect all metrics in ``results.csv``.
 
         Args:
-            jobs: How many at a time; 0 for one per GPU or, without GPUs, one per two cores.
-            backend: ``loky`` (processes of this machine) or ``dask``.
-            address: ``HOST:PORT`` of a Dask scheduler, whose workers see the same folders and decide on ``jobs``.
+            jobs: How many at a time on this machine; 0 for one per GPU or, without GPUs, one per two cores.
+            cluster: Or the address of a Dask scheduler, such as ``tcp://node1:8786``. A worker takes a run per thread,
+                and shares environment, cache and folder with this process.
 
         Raises:
             BlockingIOError: If another process runs a sweep in the folder.
-            ValueError: If the backend does not exist or takes no address.
-            ModuleNotFoundError: If the backend is not installed.
-            ConnectionError: If no scheduler answers, or workers stop before a run begins.
+            ModuleNotFoundError: If Dask is not installed.
+            ConnectionError: If no scheduler answers or it has no worker, a worker runs in another environment, or
+                workers stop before a run begins.
+            FileNotFoundError: If a worker does not see the sweep's folder, or the cache.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.folder / ".lock", timeout=0):
-                shutil.rmtree(self.folder / ATTEMPTS, ignore_errors=True)  # of a sweep that was killed
+                self._clear_attempts()  # of a sweep that was killed
                 varied = {point.name: point.varied for point in self.points}
                 text = yaml.safe_dump(varied, sort_keys=False, allow_unicode=True)
                 write_atomic(self.folder / "points.yaml", text.encode())
                 try:
-                    with worker_pool(backend, address, jobs) as (n_jobs, per_machine):
-                        # a worker of Dask has a watch of its own
-                        self._run(n_jobs, per_machine, os.getpid() if backend == "loky" else 0)
+                    with worker_pool(jobs, cluster, self.folder) as (n_jobs, per_machine, variables):
+                        self._run(n_jobs, per_machine, variables, 0 if cluster else os.getpid())
                 finally:
-                    shutil.rmtree(self.folder / ATTEMPTS, ignore_errors=True)
+                    self._clear_attempts()
                     self._collect()
         except Timeout:
             raise BlockingIOError(f"another sweep works in {self.folder}: wait for it, or give another name") from None
         return self.outcomes()
 
-    def _run(self, n_jobs: int, per_machine: int, parent: int) -> None:
+    def _clear_attempts(self) -> None:
+        """Remove all attempts at once, so that runs which go on elsewhere notice, and then their files."""
+        with suppress(FileNotFoundError):
+            (self.folder / ATTEMPTS).rename(self.folder / f"{ATTEMPTS}.{uuid.uuid4().hex[:8]}")
+        for removed in self.folder.glob(f"{ATTEMPTS}.*"):
+            shutil.rmtree(removed, ignore_errors=True)
+
+    def _run(self, n_jobs: int, per_machine: int, variables: dict[str, str], parent: int) -> None:
         import joblib
 
         folders = self.run_folders()
         tries = {name: 0 for name, folder in folders.items() if _ended(folder).state != "done"}
         while remaining := [point for point in self.points if tries.get(point.name, _TRIES) < _TRIES]:
-            attempt, where = joblib.delayed(_attempt), (per_machine, Path.cwd(), parent)
+            (self.folder / ATTEMPTS).mkdir()
+            attempt, where = joblib.delayed(_attempt), (per_machine, Path.cwd(), variables, parent)
             jobs = [attempt(point, self.folder, folders[point.name], *where) for point in remaining]
             broken: Exception | None = None
             try:
@@ -187,17 +197,18 @@ class Sweep:
             except Exception as error:  # _attempt() raises nothing: the workers themselves died
                 broken = error
             started = {path.name.partition("@")[0] for path in self.folder.glob(f"{ATTEMPTS}/*@*")}
-            shutil.rmtree(self.folder / ATTEMPTS, ignore_errors=True)
+            self._clear_attempts()
             # When a worker died, a point that had not started does not lose one of its tries.
             before = dict(tries)
             for point in remaining:
                 state = _ended(folders[point.name]).state
                 if state == "done":
                     del tries[point.name]
-                elif broken is None or point.name in started or state == "failed":
+                elif point.name in started or state == "failed":
                     tries[point.name] += 1
-            if broken is not None and tries == before:
-                raise ConnectionError(f"the workers stopped before a run began: {broken}") from broken
+            if tries == before:
+                why = broken or f"see that they can write to {self.folder}"
+                raise ConnectionError(f"the workers stopped before a run began: {why}") from broken
 
     def _collect(self) -> None:
         """Write the metrics and parameters of all runs in the folder that are done to ``results.csv``."""
@@ -209,20 +220,28 @@ class Sweep:
         write_atomic(self.folder / "results.csv", table.to_csv(index=False).encode())
 
 
-def _attempt(point: Point, sweep: Path, run_folder: Path, per_machine: int, cwd: Path, parent: int = 0) -> None:
+def _attempt(
+    point: Point,
+    sweep: Path,
+    run_folder: Path,
+    per_machine: int,
+    cwd: Path,
+    variables: Mapping[str, str],
+    parent: int = 0,
+) -> None:
     """Run a point once and move the result or the failure to its final folder; this is what a worker executes.
 
-    The cores of the worker's machine are shared by ``per_machine`` runs; the kernel works in ``cwd`` if it exists. The
-    worker stops when the process ``parent`` is gone.
+    The cores of the worker's machine are shared by ``per_machine`` runs; the kernel works in ``cwd`` if it exists, with
+    these environment variables. The worker stops when the process ``parent`` is gone.
     """
     if parent:
         stop_without(parent)
     folder = sweep / ATTEMPTS / f"{point.name}@{uuid.uuid4().hex[:8]}"
     started, error = time.time(), ""
     try:
-        folder.mkdir(parents=True)
+        folder.mkdir()
         with one_gpu(point.run.parameters) as gpu:
-            variables, started = thread_caps(per_machine) | gpu, time.time()
+            variables, started = {**variables, **thread_caps(per_machine), **gpu}, time.time()
             execute(point.run, folder, log=folder / LOG, environment=variables, cwd=cwd if cwd.is_dir() else None)
     except KeyboardInterrupt:
         shutil.rmtree(folder, ignore_errors=True)
@@ -235,7 +254,7 @@ def _attempt(point: Point, sweep: Path, run_folder: Path, per_machine: int, cwd:
     try:
         write_atomic(folder / STATUS, json.dumps({**status, "host": socket.gethostname()}).encode())
         _publish(folder, run_folder)
-    except OSError:  # the sweep was stopped and its attempts were deleted
+    except OSError:  # the sweep was stopped and its attempts were removed, or are not seen from here
         shutil.rmtree(folder, ignore_errors=True)
 
 

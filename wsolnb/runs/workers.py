@@ -1,4 +1,4 @@
-"""Where the runs of a sweep are computed: local processes or Dask; one GPU per run, and a share of the cores."""
+"""Where the runs of a sweep are computed: processes here, or Dask; one GPU per run, and a share of the cores."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 _LOOK_EVERY, _GRACE = 0.5, 30.0  # seconds between two looks for the parent; from SIGTERM to the end
+_ANSWER = 10  # seconds for the scheduler of a cluster, and for its first worker
 _CAPS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -53,7 +57,7 @@ def gpus() -> list[str]:
 def one_gpu(parameters: Mapping[str, Any]) -> Iterator[dict[str, str]]:
     """Reserve a GPU of this machine for one run, or wait for one; give the variables that make only it visible.
 
-    None is reserved if the run's parameter ``device`` is ``cpu``, or the machine has none.
+    None is reserved if the run's parameter ``device`` is ``cpu``, or the machine has none. A job of SLURM has its own.
 
     Example:
         >>> with one_gpu({"device": "cpu"}) as variables:
@@ -65,7 +69,8 @@ def one_gpu(parameters: Mapping[str, Any]) -> Iterator[dict[str, str]]:
         yield {}
         return
     user = os.getuid() if hasattr(os, "getuid") else 0
-    locks = {name: FileLock(Path(tempfile.gettempdir()) / f"wsolnb-{user}-gpu-{name}.lock") for name in names}
+    job = os.environ.get("SLURM_JOB_ID", "")
+    locks = {name: FileLock(Path(tempfile.gettempdir()) / f"wsolnb-{user}-gpu-{job}-{name}.lock") for name in names}
     while True:
         for name, lock in locks.items():
             try:
@@ -110,44 +115,79 @@ def _watch(parent: int) -> None:
 
 
 @contextmanager
-def worker_pool(backend: str, address: str, jobs: int) -> Iterator[tuple[int, int]]:
-    """Set joblib's backend; give ``n_jobs`` for ``joblib.Parallel``, and how many runs share a machine.
+def worker_pool(jobs: int, cluster: str, folder: Path) -> Iterator[tuple[int, int, dict[str, str]]]:
+    """Set joblib's backend; give its ``n_jobs``, how many runs share cores, and variables that runs need there.
 
-    Arguments and errors as for :meth:`wsolnb.runs.sweep.Sweep.run`.
+    Arguments and errors as for :meth:`wsolnb.runs.sweep.Sweep.run`; ``folder`` is the sweep's.
 
     Example:
-        >>> with worker_pool("loky", "", jobs=2) as pool:
+        >>> with worker_pool(2, "", Path("sweep")) as pool:
         ...     print(pool)
-        (2, 2)
+        (2, 2, {})
     """
     import joblib
 
-    jobs = jobs or len(gpus()) or max(1, joblib.cpu_count() // 2)
-    if backend == "loky":
-        if address:
-            raise ValueError(f"backend loky works on this machine: --address {address} goes with dask")
+    if not cluster:
+        jobs = jobs or len(gpus()) or max(1, joblib.cpu_count() // 2)
         with joblib.parallel_config("loky"):
-            yield jobs, jobs
-    elif backend == "dask":
-        with _dask(address, jobs) as client, joblib.parallel_config("dask", client=client):
-            workers = client.scheduler_info(n_workers=-1)["workers"].values()
-            hosts = [worker["host"] for worker in workers for _ in range(worker["nthreads"])]
-            yield -1, max((hosts.count(host) for host in hosts), default=1)
-    else:
-        raise ValueError(f"backend is {backend!r}, not loky or dask")
+            yield jobs, jobs, {}
+        return
+    from wsolnb._utils.cache import cache_folder
+
+    cache = cache_folder().resolve()
+    with _client(cluster) as client, joblib.parallel_config("dask", client=client):
+        yield -1, _sharing_cores(client, [folder, cache]), {"WSOLNB_CACHE": str(cache)}
 
 
 @contextmanager
-def _dask(address: str, jobs: int) -> Iterator[Any]:
+def _client(cluster: str) -> Iterator[Any]:
+    """A client of a cluster that has a worker."""
     try:
-        from distributed import Client, LocalCluster
+        from distributed import Client
     except ImportError:
-        raise ModuleNotFoundError("backend dask needs the extra 'cluster': pip install 'wsolnb[cluster]'") from None
-    local: dict[str, Any] = {"n_workers": jobs, "threads_per_worker": 1, "dashboard_address": None}
-    with nullcontext(address) if address else LocalCluster(**local) as scheduler:
+        raise ModuleNotFoundError("--cluster needs the extra 'cluster': pip install 'wsolnb[cluster]'") from None
+    try:
+        client = Client(cluster, timeout=_ANSWER)
+    except (OSError, ValueError) as error:
+        raise ConnectionError(f"no scheduler of Dask answers at {cluster}: {error}") from None
+    with client:
         try:
-            client = Client(scheduler, timeout=10)
-        except (OSError, ValueError) as error:
-            raise ConnectionError(f"no scheduler of Dask answers at {address}: {error}") from None
-        with client:
-            yield client
+            client.wait_for_workers(1, timeout=_ANSWER)
+        except TimeoutError:
+            message = f"no worker at {cluster} within {_ANSWER} seconds: start some with `dask worker {cluster}`"
+            raise ConnectionError(message) from None
+        yield client
+
+
+def _sharing_cores(client: Any, folders: Sequence[Path]) -> int:
+    """How many runs share cores; an error if a worker is of another environment, or sees no new file in a folder."""
+    with ExitStack() as stack:
+        marks = []
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+            marks.append(stack.enter_context(tempfile.NamedTemporaryFile(dir=folder, prefix=".seen-")).name)
+        answers = client.run(_seen, marks, on_error="return")
+    threads, runs = client.nthreads(), Counter[str]()
+    for worker, answer in answers.items():
+        if isinstance(answer, Exception):
+            raise ConnectionError(f"the worker {worker} cannot take part: {answer}") from answer
+        environment, cores, seen = answer
+        if environment != _environment():
+            here = f"start it with {_environment()}/bin/dask"
+            raise ConnectionError(f"the worker {worker} runs in {environment}, not in this environment: {here}")
+        for folder, visible in zip(folders, seen, strict=True):
+            if not visible:
+                remedy = "it has to be on a file system that all machines share"
+                raise FileNotFoundError(f"the worker {worker} does not see {folder}: {remedy}")
+        runs[cores] += threads.get(worker, 1)
+    return max(runs.values(), default=1)
+
+
+def _environment() -> str:
+    return str(Path(sys.prefix).resolve())
+
+
+def _seen(files: Sequence[str]) -> tuple[str, str, list[bool]]:
+    """The environment of this process, the cores that it may use, and whether it sees each file."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ""
+    return _environment(), f"{socket.gethostname()} {allowed}", [os.path.exists(file) for file in files]
