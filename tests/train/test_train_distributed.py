@@ -28,13 +28,11 @@ TOGETHER = {
 }
 
 
-@pytest.fixture(scope="module")
-def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
-    """Results of both processes under torchrun."""
-    out = tmp_path_factory.mktemp("together")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+def train_together(out: Path, settings: dict[str, Any], processes: int) -> dict[str, list[dict[str, Any]]]:
+    """Results of all processes under torchrun."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     process = subprocess.run(
-        [*command, trained_together.__file__, str(out), json.dumps(TOGETHER)],
+        [*command, trained_together.__file__, str(out), json.dumps(settings)],
         env={**os.environ, "WSOLNB_CACHE": str(out), "OMP_NUM_THREADS": "1", "WSOLNB_HEADLESS": "1"},
         capture_output=True,
         text=True,
@@ -42,8 +40,16 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[st
         check=False,
     )
     assert process.returncode == 0, process.stderr
-    assert process.stdout.count("epoch   3/3") == 6  # only the first process prints; one training was cached
-    return {name: [json.loads((out / f"{name}-{rank}.json").read_text()) for rank in (0, 1)] for name in TOGETHER}
+    cached = "again" in settings
+    assert process.stdout.count("epoch   3/3") == len(settings) - cached  # only the first process prints
+    ranks = range(processes)
+    return {name: [json.loads((out / f"{name}-{rank}.json").read_text()) for rank in ranks] for name in settings}
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+    """Results of two processes."""
+    return train_together(tmp_path_factory.mktemp("together"), TOGETHER, 2)
 
 
 @pytest.mark.slow
@@ -78,6 +84,19 @@ def test_two_processes_follow_one(
         assert [row[key] for row in two[0]["history"]] == pytest.approx(values, abs=1e-5)
     assert len({row["loss"] for row in one["history"]}) == 3
     assert two[0]["key"] != one["key"]
+
+
+@pytest.mark.slow
+def test_four_processes_follow_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {name: TOGETHER[name] for name in ("plain", "normalised")}
+    four = train_together(tmp_path, settings, 4)
+    monkeypatch.setenv("WSOLNB_CACHE", str(tmp_path / "alone"))
+    for name, results in four.items():
+        one = trained_together.run(**settings[name])
+        losses = [row["loss"] for row in one["history"]]
+        for result in results:
+            assert result["weights"] == pytest.approx(one["weights"], abs=1e-5)
+            assert [row["loss"] for row in result["history"]] == pytest.approx(losses, abs=1e-5)
 
 
 @pytest.mark.slow

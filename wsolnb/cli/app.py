@@ -129,7 +129,8 @@ def run_command(
     WSOLNB_CACHE is the folder of trained weights, searches, labels of drawn scenes and those photos.
 
     Several GPUs of a machine: --processes N. Several machines: torchrun --no-python wsolnb run ..., and all need the
-    same WSOLNB_CACHE. The processes share each batch, whose size is that of all together, and one folder is written.
+    same WSOLNB_CACHE (docs/many_machines.md). The processes share each batch, whose size is that of all together, and
+    one folder is written.
     """
     from wsolnb.runs.processes import ProcessFailed, launch, this_process
     from wsolnb.runs.run import NOTEBOOK, RunFailed, Stopped, resolve, run

@@ -13,7 +13,8 @@ Cluster = Annotated[
     str,
     typer.Option(
         metavar="tcp://HOST:PORT",
-        help="Scheduler of a Dask cluster whose workers do the runs, one per thread, in place of --jobs here.",
+        help="Scheduler of a Dask cluster: its workers do the runs, one per thread, whatever --jobs says. All share "
+        "the environment, WSOLNB_CACHE and the folder.",
     ),
 ]
 Parameters = Annotated[
