@@ -218,7 +218,8 @@ def _interrupted_without(folder: Path, kernel: Kernel) -> Iterator[None]:
             try:
                 folder.stat()
             except FileNotFoundError:
-                kernel.interrupt_cell()
+                if not kernel.interrupt_requested:
+                    kernel.interrupt_cell()
                 return
 
     threading.Thread(target=watch, daemon=True).start()

@@ -1,4 +1,4 @@
-"""Sweeps: one run of a notebook for every combination of parameters, in parallel over joblib, resumable.
+"""Sweeps: one run of a notebook for every combination of parameters, in parallel, resumable.
 
 A sweep is a folder. A run works in ``.attempts/`` and is renamed to its final folder when it has ended. The renaming is
 atomic, so whatever was killed or ran twice, a final folder is complete and exists once. A run whose attempt is removed
@@ -29,7 +29,7 @@ from filelock import FileLock, Timeout
 from wsolnb._utils.files import write_atomic
 from wsolnb.runs.parameters import read_recipe
 from wsolnb.runs.run import ResolvedRun, execute, resolve
-from wsolnb.runs.workers import one_gpu, stop_without, thread_caps, worker_pool
+from wsolnb.runs.workers import CallAll, one_gpu, stop_without, thread_caps, worker_pool
 
 ATTEMPTS, LOG, STATUS = ".attempts", "log.txt", "status.json"
 _TRIES = 2
@@ -166,8 +166,8 @@ class Sweep:
                 text = yaml.safe_dump(varied, sort_keys=False, allow_unicode=True)
                 write_atomic(self.folder / "points.yaml", text.encode())
                 try:
-                    with worker_pool(jobs, cluster, self.folder) as (n_jobs, per_machine, variables):
-                        self._run(n_jobs, per_machine, variables, 0 if cluster else os.getpid())
+                    with worker_pool(jobs, cluster, self.folder) as (call_all, sharing, variables):
+                        self._run(call_all, (sharing, Path.cwd(), variables, 0 if cluster else os.getpid()))
                 finally:
                     self._clear_attempts()
                     self._collect()
@@ -177,23 +177,19 @@ class Sweep:
 
     def _clear_attempts(self) -> None:
         """Remove all attempts at once, so that runs which go on elsewhere notice, and then their files."""
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # there are none, or a system does not rename what is open
             (self.folder / ATTEMPTS).rename(self.folder / f"{ATTEMPTS}.{uuid.uuid4().hex[:8]}")
-        for removed in self.folder.glob(f"{ATTEMPTS}.*"):
+        for removed in self.folder.glob(f"{ATTEMPTS}*"):
             shutil.rmtree(removed, ignore_errors=True)
 
-    def _run(self, n_jobs: int, per_machine: int, variables: dict[str, str], parent: int) -> None:
-        import joblib
-
+    def _run(self, call_all: CallAll, where: tuple[Any, ...]) -> None:
         folders = self.run_folders()
         tries = {name: 0 for name, folder in folders.items() if _ended(folder).state != "done"}
         while remaining := [point for point in self.points if tries.get(point.name, _TRIES) < _TRIES]:
-            (self.folder / ATTEMPTS).mkdir()
-            attempt, where = joblib.delayed(_attempt), (per_machine, Path.cwd(), variables, parent)
-            jobs = [attempt(point, self.folder, folders[point.name], *where) for point in remaining]
+            (self.folder / ATTEMPTS).mkdir(exist_ok=True)
             broken: Exception | None = None
             try:
-                joblib.Parallel(n_jobs=n_jobs, batch_size=1, pre_dispatch="all")(jobs)
+                call_all(_attempt, [(point, self.folder, folders[point.name], *where) for point in remaining])
             except Exception as error:  # _attempt() raises nothing: the workers themselves died
                 broken = error
             started = {path.name.partition("@")[0] for path in self.folder.glob(f"{ATTEMPTS}/*@*")}
@@ -236,6 +232,8 @@ def _attempt(
     """
     if parent:
         stop_without(parent)
+    if _ended(run_folder).state == "done":  # Dask calls again what a worker that is lost had done
+        return
     folder = sweep / ATTEMPTS / f"{point.name}@{uuid.uuid4().hex[:8]}"
     started, error = time.time(), ""
     try:

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,9 @@ def one_gpu(parameters: Mapping[str, Any]) -> Iterator[dict[str, str]]:
         time.sleep(0.5)
 
 
+Calls = Sequence[tuple[Any, ...]]
+CallAll = Callable[[Callable[..., None], Calls], None]
+
 _WATCHED: set[int] = set()  # processes on which this one hangs
 
 
@@ -115,28 +118,48 @@ def _watch(parent: int) -> None:
 
 
 @contextmanager
-def worker_pool(jobs: int, cluster: str, folder: Path) -> Iterator[tuple[int, int, dict[str, str]]]:
-    """Set joblib's backend; give its ``n_jobs``, how many runs share cores, and variables that runs need there.
+def worker_pool(jobs: int, cluster: str, folder: Path) -> Iterator[tuple[CallAll, int, dict[str, str]]]:
+    """A function that has workers call another one with each of several arguments, and waits for all of them.
 
-    Arguments and errors as for :meth:`wsolnb.runs.sweep.Sweep.run`; ``folder`` is the sweep's.
+    It raises if a worker dies. With it come how many runs share cores, and variables that runs need there. Arguments
+    and errors as for :meth:`wsolnb.runs.sweep.Sweep.run`; ``folder`` is the sweep's.
 
     Example:
-        >>> with worker_pool(2, "", Path("sweep")) as pool:
-        ...     print(pool)
-        (2, 2, {})
+        >>> with worker_pool(1, "", Path("sweep")) as (call_all, sharing, variables):
+        ...     call_all(print, [("one", 1), ("two", 2)])
+        one 1
+        two 2
     """
     import joblib
 
     if not cluster:
         jobs = jobs or len(gpus()) or max(1, joblib.cpu_count() // 2)
-        with joblib.parallel_config("loky"):
-            yield jobs, jobs, {}
+
+        def here(work: Callable[..., None], calls: Calls) -> None:
+            parallel = joblib.Parallel(jobs, backend="loky", batch_size=1, pre_dispatch="all")
+            parallel([joblib.delayed(work)(*call) for call in calls])
+
+        yield here, jobs, {}
         return
     from wsolnb._utils.cache import cache_folder
 
     cache = cache_folder().resolve()
-    with _client(cluster) as client, joblib.parallel_config("dask", client=client):
-        yield -1, _sharing_cores(client, [folder, cache]), {"WSOLNB_CACHE": str(cache)}
+    with _client(cluster) as client:
+
+        def there(work: Callable[..., None], calls: Calls) -> None:
+            from distributed import wait
+
+            try:
+                futures = [client.submit(work, *call, pure=False) for call in calls]
+                wait(futures)
+                for future in futures:
+                    future.result()
+            except Exception as error:
+                if client.status == "closed":
+                    raise ConnectionError(f"the scheduler at {cluster} is gone") from error
+                raise
+
+        yield there, _sharing_cores(client, [folder, cache]), {"WSOLNB_CACHE": str(cache)}
 
 
 @contextmanager
