@@ -1,7 +1,8 @@
 """Every recipe on a miniature tree of its data set: the notebook's own statements up to its trainings, two steps each.
 
-The backbone and the size of the images are the recipe's; the batches are small, weights that a recipe downloads are
-random ones of the same names and shapes, and of trainings of one kind only the first takes its steps.
+The backbone and the size of the images are the recipe's; batches are small, heads and generators narrow, weights that a
+recipe downloads are random ones of the same names and shapes, and of trainings of one kind only the first takes its
+steps.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ TREES: dict[str, Callable[[Path], Path]] = {
     "voc2007": lambda root: trees.voc(root, "2007"),
     "voc2012": lambda root: trees.voc(root, "2012"),
 }
-FEW = {"batch_size": 1, "refine_batch": 1, "train_images": 48}
+FEW = {"batch_size": 1, "refine_batch": 1, "train_images": 48, "width": 64}
 FEW |= dict.fromkeys(("pretrain_images", "taught_images", "held_images"), 24)
 
 
