@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,13 +51,20 @@ def run_part(command: list[str], limit: float) -> Outcome:
         said = errors.strip().splitlines() or ["no word"]
         state = "finished" if part.returncode == 0 else f"failed: {said[-1][:200]}"
     except subprocess.TimeoutExpired:
-        os.killpg(part.pid, signal.SIGKILL)
+        _end(part)
         shown, errors = part.communicate()
         state = f"stopped after {limit:.0f} s"
+    finally:  # after Ctrl-C, too
+        _end(part)
     sys.stderr.write(errors)
     found = [json.loads(line) for line in shown.splitlines() if line.startswith('{"row": ')]
     rows = {each.pop("row"): each for each in found}
     return Outcome(state, round(time.monotonic() - started, 1), rows)
+
+
+def _end(part: subprocess.Popen[str]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(part.pid, signal.SIGKILL)
 
 
 def machine() -> dict[str, Any]:

@@ -9,6 +9,6 @@ results=$(realpath -m "${1:-docs/gpu.json}")
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 WSOLNB_CACHE=$(mktemp -d) # nothing was trained or compiled before
 trap 'rm -rf "$WSOLNB_CACHE"' EXIT
-export WSOLNB_CACHE WSOLNB_HEADLESS=1 HF_HUB_OFFLINE=1 TORCHINDUCTOR_CACHE_DIR=$WSOLNB_CACHE/inductor
+export WSOLNB_CACHE TMPDIR=$WSOLNB_CACHE WSOLNB_HEADLESS=1 HF_HUB_OFFLINE=1 TORCHINDUCTOR_CACHE_DIR=$WSOLNB_CACHE/inductor
 export PYTHONPATH=$PWD/tests/helpers${PYTHONPATH:+:$PYTHONPATH}
 python tests/gpu/everything.py "$results"
