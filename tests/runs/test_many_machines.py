@@ -14,6 +14,8 @@ import pytest
 from dask_processes import alive, until
 from tiny_notebook import write_tiny_notebook
 
+from wsolnb.runs.paper import Paper
+
 CUB = "bae2020 --recipe cub-vgg16 -p data_root /shared/cub"
 TRAIN = """\
 import os, pathlib, torch
@@ -109,6 +111,7 @@ def test_every_block_is_tried(blocks: dict[str, list[str]], repo: Path) -> None:
     extras = tomllib.loads((repo / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert set(re.findall(r"\[([\w,]+)\]", install)[0].split(",")) <= set(extras)
     assert before in blocks["SLURM"][0]
+    assert "cub-vgg16" in Paper("bae2020").recipes()
 
 
 @pytest.mark.slow

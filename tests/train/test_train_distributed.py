@@ -19,12 +19,13 @@ from wsolnb.train.batches import ResumableSampler, SeededDataset, ShuffledBatchS
 
 TOGETHER = {
     "plain": {"batch_size": 4},
-    "accumulated": {"batch_size": 2, "accumulate": 2},
+    "accumulated": {"batch_size": 4, "accumulate": 2},
+    "in single images": {"batch_size": 4, "accumulate": 3, "normalised": True},
     "balanced": {"batch_size": 2, "balanced": True},
     "normalised": {"batch_size": 4, "normalised": True},
     "again": {"batch_size": 4},
     "torn": {"batch_size": 4, "torn": True},
-    "stopped": {"batch_size": 2, "accumulate": 2, "stop": True},
+    "stopped": {"batch_size": 4, "accumulate": 2, "stop": True},
 }
 
 
@@ -57,8 +58,9 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[st
     ("name", "single"),
     [
         ("plain", {"batch_size": 4}),
-        ("plain", {"batch_size": 2, "accumulate": 2}),
+        ("plain", {"batch_size": 4, "accumulate": 2}),
         ("accumulated", {"batch_size": 4}),
+        ("in single images", {"batch_size": 4, "accumulate": 2, "normalised": True}),
         ("balanced", {"batch_size": 2, "balanced": True}),
         ("normalised", {"batch_size": 4, "normalised": True}),
         ("stopped", {"batch_size": 4}),
