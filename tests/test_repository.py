@@ -20,7 +20,7 @@ from wsolnb.cli.app import app
 from wsolnb.runs.paper import Paper
 
 ALLOWED_AT_THE_TOP = {
-    "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "README.md", "VERDICTS.md", "environment.yml",
+    "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "README.md", "VERDICTS.md", "docs", "environment.yml",
     "notebooks", "papers", "pyproject.toml", "tests", "wsolnb",
 }  # fmt: skip
 CHECKS = [["ruff", "check", "."], ["mypy"], ["pytest"]]

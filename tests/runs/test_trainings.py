@@ -104,6 +104,11 @@ def test_a_dry_run_lists_what_a_recipe_trains_on_photos_at_hand(key: str, name: 
     given |= {"cycles": 2}  # the last, which is done whether or not it helps
     given = {name: value for name, value in given.items() if name in values}
     found = recorded(key, values | given)
-    number, steps = listed(budget(key, given, recipe=name).trainings)
-    assert steps == found.steps
+    plan = budget(key, given, recipe=name)
+    number, steps = listed(plan.trainings)
+    if plan.data.drawn and key == "bency2016":  # where copies of rare classes' scenes come on top
+        assert all(training.images.at_least for training in plan.trainings[1:])
+        assert steps <= found.steps
+    else:
+        assert steps == found.steps
     assert number == found.trainings

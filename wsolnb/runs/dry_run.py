@@ -110,13 +110,13 @@ def describe(plan: Budget, *, processes: int = 1) -> Iterator[str]:
     most, apart = "at least " if costs.at_least else "", ""
     if processes > 1:
         apart = f" with {processes} processes that do not wait for each other, each on a device like this one"
-    if costs.hours is None:
+    if costs.hours is None or costs.operations is None:
         yield from _line("time", "unknown: images are not counted, give data_root or train_images")
         return
     middle, low, high = map(_clock, seconds)
     yield from _line("time", f"{most}{middle} ({low} to {high}) of training{apart}; evaluation and figures come on top")
-    estimate = f"{most}{costs.operations / 1e15:,.3g} PFLOP are {costs.hours:,.2g} h" if costs.operations else "nothing"
-    yield from _line("estimate", f"{estimate} of one A100-class device at {ASSUMED}, an assumption")
+    spent = f"{most}{two_digits(costs.hours)} hours of one A100-class device"
+    yield from _line("estimate", f"{spent}: {two_digits(costs.operations / 1e15)} PFLOP at an assumed {ASSUMED}")
 
 
 def _training(
@@ -165,5 +165,15 @@ def _line(name: str, text: str) -> list[str]:
 def _clock(seconds: float) -> str:
     for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
+            return f"{two_digits(seconds / size)} {unit}"
     return f"{seconds:.0f} s"
+
+
+def two_digits(number: float) -> str:
+    """A number of which two digits count.
+
+    Example:
+        >>> two_digits(1234.5), two_digits(0.0345), two_digits(2e-7)
+        ('1,200', '0.035', '< 0.001')
+    """
+    return f"{float(f'{number:.2g}'):,.10g}" if number >= 0.001 else "< 0.001"

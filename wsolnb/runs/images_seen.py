@@ -87,9 +87,9 @@ class ImagesSeen:
         return self._count(at_hand, lambda task: len(task.train), held)
 
     def scenes(self, copied: Callable[[Tensor], list[int]]) -> Images:
-        """Images of several classes, as `wsolnb.data.tasks.multi_label` gives them; drawn ones have balanced classes.
+        """Images of several classes, as `wsolnb.data.tasks.multi_label` gives them, those of rare classes copied.
 
-        `copied` gives the number of copies of every image, from its classes.
+        `copied` gives the number of copies of every image, from its classes, which photos at hand tell.
         """
         p = self.p
 
@@ -102,9 +102,9 @@ class ImagesSeen:
             return sum(copied(multi_label.all_labels(task.train, len(task.classes))))
 
         found = self._count(at_hand, count, lambda total: round(p.held_share * total))
-        if self.drawn or p.data_root:
+        if p.data_root or p.copies == 1:
             return found
-        return found._replace(what=f"{found.what}, without copies of rare classes'", at_least=found.number is not None)
+        return found._replace(what=f"{found.what}, besides copies of those of rare classes,", at_least=True)
 
     def crops(self, official: Mapping[str, int], source: str) -> Images:
         """Every object of every photo, as `wsolnb.data.tasks.crops_to_scenes` gives them; or photos of one object.
@@ -117,9 +117,8 @@ class ImagesSeen:
         if not self.drawn and not p.data_root:
             count = official.get(self.split)
             classes = self.official.classes if self.official else None
-            if count is None:
-                return self._count(lambda: None, len, lambda total: 0, what="objects")
-            return self._at_most(Images(count, classes, f"objects ({source})"))
+            said = f"objects ({source})" if count else "objects, to be counted at data_root"
+            return self._at_most(Images(count, classes, said))
 
         def at_hand() -> Any:
             scenes = open_scenes(p.dataset, p.data_root, self.split)
@@ -152,4 +151,4 @@ class ImagesSeen:
 
     def _at_most(self, found: Images) -> Images:
         asked = self.p.train_images
-        return found if not asked or self.drawn else found._replace(number=min(asked, found.number or asked))
+        return found._replace(number=min(asked, found.number or asked)) if asked else found

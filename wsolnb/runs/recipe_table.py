@@ -11,7 +11,7 @@ from pathlib import Path
 from wsolnb._utils.files import write_atomic
 from wsolnb._utils.text import markdown_table
 from wsolnb.data.download.sources import human
-from wsolnb.runs.dry_run import ASSUMED, bill
+from wsolnb.runs.dry_run import ASSUMED, bill, two_digits
 from wsolnb.runs.paper import Paper, paper_keys
 from wsolnb.runs.trainings import budget
 
@@ -35,9 +35,9 @@ measures the time of a step on the machine at hand. A test compares this page wi
 
     python -m wsolnb.runs.recipe_table docs/recipes.md
 
-- **Images**: those that an epoch shows. These are all objects of COCO's photos where crops are trained on (barz2022,
-  whose number it is), and photos that are held out are left out. ≥: bency2016 repeats photos of rare classes, which
-  only the labels can tell.
+- **Images**: those that an epoch shows. These are all objects of COCO's photos where crops are trained on (the paper's
+  number), and photos that are held out are left out. ≥: copies of rare classes' photos, which only labels can tell,
+  come on top.
 - **Trainings and steps**: all of the run, with controls and first features; a step takes a batch of the recipe's size.
 - **Weights trained**: those of the largest training. Frozen ones are in memory and on disk, too.
 - **Memory**: peak of one device for a whole batch, or one of `accumulate` parts of it: weights, gradients, the
@@ -91,17 +91,8 @@ def recipe_row(key: str, name: str) -> list[str]:
         f"{max(cost.trained for cost in costs.costs):,}",
         human(costs.memory),
         f"{data}{human(costs.weights)}",
-        "?" if costs.hours is None else f"{most}{_rounded(costs.hours)}",
+        "?" if costs.hours is None else f"{most}{two_digits(costs.hours)}",
     ]
-
-
-def _rounded(hours: float) -> str:
-    """Two digits.
-
-    >>> _rounded(1234.5), _rounded(0.0345)
-    ('1,200', '0.035')
-    """
-    return f"{float(f'{hours:.2g}'):,.10g}" if hours >= 0.001 else "< 0.001"
 
 
 if __name__ == "__main__":
