@@ -98,17 +98,21 @@ def test_an_evaluator_and_an_embedding_count() -> None:
 
 
 def test_steps_are_really_taken() -> None:
-    found = measure(replace(TINY, batch=8), 8, device="cpu")
+    cost = count(TINY, 4, mixed=False)
+    found = measure(TINY, cost, 4, device="cpu")
     assert (found.steps, found.images, found.device, found.memory) == (5, 4, "cpu", None)
+    assert measure(TINY, cost, 8, device="cpu", parts=2).images == 4
+    assert measure(TINY, replace(cost, operations=10**11), 8, device="cpu").images == 2  # an image takes long
     assert 0 < found.fastest <= found.median <= found.slowest
 
 
 @pytest.mark.parametrize("key", ["kou2021", "xie2021", "barz2022", "bency2016", "side_by_side"])
 def test_a_step_of_every_kind_can_be_taken(key: str) -> None:
     for training in budget(key, recipe="smoke").trainings:
-        assert measure(training, 4, device="cpu", precision="32-true").median > 0
+        cost = count(training, 4, mixed=False)
+        assert measure(training, cost, 4, device="cpu", precision="32-true").median > 0
 
 
 def test_a_step_without_its_device_is_refused() -> None:
     with pytest.raises(ValueError, match="device 'cuda:9' is not there"):
-        measure(TINY, 4, device="cuda:9")
+        measure(TINY, count(TINY, 4, mixed=False), 4, device="cuda:9")

@@ -97,7 +97,7 @@ def describe(plan: Budget, *, processes: int = 1) -> Iterator[str]:
         kind = (training.model, training.batch, training.side, cost)
         if kind not in measured:
             share = training.share(processes)
-            measured[kind] = measure(training, share, device=device, precision=precision, parts=parts)
+            measured[kind] = measure(training, cost, share, device=device, precision=precision, parts=parts)
         step = measured[kind]
         yield from _training(training, cost, step, processes, parts, again=(kind, training.images) == before)
         before = (kind, training.images)

@@ -17,8 +17,8 @@ from wsolnb.runs.trainings import Training
 from wsolnb.train.training import bfloat16_is_fast, resolve_device
 
 _STEPS = 5  # measured, after one that warms up
-_PATIENCE = 20.0  # seconds, after which three have to do
-_CPU_IMAGES = 4  # of a measured step on a CPU, where time is proportional to the batch
+_PATIENCE = 10.0  # seconds, after which three have to do
+_CPU_WORK = 1e11  # operations of a measured step on a CPU, where the time of more images is in proportion
 
 
 @dataclass(frozen=True)
@@ -129,12 +129,13 @@ class Measured:
 
 
 def measure(
-    training: Training, share: int, *, device: str = "auto", precision: str = "auto", parts: int = 1
+    training: Training, cost: Cost, share: int, *, device: str = "auto", precision: str = "auto", parts: int = 1
 ) -> Measured:
     """Take steps on random images: network, objective and optimizer as in the training, on one device.
 
-    On a GPU these are as many images as a process has of a batch, in `parts` of which gradients are averaged; on a CPU
-    four, and the time is scaled. Loading images, and exchanging gradients with other processes, is not included.
+    On a GPU a step has the images that a process has of a batch, in `parts` whose gradients are averaged; on a CPU so
+    many that it takes some seconds at most by its `cost`, two at least. From one part or few images the time is scaled.
+    Loading images, and exchanging gradients with other processes, is not included.
 
     Raises:
         ValueError: If the device does not exist, or a step does not fit into its memory.
@@ -143,13 +144,14 @@ def measure(
         >>> from wsolnb.models.cam import classifier
         >>> from wsolnb.runs.images_seen import Images
         >>> tiny = Training("cam", "tiny", lambda: classifier("tiny", 5), Images(100, 5), 6, batch=2, side=48)
-        >>> measured = measure(tiny, 2, device="cpu")
+        >>> measured = measure(tiny, count(tiny, 2, mixed=False), 2, device="cpu")
         >>> measured.steps, measured.images, measured.fastest <= measured.median <= measured.slowest
         (5, 2, True)
     """
     target = resolve_device(device)
     gpu = target.type == "cuda"
-    images = -(-share // parts) if gpu else min(share, _CPU_IMAGES)
+    images = -(-share // parts)
+    images = images if gpu else min(images, max(2, int(_CPU_WORK // cost.operations)))
     mixed = precision == "bf16-mixed" or (precision == "auto" and bfloat16_is_fast(target))
     seconds: list[float] = []
     try:
