@@ -57,7 +57,7 @@ def bill(plan: Budget, *, processes: int = 1) -> Bill:
         >>> from wsolnb.runs.trainings import budget
         >>> cost = bill(budget("primer", recipe="smoke"))
         >>> cost.weights, cost.operations
-        (1305504, 14042972160)
+        (1305504, 14047395840)
     """
     parts = plan.parameters.get("accumulate", 1)
     mixed = plan.parameters.get("precision", "auto") != "32-true"

@@ -63,24 +63,13 @@ def count(training: Training, images: int, *, mixed: bool, processes: int = 1) -
     weights = sum(weight.numel() for weight in network.parameters())
     trained = sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
     beside = sum(weight.numel() for weight in other)
-    passes = [_known_pass(training, way, objective, images, mixed) for way in ways]
+    passes = [_pass(training, way, objective, images, mixed) for way in ways]
     moments = (2 if training.adam else 1) * trained
     state = 4 * (weights + beside + trained + moments)
     memory = state + max(kept for _, kept in passes) + (2 * (weights + beside) if mixed else 0)
     memory += 4 * trained if processes > 1 else 0
     operations = sum(done for done, _ in passes) // len(passes) // images
     return Cost(weights, trained, operations, memory, 4 * (weights + moments + beside))
-
-
-_PASSES: dict[tuple[object, ...], tuple[int, int]] = {}  # of networks alike, of which a run trains many
-
-
-def _known_pass(training: Training, network: nn.Module, objective: Any, images: int, mixed: bool) -> tuple[int, int]:
-    learns = tuple(weight.requires_grad for weight in network.parameters())
-    key = (training.model, training.side, str(network), learns, str(objective), images, mixed)
-    if key not in _PASSES:
-        _PASSES[key] = _pass(training, network, objective, images, mixed)
-    return _PASSES[key]
 
 
 def _pass(training: Training, network: nn.Module, objective: Any, images: int, mixed: bool) -> tuple[int, int]:
