@@ -10,7 +10,7 @@ import torch
 
 REPO = Path(__file__).resolve().parents[1]
 
-collect_ignore_glob = ["conftest.py", "*/conftest.py"]  # modules of one name; none holds a doctest
+collect_ignore_glob = ["conftest.py", "*/conftest.py", "gpu/parts/*.py"]  # modules of one name; scripts that measure
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-import torchvision
+from other_maps import bare, grad_cam_maps, random_network, smooth_images, torchcam_boxes, torchcam_maps
 from scipy.stats import binomtest
 from torch import Tensor
 from turns import ratio, rounds
 
 from wsolnb.boxes.quantise import minmax_normalise
-from wsolnb.inference.localize import RULES, localize
+from wsolnb.inference.localize import localize
 
 pytestmark = pytest.mark.bench
 SIDE, BATCH, TOP = 224, 8, 5
@@ -25,43 +25,18 @@ def device() -> str:
 
 @pytest.fixture(scope="module")
 def net(device: str) -> torch.nn.Module:
-    torch.manual_seed(0)
-    model = torchvision.models.resnet50(weights=None).eval()
-    for each in model.modules():
-        if isinstance(each, torch.nn.BatchNorm2d):  # features of random weights stay of order one this way
-            each.running_mean.normal_(0, 0.1)
-            each.running_var.uniform_(0.5, 2)
-    return model.to(device)
+    return random_network("resnet50", device)
 
 
 @pytest.fixture(scope="module")
 def images(device: str) -> Tensor:
-    """Smooth images, normalised, which differ from each other."""
-    coarse = torch.randn(BATCH, 3, 9, 9, generator=torch.Generator().manual_seed(1))
-    return torch.nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bicubic").to(device)
-
-
-def bare(net: torch.nn.Module, images: Tensor) -> Tensor:
-    with torch.inference_mode():
-        output: Tensor = net(images)
-        return output
-
-
-def torchcam_maps(extractor: object, net: torch.nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Normalised maps `(B, K, h, w)` of the five best classes, and these, as its documentation says to get them."""
-    labels = bare(net, images).topk(TOP, dim=1).indices
-    maps = [extractor(rank.tolist(), normalized=True)[0] for rank in labels.T]  # type: ignore[operator]
-    return torch.stack(maps, dim=1), labels
-
-
-def torchcam_boxes(extractor: object, net: torch.nn.Module, images: Tensor) -> Tensor:
-    return RULES["cam"](torchcam_maps(extractor, net, images)[0], (SIDE, SIDE))
+    return smooth_images(BATCH, SIDE, device)
 
 
 def test_maps_are_those_of_torchcam(net: torch.nn.Module, images: Tensor) -> None:
     methods = pytest.importorskip("torchcam.methods", reason="pip install torchcam")
     with methods.CAM(net, "layer4", "fc") as extractor:
-        theirs, labels = torchcam_maps(extractor, net, images)
+        theirs, labels = torchcam_maps(extractor, net, images, TOP)
     found = localize(net, images, classes=TOP)
     ours = torch.stack([each["maps"] for each in found])
     assert torch.equal(torch.stack([each["labels"] for each in found]), labels)
@@ -110,7 +85,7 @@ def test_never_slower_than_torchcam_with_the_same_boxes(
             turns,
             device,
             ours=lambda: localize(read, images, classes=TOP),
-            theirs=lambda: torchcam_boxes(extractor, read, images),
+            theirs=lambda: torchcam_boxes(extractor, read, images, TOP),
         )
     cost = ratio(times, "ours", "theirs")
     slower = sum(a > b for a, b in zip(times["ours"], times["theirs"], strict=True))
@@ -123,17 +98,14 @@ def test_many_times_faster_than_grad_cam(
     net: torch.nn.Module, images: Tensor, device: str, record_property: Callable[[str, object], None]
 ) -> None:
     package = pytest.importorskip("pytorch_grad_cam", reason="pip install grad-cam")
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-
     labels = bare(net, images).topk(TOP, dim=1).indices
     with package.GradCAM(net, [net.layer4]) as extractor:
-
-        def theirs() -> None:
-            for rank in labels.T.tolist():
-                extractor(images, [ClassifierOutputTarget(label) for label in rank])
-
         times = rounds(
-            3, device, bare=lambda: bare(net, images), ours=lambda: localize(net, images, classes=TOP), theirs=theirs
+            3,
+            device,
+            bare=lambda: bare(net, images),
+            ours=lambda: localize(net, images, classes=TOP),
+            theirs=lambda: grad_cam_maps(extractor, images, labels),
         )
     net.zero_grad()
     gain = ratio(times, "theirs", "ours")

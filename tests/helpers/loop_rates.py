@@ -45,15 +45,16 @@ class Rate:
     memory: int
 
 
-def loop_rate(work: Work, device: str, precision: str) -> Rate:
+def loop_rate(work: Work, device: str, precision: str, compiled: bool = False) -> Rate:
     """Our loop: channels_last, and the precision asked for."""
     where = torch.device(device)
     net, plan = classifier(work.network, CLASSES), Plan(1 + work.epochs, work.batch, lr=1e-4)
-    _forget(where)
+    forget(where)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Checkpoint(Path(folder, "checkpoint"), "rate", "rate")
-        history = Loop(_fabric(where, precision), net, work.images(), CrossEntropy(), plan, checkpoint).run()
-    return Rate(max(row["images_per_second"] for row in history[1:]), _peak(where))
+        fabric, data = _fabric(where, precision), work.images()
+        history = Loop(fabric, net, data, CrossEntropy(), plan, checkpoint, compile=compiled).run()
+    return Rate(max(row["images_per_second"] for row in history[1:]), peak(where))
 
 
 def plain_rate(work: Work, device: str) -> Rate:
@@ -62,7 +63,7 @@ def plain_rate(work: Work, device: str) -> Rate:
     net = get_model(work.network, weights=None, num_classes=CLASSES).to(where).train()
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-4, momentum=0.9)
     loader = DataLoader(work.images(), work.batch, shuffle=True, pin_memory=where.type == "cuda")
-    _forget(where)
+    forget(where)
     best = 0.0
     for epoch in range(1 + work.epochs):
         started = time.perf_counter()
@@ -75,14 +76,16 @@ def plain_rate(work: Work, device: str) -> Rate:
         loss.item()  # waits for a GPU
         rate = work.batch * work.steps / (time.perf_counter() - started)
         best = max(best, rate) if epoch else best
-    return Rate(best, _peak(where))
+    return Rate(best, peak(where))
 
 
-def _forget(where: torch.device) -> None:
+def forget(where: torch.device) -> None:
+    """Let a GPU start to count its peak anew."""
     if where.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(where)
 
 
-def _peak(where: torch.device) -> int:
+def peak(where: torch.device) -> int:
+    """Bytes at the peak since `forget`."""
     return torch.cuda.max_memory_allocated(where) if where.type == "cuda" else 0

@@ -542,3 +542,15 @@ def test_patch_tokens_lie_on_the_grid_of_the_patches(others: int, order: str) ->
     net, images = Tokens().eval(), torch.randn(2, 3, 12, 20)
     reading = read_linear(net, images)
     torch.testing.assert_close(reading.features, net.patches(images).tanh().detach() * 1.5)
+
+
+@torch.no_grad()
+def test_a_pointwise_layers_maps_are_let_go_when_more_is_learned_after_them() -> None:
+    first, last = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 6, 3)
+    layers = [first, nn.BatchNorm2d(6), last, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)]
+    born: list[weakref.ref[Tensor]] = []
+    alive: list[bool] = []
+    first.register_forward_hook(lambda module, given, result: born.append(weakref.ref(result)))
+    last.register_forward_hook(lambda module, given, result: alive.append(born[0]() is not None))
+    read_linear(nn.Sequential(*layers).eval(), photos())
+    assert alive == [False]

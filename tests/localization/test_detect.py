@@ -123,6 +123,26 @@ def test_tuning_finds_the_threshold_that_fits(two_scenes: SceneMaps) -> None:
     assert max(curve, key=curve.__getitem__) == 0.8
 
 
+def test_a_tuned_curve_is_the_metric_at_each_threshold() -> None:
+    random = torch.Generator().manual_seed(3)
+    maps = [torch.rand(3, 4, 6, generator=random) for _ in range(12)]
+    targets = [target([10 * (i % 3), 0, 30 + i, 30], i % 3, i) for i in range(12)]
+    for image in targets[::4]:  # two objects, one of them a crowd
+        image |= {
+            "boxes": image["boxes"].repeat(2, 1),
+            "labels": torch.tensor([0, 1]),
+            "crowd": torch.tensor([0, 1]).bool(),
+        }
+    found = SceneMaps(maps, torch.rand(12, 3, generator=random) - 0.1, torch.tensor([[40, 60]] * 12), targets)
+    thresholds, curve = [0.1, 0.4, 0.7, 0.9], {}
+    for threshold in thresholds:
+        metric = DetectionAP(3, (0.25,))
+        metric.update(detections(found, BoxRule.preset("dcm", threshold=threshold)), targets)
+        curve[threshold] = float(metric.compute()["mAP@0.25"])
+    assert len(set(curve.values())) > 2
+    assert tune_threshold(found, BoxRule.preset("dcm"), thresholds) == pytest.approx(curve, abs=1e-12)
+
+
 def test_evidence_equals_the_metrics(two_scenes: SceneMaps) -> None:
     found = detections(two_scenes, BoxRule.preset("dcm"))
     judged, single = DetectionAP(2, (0, 0.25, 0.5)), GuessLocalizationError(2, k=1)

@@ -197,5 +197,6 @@ def test_networks_of_timm_are_timms(name: str, theirs: str, tmp_path: Path) -> N
 
 
 def test_unknown_weights_list_timms_own() -> None:
-    with pytest.raises(ValueError, match=r"seresnet50 has no weights 'DEFAULT'; known: .*ra2_in1k.*, or a file"):
+    said = r"resnet50_se \(timm's seresnet50\) has no weights 'DEFAULT'; known: .*ra2_in1k.*, or a file"
+    with pytest.raises(ValueError, match=said):
         backbone("resnet50_se", weights="DEFAULT")

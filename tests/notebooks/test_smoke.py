@@ -8,9 +8,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 import yaml
 from tagged_cells import differences
 
+from wsolnb.inference.model import load
 from wsolnb.runs.paper import Paper, paper_keys
 from wsolnb.runs.run import NOTEBOOK, run
 
@@ -33,5 +35,10 @@ def test_smoke_run(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, re
     assert [verdict["claim"] for verdict in record["verdicts"]] == [claim.id for claim in paper.claims()]
     assert paper.recipe("smoke").items() <= record["parameters"].items()
     assert list((folder / "figures").glob("*.png"))
+    models = sorted((folder / "models").iterdir())
+    assert models
+    for each in models:
+        (found,) = load(each).localize(torch.rand(1, 3, 40, 60))
+        assert found["boxes"].shape == (1, 4)
     assert differences(request.session, paper.notebook, folder / NOTEBOOK, TEXTS[key]) == []
     assert nbformat.read(folder / NOTEBOOK, as_version=4).metadata.papermill.duration < BUDGET * BUSY

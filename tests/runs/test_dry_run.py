@@ -101,7 +101,7 @@ def test_lines_name_everything_and_are_short(suite: Path) -> None:
     assert "(median; " in shown
     assert "5 steps on cpu" in shown
     assert "checkpoint 1.3 MB" in shown
-    assert "30% of 312 TFLOP/s in bfloat16, an assumption" in shown
+    assert "at an assumed 30% of 312 TFLOP/s in bfloat16" in shown
 
 
 def test_photos_name_their_disk_and_what_is_not_known(suite: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import timm
 import yaml
 from torchvision.models import get_model_weights
 
@@ -15,6 +16,7 @@ from wsolnb.runs.trainings import budget
 from wsolnb.train import Plan
 
 RECIPES = [(key, name) for key in paper_keys() for name in Paper(key).recipes()]
+TIMM = {"resnet50_se": "seresnet50", "mobilenet_v1": "mobilenetv1_100"}
 DATASETS = {"critters", "voc", "coco", "protocol", *(key for key, source in read_sources().items() if source.splits)}
 
 
@@ -44,9 +46,10 @@ def test_the_networks_and_weights_of_a_recipe_exist(key: str, name: str) -> None
         ("evaluator_backbone", "evaluator_weights"),
         ("embed", "embed_weights"),
     ):
-        if values.get(network) and str(values.get(weights, "")).startswith("IMAGENET"):
-            known = values[network].removesuffix("_gap").removesuffix("_se")
-            assert values[weights] in get_model_weights(known).__members__
+        if values.get(network) in TIMM:
+            assert f"{TIMM[values[network]]}.{values[weights]}" in timm.list_pretrained(TIMM[values[network]])
+        elif values.get(network) and values.get(weights, ""):
+            assert values[weights] in get_model_weights(values[network].removesuffix("_gap")).__members__
 
 
 @pytest.mark.parametrize(("key", "name"), RECIPES)

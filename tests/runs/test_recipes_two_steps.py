@@ -1,7 +1,8 @@
 """Every recipe on a miniature tree of its data set: the notebook's own statements up to its trainings, two steps each.
 
-The backbone and the size of the images are the recipe's; the batches are small, weights that a recipe downloads are
-random ones of the same names and shapes, and of trainings of one kind only the first takes its steps.
+The backbone and the size of the images are the recipe's; batches are small, heads and generators narrow, weights that a
+recipe downloads are random ones of the same names and shapes, and of trainings of one kind only the first takes its
+steps.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from wsolnb.train import Training
 from wsolnb.train.loop import Loop
 
 RECIPES = [(key, name) for key in paper_keys() for name in Paper(key).recipes()]
-FEW = {"batch_size": 1, "refine_batch": 1, "train_images": 48}
+FEW = {"batch_size": 1, "refine_batch": 1, "train_images": 48, "width": 64}
 FEW |= dict.fromkeys(("pretrain_images", "taught_images", "held_images"), 24)
 
 
@@ -71,6 +72,7 @@ class TwoSteps:
     def __init__(self) -> None:
         self.kinds: set[tuple[object, ...]] = set()
         self.sides: list[tuple[int, ...]] = []
+        self.parts: set[object] = set()  # of a batch, in all trainings
 
     def __call__(
         self,
@@ -82,6 +84,7 @@ class TwoSteps:
         batches: Sampler[list[int]] | None = None,
         **loop: object,
     ) -> Training:
+        self.parts.add(loop.get("accumulate"))
         sizes = [tuple(weight.shape) for weight in model.parameters() if weight.requires_grad]
         parts = len(list(objective.modules())) if isinstance(objective, nn.Module) else 0
         kind = (type(model), type(objective), parts, *sizes)
@@ -151,12 +154,15 @@ def test_two_steps_of_a_recipe(key: str, name: str, roots: dict[str, Path], two_
         few |= {given: pairs for given in few.keys() & {"train_images", "held_images"} if few[given] < pairs}
     if "held_share" in values:
         few |= {"held_share": 0.4}  # a tenth of five photos is none
+    if "accumulate" in values:
+        few |= {"accumulate": 2}
     values |= few | {"device": "cpu", "precision": "32-true", "workers": 0, "out": ""}
     if values.get("dataset", "critters") != "critters":
         values["data_root"] = str(roots[name.partition("-")[0]])
     program, _ = leading_to_trainings(paper.notebook)
     exec(program, values)
     assert two_steps.kinds
+    assert two_steps.parts == {few.get("accumulate")}
     asked = values.get("image_size") or values["net"].side
     assert set(two_steps.sides) >= {(asked, asked)}
     largest = max(asked, values.get("frame", 0))  # bency2016's score map, where a window is as large as its input

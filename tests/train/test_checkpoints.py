@@ -215,19 +215,6 @@ def test_weights_cached_before_there_were_hashes_are_found(data: TensorDataset) 
     assert train(_Net(), data, CrossEntropy(), Plan(1, 6), device="cpu").cached
 
 
-def test_accumulated_batches_give_the_step_of_a_larger_one(data: TensorDataset) -> None:
-    images, labels = data.tensors
-    some = TensorDataset(images[:11], labels[:11])  # the last step of an epoch has 3 images: 2 and 1
-    one, many = _Net(), _Net()
-    a = train(one, some, CrossEntropy(), Plan(3, 4, lr=0.5), device="cpu", precision="32-true")
-    b = train(many, some, CrossEntropy(), Plan(3, 2, lr=0.5), device="cpu", precision="32-true", accumulate=2)
-    assert torch.allclose(one.head.weight, many.head.weight, atol=1e-6)
-    assert [r["loss"] for r in a.history] == pytest.approx([r["loss"] for r in b.history], abs=1e-6)
-    assert not torch.allclose(one.head.weight, _Net().head.weight, atol=1e-3)
-    with pytest.raises(ValueError, match="accumulate=0: must be at least 1"):
-        train(_Net(), some, CrossEntropy(), Plan(1), accumulate=0)
-
-
 def test_a_compiled_model_trains_the_same_weights(data: TensorDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled, compiler = [], torch.compile
 

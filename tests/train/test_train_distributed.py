@@ -19,12 +19,13 @@ from wsolnb.train.batches import ResumableSampler, SeededDataset, ShuffledBatchS
 
 TOGETHER = {
     "plain": {"batch_size": 4},
-    "accumulated": {"batch_size": 2, "accumulate": 2},
+    "accumulated": {"batch_size": 4, "accumulate": 2},
+    "in single images": {"batch_size": 4, "accumulate": 3, "normalised": True},
     "balanced": {"batch_size": 2, "balanced": True},
     "normalised": {"batch_size": 4, "normalised": True},
     "again": {"batch_size": 4},
     "torn": {"batch_size": 4, "torn": True},
-    "stopped": {"batch_size": 2, "accumulate": 2, "stop": True},
+    "stopped": {"batch_size": 4, "accumulate": 2, "stop": True},
 }
 
 
@@ -42,7 +43,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[st
         check=False,
     )
     assert process.returncode == 0, process.stderr
-    assert process.stdout.count("epoch   3/3") == 6  # only the first process prints; one training was cached
+    assert process.stdout.count("epoch   3/3") == 7  # only the first process prints; one training was cached
     return {name: [json.loads((out / f"{name}-{rank}.json").read_text()) for rank in (0, 1)] for name in TOGETHER}
 
 
@@ -51,8 +52,9 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[st
     ("name", "single"),
     [
         ("plain", {"batch_size": 4}),
-        ("plain", {"batch_size": 2, "accumulate": 2}),
+        ("plain", {"batch_size": 4, "accumulate": 2}),
         ("accumulated", {"batch_size": 4}),
+        ("in single images", {"batch_size": 4, "accumulate": 2, "normalised": True}),
         ("balanced", {"batch_size": 2, "balanced": True}),
         ("normalised", {"batch_size": 4, "normalised": True}),
         ("stopped", {"batch_size": 4}),

@@ -75,7 +75,8 @@ class LocalizationModel:
         folder.mkdir(parents=True, exist_ok=True)
         method, networks = self.fitted.method, self.fitted.networks
         used = [*(each.network for each in method.needs), method.network]
-        state = {f"{name}.{k}": v for name in used for k, v in networks[name].network.state_dict().items()}
+        weights = {name: networks[name].network.state_dict() for name in used}
+        state = {f"{name}.{k}": v.clone() for name, own in weights.items() for k, v in own.items()}  # some are shared
         state |= {f"{_EMBEDDINGS}.{name}": each for name in used if (each := _embeddings(networks[name])) is not None}
         data = to_bytes(state)
         about = {

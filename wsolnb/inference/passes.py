@@ -86,6 +86,8 @@ def hooked_pass(model: nn.Module, images: Tensor) -> Record:
             keep(result)
             if given is not None and layer is not None and _is_dense(given, layer.weight, result):
                 record.dense = Call(given, layer.weight, layer.bias, result)
+            elif next(module.children(), None) is None and next(module.parameters(), None) is not None:
+                record.dense = None  # no class maps, since more is learned after them: let their memory go
         elif given is None:
             return
         elif _is_map(given, batch):

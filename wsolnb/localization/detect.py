@@ -6,13 +6,12 @@ Maps are computed once, at feature resolution: tuning or dragging a threshold ne
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from wsolnb._utils.progress import track
 from wsolnb.boxes import BoxRule
 from wsolnb.localization.maps import SceneMaps
 from wsolnb.metrics.detection import DetectionAP
@@ -40,7 +39,7 @@ def detections(found: SceneMaps, rule: BoxRule, *, score_threshold: float = 0.0)
         [{'boxes': tensor([[10.,  0., 20., 10.]]), 'scores': tensor([0.7000]), 'labels': tensor([0])}]
     """
     (boxes,) = _boxes(found, rule, [rule.threshold])
-    return _predictions(found, boxes, score_threshold)
+    return _predictions(found.scores, boxes, score_threshold)
 
 
 def _boxes(found: SceneMaps, rule: BoxRule, thresholds: Sequence[float]) -> list[list[Tensor]]:
@@ -57,11 +56,11 @@ def _boxes(found: SceneMaps, rule: BoxRule, thresholds: Sequence[float]) -> list
     return result
 
 
-def _predictions(found: SceneMaps, boxes: Sequence[Tensor], score_threshold: float = 0.0) -> list[Prediction]:
+def _predictions(scores: Tensor, boxes: Sequence[Tensor], score_threshold: float = 0.0) -> list[Prediction]:
     result: list[Prediction] = []
-    for box, scores in zip(boxes, found.scores, strict=True):
-        labels = ((scores > score_threshold) & box.isfinite().all(dim=1)).nonzero().flatten()
-        result.append({"boxes": box[labels], "scores": scores[labels], "labels": labels})
+    for box, score in zip(boxes, scores, strict=True):
+        labels = ((score > score_threshold) & box.isfinite().all(dim=1)).nonzero().flatten()
+        result.append({"boxes": box[labels], "scores": score[labels], "labels": labels})
     return result
 
 
@@ -79,13 +78,28 @@ def tune_threshold(
         >>> tune_threshold(found, BoxRule(), [0.2, 0.6], iou=0.6)
         {0.2: 0.0, 0.6: 1.0}
     """
-    curve = {}
-    every = _boxes(found, rule, thresholds)
-    for threshold, boxes in zip(thresholds, track(every, "thresholds"), strict=True):
-        metric = DetectionAP(classes=found.scores.shape[1], iou_thresholds=(iou,), sync_on_compute=False)
-        metric.update(_predictions(found, boxes), found.targets)
-        curve[threshold] = float(metric.compute()[f"mAP@{iou:g}"])
-    return curve
+    count, classes = len(thresholds), found.scores.shape[1]
+    boxes = [torch.cat(at) for at in zip(*_boxes(found, rule, thresholds), strict=True)]
+    # every pair of threshold and class is a class to the metric, which so matches all thresholds at once
+    metric = DetectionAP(count * classes, iou_thresholds=(iou,), sync_on_compute=False)
+    targets = [_at_each_threshold(target, count, classes) for target in found.targets]
+    metric.update(_predictions(found.scores.repeat(1, count), boxes), targets)
+    per_class = metric.compute()[f"AP@{iou:g}"].view(count, classes)
+    return dict(zip(thresholds, per_class.nanmean(dim=1).tolist(), strict=True))
+
+
+def _at_each_threshold(target: Mapping[str, Any], count: int, classes: int) -> dict[str, Any]:
+    """An image's truth, once for each of `count` thresholds."""
+    repeated = {
+        name: torch.cat([torch.as_tensor(target[name]).as_subclass(Tensor)] * count)
+        for name in _TRUTH
+        if name in target
+    }
+    shift = classes * torch.arange(count, device=repeated["labels"].device)
+    return {**target, **repeated, "labels": repeated["labels"] + shift.repeat_interleave(len(target["labels"]))}
+
+
+_TRUTH = ("boxes", "labels", "crowd")  # fields with a row per object
 
 
 def choose_classes(classes: str | int | Sequence[Any] | Tensor, scores: Tensor) -> Tensor:

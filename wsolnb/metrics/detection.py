@@ -146,21 +146,28 @@ class DetectionAP(ColumnMetric):
             best, kept = _one_per_pair(predicted, scores, boxes, true, truth, crowd, self.classes)
             predicted, boxes, scores = predicted[best], boxes[best], scores[best]
             true, truth, crowd = true[kept], truth[kept], crowd[kept]
-        # COCOeval is slow: it is spared the predictions of classes that their image lacks, which are wrong anyway
-        possible = torch.isin(_pair(predicted, self.classes), _pair(true, self.classes))
-        annotations = _annotations(predicted[possible], boxes[possible], scores=scores[possible])
-        cells = self._coco_eval(_annotations(true, truth, crowd=crowd), annotations, images=len(rank))
-        return self._ranked(cells, predicted[~possible], scores[~possible], images=len(rank))
+        # COCOeval is slow: it is spared the pairs of image and class that have no truth, whose predictions are wrong
+        keys, possible_keys = (rows[:, 1] * len(rank) + rows[:, 0] for rows in (true, predicted))
+        present, true_cell = keys.unique(return_inverse=True)
+        possible = torch.isin(possible_keys, present)
+        cell = torch.searchsorted(present, possible_keys[possible])
+        cells = self._coco_eval(
+            _annotations(true_cell, truth, crowd=crowd),
+            _annotations(cell, boxes[possible], scores=scores[possible]),
+            cells=len(present),
+        )
+        pairs = torch.stack([present % len(rank), present // len(rank)], dim=1)
+        return self._ranked(cells, pairs, predicted[~possible], scores[~possible], images=len(rank))
 
-    def _coco_eval(self, truth: _Annotations, predictions: _Annotations, images: int) -> _Annotations:
-        """COCOeval's results, one per class and image that have boxes."""
+    def _coco_eval(self, truth: _Annotations, predictions: _Annotations, cells: int) -> list[dict[str, Any]]:
+        """COCOeval's results for each cell, a pair of image and class; to COCOeval an image of one category."""
         tables = []
         with contextlib.redirect_stdout(io.StringIO()):
             for annotations in (truth, predictions):
                 table = COCO()
                 table.dataset = {
-                    "images": [{"id": image} for image in range(images)],
-                    "categories": [{"id": klass} for klass in range(self.classes)],
+                    "images": [{"id": cell} for cell in range(cells)],
+                    "categories": [{"id": 0}],
                     "annotations": annotations,
                 }
                 table.createIndex()
@@ -170,11 +177,12 @@ class DetectionAP(ColumnMetric):
             evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, float("inf")]], ["all"]
             evaluation.params.maxDets = [max(1, len(predictions))]
             evaluation.evaluate()
-        return [cell for cell in evaluation.evalImgs if cell is not None]
+        return list(evaluation.evalImgs)
 
-    def _ranked(self, cells: _Annotations, wrong: Tensor, wrong_scores: Tensor, images: int) -> list[Ranking]:
-        """One ranking per threshold, from COCOeval's results per class and image, and the wrong predictions."""
-        pairs = torch.tensor([(cell["image_id"], cell["category_id"]) for cell in cells], dtype=torch.int64).view(-1, 2)
+    def _ranked(
+        self, cells: _Annotations, pairs: Tensor, wrong: Tensor, wrong_scores: Tensor, images: int
+    ) -> list[Ranking]:
+        """One ranking per threshold, from COCOeval's results for pairs of image and class, and wrong predictions."""
         sizes = torch.tensor([len(cell["dtIds"]) for cell in cells], dtype=torch.int64)
         positives = torch.tensor([int((cell["gtIgnore"] == 0).sum()) for cell in cells], dtype=torch.int64)
         score = torch.tensor([value for cell in cells for value in cell["dtScores"]], dtype=torch.float64)
@@ -227,17 +235,17 @@ def _iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _annotations(
-    pairs: Tensor, boxes: Tensor, *, scores: Tensor | None = None, crowd: Tensor | None = None
+    cells: Tensor, boxes: Tensor, *, scores: Tensor | None = None, crowd: Tensor | None = None
 ) -> _Annotations:
     """COCO annotations; ids start at 1, because 0 means "no match" to COCOeval."""
     size = boxes[:, 2:] - boxes[:, :2]
     fields = {
-        "image_id": pairs[:, 0],
-        "category_id": pairs[:, 1],
+        "image_id": cells,
+        "category_id": torch.zeros_like(cells),
         "bbox": torch.cat([boxes[:, :2], size], dim=1),
         "area": size.prod(dim=1),
-        "score": torch.zeros(len(pairs)) if scores is None else scores,
-        "iscrowd": torch.zeros(len(pairs), dtype=torch.int) if crowd is None else crowd.int(),
+        "score": torch.zeros(len(cells)) if scores is None else scores,
+        "iscrowd": torch.zeros(len(cells), dtype=torch.int) if crowd is None else crowd.int(),
     }
     rows = zip(*(column.tolist() for column in fields.values()), strict=True)
     return [{"id": number, **dict(zip(fields, row, strict=True))} for number, row in enumerate(rows, start=1)]

@@ -272,18 +272,18 @@ def _inception_v3(weights: str | None) -> Stages:
 
 def _resnet50_se(weights: str | None) -> Stages:
     """ResNet-50 with a squeeze-and-excitation block in every residual block: timm's `seresnet50`."""
-    net = _timm("seresnet50", weights, ("fc.",))
+    net = _timm("resnet50_se", "seresnet50", weights, ("fc.",))
     return _with_stem(net, nn.Sequential(net.conv1, net.bn1, net.act1, net.maxpool))
 
 
 def _mobilenet_v1(weights: str | None) -> Stages:
     """MobileNetV1, width 1: timm's `mobilenetv1_100`."""
-    net = _timm("mobilenetv1_100", weights, ("classifier.",))
+    net = _timm("mobilenet_v1", "mobilenetv1_100", weights, ("classifier.",))
     stem = nn.Sequential(net.conv_stem, net.bn1)
     return {"stem": stem, **{f"block{i}": block for i, block in enumerate(net.blocks, start=1)}}
 
 
-def _timm(name: str, weights: str | None, heads: tuple[str, ...]) -> Any:
+def _timm(ours: str, name: str, weights: str | None, heads: tuple[str, ...]) -> Any:
     import timm  # takes half a second, which the other backbones are spared
 
     net = timm.create_model(name, pretrained=False)
@@ -292,7 +292,7 @@ def _timm(name: str, weights: str | None, heads: tuple[str, ...]) -> Any:
         return net
     names = [tagged.partition(".")[2] for tagged in timm.list_pretrained(name)]
     if weights not in names:
-        raise ValueError(f"{name} has no weights {weights!r}; known: {', '.join(names)}, or a file")
+        raise ValueError(f"{ours} (timm's {name}) has no weights {weights!r}; known: {', '.join(names)}, or a file")
     return timm.create_model(f"{name}.{weights}", pretrained=True)
 
 

@@ -152,7 +152,7 @@ def _disk(plan: Budget, costs: Bill) -> str:
         data += ", about as much again unpacked"
     return (
         f"{data}; weights of all trainings in the cache {human(costs.weights)}; the largest checkpoint "
-        f"{human(costs.checkpoint)}, twice that while it is written; notebook and figures some MB"
+        f"{human(costs.checkpoint)}, twice that while it is written; the run's folder some MB and the weights again"
     )
 
 

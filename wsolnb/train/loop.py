@@ -134,29 +134,27 @@ class Loop:
         name, left = f"epoch {epoch + 1}/{self.plan.epochs}", batches - first
         loaded = track(self.loader, name, left, units=left / batches)
         for number, (images, labels) in zip(count(first), loaded, strict=False):
-            weight, counts = self._weight(number, batches)
-            for norm in self.norms:
-                norm.counted = counts
-            steps = (number + 1) % self.accumulate == 0 or number + 1 == batches
-            with self.fabric.no_backward_sync(self.model, enabled=not steps):
-                outputs = self.model(to_dtype(images, torch.float32, scale=True))
-                loss = self.objective(outputs, labels)
-                if number % self.accumulate == 0:
-                    self.optimizer.zero_grad()
-                self.fabric.backward(loss if weight == 1 else loss * weight)
-            if counts:
-                with torch.no_grad():
-                    best = self.objective.scores(outputs).argmax(dim=1)
-                    hits = best == labels if labels.ndim == 1 else labels.gather(1, best[:, None]) > 0
-                    self.sums[0] += loss.detach() * len(labels)
-                    self.sums[1] += hits.sum()
-                    self.sums[2] += len(labels)
-            if steps:
-                if clip := self.plan.clip:
-                    self.fabric.clip_gradients(self.model, self.optimizer, max_norm=clip, error_if_nonfinite=False)
-                self.optimizer.step()
-                self.seconds = time.perf_counter() - started
-                self._check(epoch, number, batches, lr)
+            self.optimizer.zero_grad()
+            parts = self._parts(number, images, labels)
+            for step, (part, truth, weight) in enumerate(parts, start=1):
+                for norm in self.norms:
+                    norm.counted = weight > 0
+                with self.fabric.no_backward_sync(self.model, enabled=step < len(parts)):
+                    outputs = self.model(to_dtype(part, torch.float32, scale=True))
+                    loss = self.objective(outputs, truth)
+                    self.fabric.backward(loss if weight == 1 else loss * weight)
+                if weight:
+                    with torch.no_grad():
+                        best = self.objective.scores(outputs).argmax(dim=1)
+                        hits = best == truth if truth.ndim == 1 else truth.gather(1, best[:, None]) > 0
+                        self.sums[0] += loss.detach() * len(truth)
+                        self.sums[1] += hits.sum()
+                        self.sums[2] += len(truth)
+            if clip := self.plan.clip:
+                self.fabric.clip_gradients(self.model, self.optimizer, max_norm=clip, error_if_nonfinite=False)
+            self.optimizer.step()
+            self.seconds = time.perf_counter() - started
+            self._check(epoch, number, batches, lr)
         # Summed over the processes, so that all have the same record.
         total, hit, seen = cast(Tensor, self.fabric.all_reduce(self.sums.clone(), reduce_op="sum"))
         record = {"epoch": epoch + 1, "loss": float(total / seen), "accuracy": float(hit / seen), "lr": lr}
@@ -176,20 +174,26 @@ class Loop:
             )
         return record
 
-    def _weight(self, number: int, batches: int) -> tuple[float, bool]:
-        """Weight of a batch's mean loss in its step, times the number of processes; and whether its images count."""
-        first = number - number % self.accumulate
-        accumulated = range(first, min(first + self.accumulate, batches))
-        if not hasattr(self.batches, "images"):
-            return 1 / len(accumulated), True
-        local, _ = self.batches.images(number)
-        return local * self.fabric.world_size / sum(self.batches.images(n)[1] for n in accumulated), local > 0
+    def _parts(self, number: int, images: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor, float]]:
+        """Parts of this process's share of a batch, as many in all processes, and the weight of each one's mean loss.
+
+        A part without images has one of weight 0. Gradients are averaged over the processes: weights add up to their
+        number.
+        """
+        local, processes = len(labels), self.fabric.world_size
+        total = local * processes
+        if hasattr(self.batches, "images"):
+            local, total = self.batches.images(number)
+        count = min(self.accumulate, -(-total // processes))
+        parts = zip(images[:local].tensor_split(count), labels[:local].tensor_split(count), strict=True)
+        spare = images[:1], labels[:1], 0.0
+        return [(part, truth, len(truth) * processes / total) if len(truth) else spare for part, truth in parts]
 
     def _check(self, epoch: int, number: int, batches: int, lr: float) -> None:
         """After a step: stop at a loss that is not finite; save if it is time or a signal came, and obey that."""
         last, distributed = number + 1 == batches, self.fabric.world_size > 1
         requests = [self.interruption.number, int(time.monotonic() - self.saved_at >= SAVE_EVERY)]
-        due = last or (number // self.accumulate) % _CHECK_EVERY == 0
+        due = last or number % _CHECK_EVERY == 0
         if not due and (distributed or not any(requests)):
             return
         # All processes check at the same step, and all do what any of them has to.
@@ -199,8 +203,8 @@ class Loop:
             kept = f"the checkpoint of {self.saved_position} stays at {self.checkpoint.folder}"
             raise FloatingPointError(
                 f"the loss became {float(self.sums[0])} in epoch {epoch + 1}, at batch {number + 1} or up to "
-                f"{_CHECK_EVERY * self.accumulate - 1} before it (learning rate {lr:g}): lower the learning rate or "
-                f"clip the gradient; {kept if self.saved_position else 'nothing was saved yet'}"
+                f"{_CHECK_EVERY - 1} before it (learning rate {lr:g}): lower the learning rate or clip the gradient; "
+                f"{kept if self.saved_position else 'nothing was saved yet'}"
             )
         self.signal = requests[0]
         if any(requests) and not last:

@@ -88,8 +88,8 @@ def train(
 
     Under `torchrun` all processes train together (DDP), one device each; they need the same cache folder. They share
     every batch, with its statistics for batch normalization, and follow one process up to rounding; only a loss of
-    pairs of images sees the pairs of a process's own share. So do n accumulated batches follow one of n times the size,
-    but for the statistics.
+    pairs of images sees the pairs of a process's own share. So does a batch in parts (`accumulate`) follow a whole one,
+    but for the statistics, which are those of a part.
 
     Args:
         model: Maps images in [0, 1] to outputs `(B, E)`; trained in place, left on the device in evaluation mode.
@@ -107,7 +107,8 @@ def train(
         precision: As in Fabric; `auto` is `bf16-mixed` on devices with bfloat16 instructions (on a 2-core AVX-512
             processor: tiny 1.5x, mobilenet_v2 1.3x, resnet18 1.7x the images per second), else `32-true`.
         workers: Processes that load data; with any, epoch and image seed the augmentation.
-        accumulate: Batches whose gradients are averaged for one step.
+        accumulate: Parts into which a process splits its share of every batch, one forward and backward pass each, so
+            that a large batch fits into memory; a step has the mean gradient of all.
         compile: Use `torch.compile`: a minute at the start, fewer and larger kernels afterwards.
         strategy: How processes under `torchrun` train together: `ddp`.
         retrain: Train from the start, even if the weights are cached.
