@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -216,3 +217,17 @@ def coco(root: Path, year: str = "2017", *, images: int = 4, wide: int = 20) -> 
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"images": listed, "annotations": annotations, "categories": categories}))
     return root
+
+
+FOR_RECIPES: dict[str, Callable[[Path], Path]] = {
+    "aircraft": aircraft,
+    "cards": cards,
+    "coco": lambda root: coco(coco(root, "2014", images=24, wide=34), "2017", images=24, wide=34),
+    "cub": lambda root: cub(root, per_class=12),
+    "dogs": dogs,
+    "imagenet": imagenet,
+    "openimages": openimages,
+    "voc2007": lambda root: voc(root, "2007"),
+    "voc2012": lambda root: voc(root, "2012"),
+}
+"""The tree that the recipes of a data set read, by the beginning of their names."""

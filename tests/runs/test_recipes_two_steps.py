@@ -8,21 +8,21 @@ steps.
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import layout_trees as trees
 import pytest
 import timm
 import torch
 import torchvision
+from layout_trees import FOR_RECIPES
 from torch import nn
 from torch.utils.data import Dataset, Sampler, Subset
 from torchvision.models import WeightsEnum
+from train_stand_in import in_place_of_train
 from training_slice import leading_to_trainings
 
 import wsolnb.train
@@ -32,24 +32,13 @@ from wsolnb.train import Training
 from wsolnb.train.loop import Loop
 
 RECIPES = [(key, name) for key in paper_keys() for name in Paper(key).recipes()]
-TREES: dict[str, Callable[[Path], Path]] = {
-    "aircraft": trees.aircraft,
-    "cards": trees.cards,
-    "coco": lambda root: trees.coco(trees.coco(root, "2014", images=24, wide=34), "2017", images=24, wide=34),
-    "cub": lambda root: trees.cub(root, per_class=12),
-    "dogs": trees.dogs,
-    "imagenet": trees.imagenet,
-    "openimages": trees.openimages,
-    "voc2007": lambda root: trees.voc(root, "2007"),
-    "voc2012": lambda root: trees.voc(root, "2012"),
-}
 FEW = {"batch_size": 1, "refine_batch": 1, "train_images": 48, "width": 64}
 FEW |= dict.fromkeys(("pretrain_images", "taught_images", "held_images"), 24)
 
 
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {name: tree(tmp_path_factory.mktemp(name)) for name, tree in TREES.items()}
+    return {name: tree(tmp_path_factory.mktemp(name)) for name, tree in FOR_RECIPES.items()}
 
 
 class Two(Sampler[list[int]]):
@@ -132,19 +121,10 @@ class TwoSteps:
         model.eval()
 
 
-def _swap(old: object, new: object) -> None:
-    for module in [module for name, module in sys.modules.items() if name.startswith("wsolnb.")]:
-        if getattr(module, "train", None) is old:
-            module.train = new  # type: ignore[attr-defined]
-
-
 @pytest.fixture
 def two_steps() -> Iterator[TwoSteps]:
-    """In the place of `train`, wherever it is called; also in modules that the notebook brings in."""
-    stand_in, real = TwoSteps(), wsolnb.train.train
-    _swap(real, stand_in)
-    yield stand_in
-    _swap(stand_in, real)
+    with in_place_of_train(TwoSteps()) as stand_in:
+        yield stand_in
 
 
 @pytest.fixture(autouse=True)

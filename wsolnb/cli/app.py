@@ -111,7 +111,7 @@ def run_command(
     ] = 1,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Only print what it would train, with memory and time by one measured step."),
+        typer.Option("--dry-run", help="Only print what it would train: steps, memory, disk, and time by a few steps."),
     ] = False,
 ) -> None:
     """Run a paper's notebook; keep notebook, figures and metrics in runs/KEY/NAME/.
@@ -138,9 +138,10 @@ def run_command(
     started = time.monotonic()
     settings = dict(pair.split("=", 1) for pair in parameters or [])
     if dry_run:
-        from wsolnb.runs.dry_run import budget, describe
+        from wsolnb.runs.dry_run import describe
+        from wsolnb.runs.trainings import budget
 
-        for line in describe(budget(source, settings, recipe=recipe)):
+        for line in describe(budget(source, settings, recipe=recipe), processes=processes):
             typer.echo(line)
         return
     if processes > 1:

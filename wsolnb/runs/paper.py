@@ -2,8 +2,8 @@
 
 A paper is a folder ``papers/<key>/`` beside ``notebooks/``: ``paper.yaml`` names it, ``README.md`` is its card,
 ``reported.csv`` holds the numbers it prints, ``claims.yaml`` what it concludes from them (:mod:`wsolnb.runs.claims`),
-``study.csv`` what the notebook measured over many seeds (:mod:`wsolnb.runs.study`), ``trainings.yaml`` what it trains
-(:mod:`wsolnb.runs.dry_run`), and every other ``*.yaml`` is a recipe: parameters for its notebook.
+``study.csv`` what the notebook measured over many seeds (:mod:`wsolnb.runs.study`), ``trainings.py`` what it trains
+(:mod:`wsolnb.runs.trainings`), and every other ``*.yaml`` is a recipe: parameters for its notebook.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-_NOT_RECIPES = ("paper.yaml", "claims.yaml", "trainings.yaml")
+_NOT_RECIPES = ("paper.yaml", "claims.yaml")
 
 
 def suite_folder() -> Path:
