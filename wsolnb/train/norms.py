@@ -23,10 +23,10 @@ class SharedNorm(nn.BatchNorm2d):
     counted = True  # whether this process's images are of the batch
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise images `(B, D, h, w)` by all processes' statistics, in float32."""
+        """Normalise images `(B, D, h, w)` by all processes' statistics, in float32 or the input's higher precision."""
         if not self.training:
             return super().forward(input)
-        values = input.float()
+        values = input.to(torch.promote_types(input.dtype, torch.float32))
         number = torch.tensor(float(values.numel() // values.shape[1]), device=input.device) * self.counted
         dist.all_reduce(number)
         mean = _summed(values, self.counted) / number

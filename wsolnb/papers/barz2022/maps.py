@@ -38,7 +38,7 @@ def similarity_maps(dce: Tensor, embeddings: Tensor) -> Tensor:
         >>> similarity_maps(torch.tensor([[[[0.6]], [[0.8]]]]), torch.tensor([[1.0, 0.0], [-1.0, 0.0]])).flatten()
         tensor([ 0.6000, -0.6000])
     """
-    return class_activation_maps(dce, embeddings)
+    return class_activation_maps(dce, embeddings.to(dce.dtype))
 
 
 def assigned_classes(sim: Tensor) -> Tensor:
