@@ -67,6 +67,14 @@ def test_a_second_training_comes_from_the_cache(colours: TensorDataset) -> None:
     assert not train(net(), colours, CrossEntropy(), Plan(2, 32), device="cpu", retrain=True).cached
 
 
+def test_a_training_in_double_precision_leaves_the_network_as_the_cache_does(colours: TensorDataset) -> None:
+    trained, cached = net(), net()
+    for model in (trained, cached):
+        train(model, colours, CrossEntropy(), Plan(1, 8), device="cpu", precision="64-true")
+    assert weights(trained).dtype == torch.float32
+    assert torch.equal(weights(trained), weights(cached))
+
+
 def test_other_pixels_or_another_loss_are_another_training(colours: TensorDataset) -> None:
     images, labels = colours.tensors
     changed = images.clone()

@@ -178,8 +178,9 @@ def train(
                 print(line, flush=True)
         fabric.barrier()
         options: Any = {"batches": batches, "workers": workers, "accumulate": accumulate, "compile": compile}
+        dtype = next(model.parameters()).dtype
         history = Loop(fabric, model, dataset, objective, plan, checkpoint, **options).run()
-        model.to(resolved).eval()
+        model.to(resolved, dtype).eval()  # some precisions convert the model
         if fabric.is_global_zero:
             data = to_bytes(model.state_dict())
             unreadable = dataset.broken if isinstance(dataset, SkipUnreadable) else []
