@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from mean_colour import MeanColour
 from torch.utils.data import TensorDataset
 
 from wsolnb.losses import CrossEntropy
@@ -14,18 +14,6 @@ from wsolnb.papers.kou2021.sampler import ClassBalanced
 from wsolnb.train import Plan, train
 
 DATA = TensorDataset(torch.rand(12, 3, 5, 7, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 4)
-
-
-class Net(nn.Module):
-    """A few weights, the same in every instance."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.head = nn.Linear(3, 4)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.head(images.mean((2, 3)))
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +24,7 @@ def _empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("accumulate", [2, 3, 8])
 def test_a_batch_in_parts_gives_the_step_of_a_whole_one(accumulate: int) -> None:
     some = TensorDataset(*(values[:11] for values in DATA.tensors))  # the last batch of an epoch has 3 images: 2 and 1
-    whole, parted, seen = Net(), Net(), []
+    whole, parted, seen = MeanColour(4), MeanColour(4), []
     plan, options = Plan(3, 4, lr=0.5, clip=0.3), {"device": "cpu", "precision": "32-true"}
     a = train(whole, some, CrossEntropy(), plan, **options)  # type: ignore[arg-type]
     parted.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
@@ -46,12 +34,12 @@ def test_a_batch_in_parts_gives_the_step_of_a_whole_one(accumulate: int) -> None
     assert torch.allclose(whole.head.weight, parted.head.weight, atol=1e-6)
     assert [r["loss"] for r in a.history] == pytest.approx([r["loss"] for r in b.history], abs=1e-6)
     assert [r["accuracy"] for r in a.history] == [r["accuracy"] for r in b.history]
-    assert not torch.allclose(whole.head.weight, Net().head.weight, atol=1e-3)
+    assert not torch.allclose(whole.head.weight, MeanColour(4).head.weight, atol=1e-3)
 
 
 def test_a_batch_has_at_least_one_part() -> None:
     with pytest.raises(ValueError, match="accumulate=0: must be at least 1"):
-        train(Net(), DATA, CrossEntropy(), Plan(1), accumulate=0)
+        train(MeanColour(4), DATA, CrossEntropy(), Plan(1), accumulate=0)
 
 
 def test_a_balanced_batch_is_parted_between_classes() -> None:
@@ -67,6 +55,6 @@ def test_a_balanced_batch_is_parted_between_classes() -> None:
             return super().__call__(outputs, labels)
 
     recording, batches = Recording(), ClassBalanced(DATA.tensors[1], 8, 4)
-    train(Net(), DATA, recording, Plan(1, 8), batches=batches, device="cpu", accumulate=2)
+    train(MeanColour(4), DATA, recording, Plan(1, 8), batches=batches, device="cpu", accumulate=2)
     assert len(recording.parts) == 4
     assert all(sorted(part) == [0, 0, 2, 2] for part in recording.parts)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mean_colour import MeanColour
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -140,16 +141,6 @@ def test_random_numbers_go_on() -> None:
     assert [torch.rand(2).tolist(), np.random.randn(3).tolist(), random.gauss(0, 1), random.random()] == first
 
 
-class _Net(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.head = nn.Linear(3, 2)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.head(images.mean((2, 3)))
-
-
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TensorDataset:
     monkeypatch.setenv("WSOLNB_CACHE", str(tmp_path / "cache"))
@@ -157,26 +148,26 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TensorDataset:
 
 
 def test_damaged_weights_in_the_cache_are_refused(data: TensorDataset) -> None:
-    done = train(_Net(), data, CrossEntropy(), Plan(1, 6), device="cpu")
+    done = train(MeanColour(2), data, CrossEntropy(), Plan(1, 6), device="cpu")
     assert done.weights is not None
     _flip(done.weights)
     with pytest.raises(ValueError, match=r"is missing or damaged .*train again with retrain=True"):
-        train(_Net(), data, CrossEntropy(), Plan(1, 6), device="cpu")
-    assert not train(_Net(), data, CrossEntropy(), Plan(1, 6), device="cpu", retrain=True).cached
-    assert train(_Net(), data, CrossEntropy(), Plan(1, 6), device="cpu").cached
+        train(MeanColour(2), data, CrossEntropy(), Plan(1, 6), device="cpu")
+    assert not train(MeanColour(2), data, CrossEntropy(), Plan(1, 6), device="cpu", retrain=True).cached
+    assert train(MeanColour(2), data, CrossEntropy(), Plan(1, 6), device="cpu").cached
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", '{"history": []}'])
 def test_a_damaged_record_of_cached_weights_is_named(data: TensorDataset, content: str | None) -> None:
-    done = train(_Net(), data, CrossEntropy(), Plan(1, 6), device="cpu")
+    done = train(MeanColour(2), data, CrossEntropy(), Plan(1, 6), device="cpu")
     assert done.weights is not None
     path = done.weights.with_suffix(".json")
     path.unlink() if content is None else path.write_text(content)
     with pytest.raises(ValueError, match=rf"{path.name} is missing or damaged .*: delete .*{done.weights.name}, or"):
-        train(_Net(), data, CrossEntropy(), Plan(1, 6), device="cpu")
+        train(MeanColour(2), data, CrossEntropy(), Plan(1, 6), device="cpu")
     done.weights.unlink()  # as it says
-    assert not train(_Net(), data, CrossEntropy(), Plan(1, 6), device="cpu").cached
-    assert train(_Net(), data, CrossEntropy(), Plan(1, 6), device="cpu").cached
+    assert not train(MeanColour(2), data, CrossEntropy(), Plan(1, 6), device="cpu").cached
+    assert train(MeanColour(2), data, CrossEntropy(), Plan(1, 6), device="cpu").cached
 
 
 class _Stopping(CrossEntropy):
@@ -192,27 +183,27 @@ def test_a_checkpoint_made_in_another_way_is_passed_over_aloud(
 ) -> None:
     plan = Plan(3, 6)
     with pytest.raises(InterruptedError):
-        train(_Net(), data, _Stopping(), plan, device="cpu", precision="32-true")
+        train(MeanColour(2), data, _Stopping(), plan, device="cpu", precision="32-true")
     assert "passed over" not in capsys.readouterr().out
     with pytest.raises(InterruptedError):
-        train(_Net(), data, _Stopping(), plan, device="cpu", precision="32-true", accumulate=2)
+        train(MeanColour(2), data, _Stopping(), plan, device="cpu", precision="32-true", accumulate=2)
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("passed over")]
     assert len(said) == 1
     assert re.search(r"\.checkpoint, 2 epochs of this training, made with accumulate 1, here 2$", said[0])
     with pytest.raises(InterruptedError):  # it goes on from its own
-        train(_Net(), data, _Stopping(), plan, device="cpu", precision="32-true", accumulate=2)
+        train(MeanColour(2), data, _Stopping(), plan, device="cpu", precision="32-true", accumulate=2)
     with pytest.raises(InterruptedError):  # another training
-        train(_Net(), data, _Stopping(), Plan(3, 4), device="cpu", precision="32-true")
+        train(MeanColour(2), data, _Stopping(), Plan(3, 4), device="cpu", precision="32-true")
     assert "passed over" not in capsys.readouterr().out
 
 
 def test_weights_cached_before_there_were_hashes_are_found(data: TensorDataset) -> None:
-    done = train(_Net(), data, CrossEntropy(), Plan(1, 6), device="cpu")
+    done = train(MeanColour(2), data, CrossEntropy(), Plan(1, 6), device="cpu")
     assert done.weights is not None
     record = json.loads(done.weights.with_suffix(".json").read_text())
     del record["sha256"]
     done.weights.with_suffix(".json").write_text(json.dumps(record))
-    assert train(_Net(), data, CrossEntropy(), Plan(1, 6), device="cpu").cached
+    assert train(MeanColour(2), data, CrossEntropy(), Plan(1, 6), device="cpu").cached
 
 
 def test_a_compiled_model_trains_the_same_weights(data: TensorDataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +213,7 @@ def test_a_compiled_model_trains_the_same_weights(data: TensorDataset, monkeypat
         compiled.append(model)
         return compiler(model, **(options | {"backend": "eager"}))
 
-    plain, other = _Net(), _Net()
+    plain, other = MeanColour(2), MeanColour(2)
     a = train(plain, data, CrossEntropy(), Plan(2, 6, lr=0.5), device="cpu", precision="32-true")
     monkeypatch.setattr(wsolnb.train.loop.torch, "compile", eager)
     b = train(other, data, CrossEntropy(), Plan(2, 6, lr=0.5), device="cpu", precision="32-true", compile=True)
@@ -233,7 +224,7 @@ def test_a_compiled_model_trains_the_same_weights(data: TensorDataset, monkeypat
 
 
 def test_workers_do_not_change_what_is_seen(data: TensorDataset) -> None:
-    single, worker = _Net(), _Net()
+    single, worker = MeanColour(2), MeanColour(2)
     train(single, data, CrossEntropy(), Plan(2, 5, lr=0.5), device="cpu", precision="32-true")
     options = {"device": "cpu", "precision": "32-true", "retrain": True}
     train(worker, data, CrossEntropy(), Plan(2, 5, lr=0.5), workers=1, **options)  # type: ignore[arg-type]
