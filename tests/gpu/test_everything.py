@@ -36,6 +36,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_it_runs_to_its_end_with_tiny_shapes(tmp_path: Path, table: Any) -> None:
     environment = {**os.environ, "WSOLNB_TINY": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    environment["PYTEST_ADDOPTS"] = f"--basetemp={tmp_path}"  # as of the run that this test belongs to
     results = tmp_path / "new" / "gpu.json"
     done = subprocess.run(["bash", str(SCRIPT), str(results)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
