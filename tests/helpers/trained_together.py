@@ -13,9 +13,13 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from wsolnb._utils.whole_batch import gather
 from wsolnb.data.readers.images import SkipUnreadable, UnreadableImage
 from wsolnb.losses import CrossEntropy
+from wsolnb.papers.bae2020.masking import AttentionDropout, HideAndSeek
+from wsolnb.papers.kou2021.coaug import Parts, coaug_loss
 from wsolnb.papers.kou2021.sampler import ClassBalanced
+from wsolnb.papers.xie2021.erasing import Erasing
 from wsolnb.train import Plan, train
 
 IMAGES, CLASSES = 23, 3  # the last batch of 4 leaves nothing for the second process
@@ -32,6 +36,14 @@ class Noise(Dataset[Any]):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         image = torch.rand(3, 5, 7, generator=torch.Generator().manual_seed(index))
         return image + self.labels[index] / 5, int(self.labels[index])
+
+
+class Augmented(Noise):
+    """Noise with more noise, new in every epoch."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        image, label = super().__getitem__(index)
+        return image + 0.1 * torch.rand(3, 1, 1), label
 
 
 class Torn(Noise):
@@ -56,6 +68,27 @@ class Net(nn.Module):
         return self.head(self.norm(self.conv(images)).relu().mean((2, 3)))
 
 
+class Drawing(Net):
+    """A few weights, behind all that draws at random."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hide, self.drop, self.erase = HideAndSeek(2), AttentionDropout(0.5), Erasing()
+        self.head = nn.Sequential(nn.Dropout(0.3), self.head)  # type: ignore[assignment]
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.drop(self.conv(self.hide(images)).relu())
+        return self.head((features * self.erase(features.mean(dim=1, keepdim=True).sigmoid())).mean((2, 3)))
+
+
+class Pairs(CrossEntropy):
+    """Cross-entropy, and a loss of all pairs of a batch."""
+
+    def forward(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        parts = Parts(*(gather(values) for values in (outputs, outputs.roll(1, 1), outputs.tanh())))
+        return super().forward(outputs, labels) + 0.1 * coaug_loss(parts, gather(labels))
+
+
 class Stopped(CrossEntropy):
     """A loss that interrupts the training before its third epoch, once."""
 
@@ -74,17 +107,19 @@ def run(
     normalised: bool = False,
     stop: bool = False,
     torn: bool = False,
+    drawn: bool = False,
+    pairs: bool = False,
 ) -> dict[str, Any]:
     """Train three epochs; if `stop`, interrupted once and resumed."""
-    data: Any = SkipUnreadable(Torn()) if torn else Noise()
-    net = Net(normalised)
+    data: Any = SkipUnreadable(Torn()) if torn else Augmented() if drawn else Noise()
+    net = Drawing() if drawn else Net(normalised)
     sampler = ClassBalanced(Noise.labels, 3 * batch_size, CLASSES) if balanced else None
     options: Any = {"device": "cpu", "precision": "32-true", "accumulate": accumulate, "batches": sampler}
-    plan, objective = Plan(3, batch_size, lr=0.2), Stopped() if stop else CrossEntropy()
+    plan, objective = Plan(3, batch_size, lr=0.2), Stopped() if stop else Pairs() if pairs else CrossEntropy()
     with suppress(InterruptedError):
         done = train(net, data, objective, plan, **options)
     if stop:
-        net = Net(normalised)
+        net = Drawing() if drawn else Net(normalised)
         done = train(net, data, objective, plan, **options)
     weights = torch.cat([value.flatten().float() for value in net.state_dict().values()]).tolist()
     assert done.weights is not None

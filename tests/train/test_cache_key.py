@@ -144,7 +144,7 @@ def test_a_frozen_backbone_does_not_answer_for_one_that_learns() -> None:
 
 @pytest.mark.usefixtures("empty")
 @pytest.mark.parametrize(
-    "options", [{"workers": 1}, {"accumulate": 2}, {"precision": "bf16-mixed"}], ids=lambda options: next(iter(options))
+    "options", [{"accumulate": 2}, {"precision": "bf16-mixed"}], ids=lambda options: next(iter(options))
 )
 def test_how_it_is_trained_changes_the_key(options: dict[str, Any]) -> None:
     start = body()

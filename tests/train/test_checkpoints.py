@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 from mean_colour import MeanColour
-from torch import nn
-from torch.utils.data import TensorDataset
+from torch import Tensor, nn
+from torch.utils.data import Dataset, TensorDataset
 
 import wsolnb.train.loop
 from wsolnb._utils.files import write_atomic
@@ -224,8 +224,29 @@ def test_a_compiled_model_trains_the_same_weights(data: TensorDataset, monkeypat
 
 
 def test_workers_do_not_change_what_is_seen(data: TensorDataset) -> None:
-    single, worker = MeanColour(2), MeanColour(2)
-    train(single, data, CrossEntropy(), Plan(2, 5, lr=0.5), device="cpu", precision="32-true")
-    options = {"device": "cpu", "precision": "32-true", "retrain": True}
-    train(worker, data, CrossEntropy(), Plan(2, 5, lr=0.5), workers=1, **options)  # type: ignore[arg-type]
+    """Neither images nor what is drawn for them, which leaves the numbers that the network draws as they are."""
+
+    class Augmented(Dataset[Any]):
+        def __len__(self) -> int:
+            return len(data)
+
+        def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+            return data[index][0] + torch.rand(3, 1, 1) * random.random() * np.random.random(), data[index][1]
+
+    class Drawing(MeanColour):
+        def __init__(self) -> None:
+            super().__init__(2)
+            self.drawn: list[Tensor] = []
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.drawn += [torch.rand(())]
+            return super().forward(images)
+
+    plan, options = Plan(2, 5, lr=0.5), {"device": "cpu", "precision": "32-true", "retrain": True}
+    networks = Drawing(), Drawing(), Drawing()
+    for network, seen, workers in zip(networks, (Augmented(), Augmented(), data), (0, 1, 0), strict=True):
+        train(network, seen, CrossEntropy(), plan, workers=workers, **options)  # type: ignore[arg-type]
+    single, worker, plain = networks
     assert torch.equal(single.head.weight, worker.head.weight)
+    assert not torch.allclose(single.head.weight, plain.head.weight, atol=1e-4)
+    assert single.drawn == worker.drawn == plain.drawn

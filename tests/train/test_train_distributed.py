@@ -25,6 +25,9 @@ TOGETHER = {
     "normalised": {"batch_size": 4, "normalised": True},
     "again": {"batch_size": 4},
     "torn": {"batch_size": 4, "torn": True},
+    "drawn": {"batch_size": 4, "drawn": True},
+    "drawn in parts": {"batch_size": 4, "drawn": True, "accumulate": 2, "stop": True},
+    "pairs": {"batch_size": 3, "balanced": True, "pairs": True},
     "stopped": {"batch_size": 4, "accumulate": 2, "stop": True},
 }
 
@@ -64,6 +67,10 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[st
         ("balanced", {"batch_size": 2, "balanced": True}),
         ("normalised", {"batch_size": 4, "normalised": True}),
         ("stopped", {"batch_size": 4}),
+        ("drawn", {"batch_size": 4, "drawn": True}),
+        ("drawn in parts", {"batch_size": 4, "drawn": True}),
+        ("drawn", {"batch_size": 4, "drawn": True, "accumulate": 3}),
+        ("pairs", {"batch_size": 3, "balanced": True, "pairs": True}),
     ],
 )
 def test_two_processes_follow_one(
@@ -125,7 +132,11 @@ def test_processes_share_the_batches_of_one() -> None:
     whole = [sorted(batch) for batch in ShuffledBatchSampler(11, 4)]
     shares = [list(ShuffledBatchSampler(11, 4, rank=rank, replicas=2)) for rank in (0, 1)]
     assert [sorted(a + b) for a, b in zip(*shares, strict=True)] == whole
-    assert [ShuffledBatchSampler(9, 4, rank=1, replicas=2).images(n) for n in range(3)] == [(2, 4), (2, 4), (0, 1)]
+    assert [ShuffledBatchSampler(9, 4, rank=1, replicas=2).share(n) for n in range(3)] == [
+        (range(1, 4, 2), 4),
+        (range(1, 4, 2), 4),
+        (range(1, 1, 2), 1),
+    ]
     assert [len(batch) for batch in ShuffledBatchSampler(9, 4, rank=1, replicas=2)] == [2, 2, 1]
     other = ShuffledBatchSampler(11, 4)
     other.seed = 1
@@ -133,7 +144,7 @@ def test_processes_share_the_batches_of_one() -> None:
 
 
 def test_the_rest_of_an_epoch_has_seeded_items() -> None:
-    sampler = ResumableSampler(ShuffledBatchSampler(5, 2), seeded=True)
+    sampler = ResumableSampler(ShuffledBatchSampler(5, 2))
     sampler.start, sampler.seed = 1, 7
     assert list(sampler) == [[(7, index) for index in batch] for batch in list(ShuffledBatchSampler(5, 2))[1:]]
     assert len(SeededDataset(trained_together.Noise())) == trained_together.IMAGES

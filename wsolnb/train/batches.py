@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -38,45 +38,47 @@ class ShuffledBatchSampler(Sampler[list[int]]):
             batch = order[first : first + self.batch_size]
             yield batch[self.rank :: self.replicas] or batch[:1]  # a process without images gets one of no weight
 
-    def images(self, batch: int) -> tuple[int, int]:
-        """Number of images of a batch: in this process, and in all of them.
+    def share(self, batch: int) -> tuple[Sequence[int], int]:
+        """Places in a batch of this process's images, and the number of images in it.
 
         Example:
-            >>> ShuffledBatchSampler(5, 2, rank=1, replicas=2).images(2)
-            (0, 1)
+            >>> ShuffledBatchSampler(5, 2, rank=1, replicas=2).share(1)
+            (range(1, 2, 2), 2)
         """
         total = min(self.batch_size, self.length - batch * self.batch_size)
-        return len(range(self.rank, total, self.replicas)), total
+        return range(self.rank, total, self.replicas), total
 
 
-class ResumableSampler(Sampler[list[Any]]):
-    """The batches of an epoch from batch `start` on; if `seeded`, as items of :class:`SeededDataset`.
+class ResumableSampler(Sampler[list[tuple[int, int]]]):
+    """The batches of an epoch from batch `start` on, as items of :class:`SeededDataset`.
 
     Example:
         >>> sampler = ResumableSampler(ShuffledBatchSampler(5, 2))
-        >>> sampler.start = 1
+        >>> sampler.start, sampler.seed = 1, 7
         >>> list(sampler), len(sampler)
-        ([[0, 4], [2]], 2)
+        ([[(7, 0), (7, 4)], [(7, 2)]], 2)
     """
 
-    def __init__(self, batches: Sampler[list[int]], *, seeded: bool = False) -> None:
-        self.batches, self.seeded, self.start, self.seed = batches, seeded, 0, 0
+    def __init__(self, batches: Sampler[list[int]]) -> None:
+        self.batches, self.start, self.seed = batches, 0, 0
 
     def __len__(self) -> int:
         """Remaining batches."""
         return len(self.batches) - self.start  # type: ignore[arg-type]
 
-    def __iter__(self) -> Iterator[list[Any]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for batch in islice(self.batches, self.start, None):
-            yield [(self.seed, index) for index in batch] if self.seeded else batch
+            yield [(self.seed, index) for index in batch]
 
 
 class SeededDataset(Dataset[Any]):
-    """A data set indexed by (seed, index): both determine the augmentation, whatever worker loads the image.
+    """A data set indexed by (seed, index): both determine the augmentation, in whatever process the image is loaded.
+
+    The random numbers of the process go on as if nothing had been drawn.
 
     Example:
-        >>> torch.equal(*(SeededDataset([1, 2])[7, 0] * torch.rand(2) for _ in range(2)))
-        True
+        >>> torch.equal(*(SeededDataset([1, 2]).__getitems__([(7, 0)])[0] * torch.rand(2) for _ in range(2)))
+        False
     """
 
     def __init__(self, dataset: Any) -> None:
@@ -86,12 +88,20 @@ class SeededDataset(Dataset[Any]):
         """Number of images."""
         return len(self.dataset)
 
-    def __getitem__(self, item: tuple[int, int]) -> Any:
-        seed = int(fingerprint(*item), 16) % 2**32
+    def __getitems__(self, items: Sequence[tuple[int, int]]) -> list[Any]:
+        states = torch.get_rng_state(), random.getstate(), np.random.get_state()
+        samples = [self._sample(*item) for item in items]
+        torch.set_rng_state(states[0])
+        random.setstate(states[1])
+        np.random.set_state(states[2])
+        return samples
+
+    def _sample(self, seed: int, index: int) -> Any:
+        seed = int(fingerprint(seed, index), 16) % 2**32
         torch.default_generator.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed)
-        return self.dataset[item[1]]
+        return self.dataset[index]
 
 
 def collate(batch: list[tuple[Tensor, Any]]) -> tuple[Tensor, Tensor]:

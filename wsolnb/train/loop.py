@@ -6,7 +6,8 @@ import math
 import signal
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import count
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from torchvision.transforms.v2.functional import to_dtype
 from wsolnb._utils.cache import fingerprint
 from wsolnb._utils.progress import headless, skip, time_left, track
 from wsolnb._utils.signals import Interruption
+from wsolnb._utils.whole_batch import Draws, Share
 from wsolnb.data.readers.images import SkipUnreadable
 from wsolnb.losses import Objective
 from wsolnb.train.batches import ResumableSampler, SeededDataset, ShuffledBatchSampler, collate
@@ -31,8 +33,8 @@ from wsolnb.train.checkpoint import (
     restore_optimizer,
     restore_random_states,
 )
-from wsolnb.train.norms import share_norms
 from wsolnb.train.plans import Plan, groups
+from wsolnb.train.shared_layers import share_layers
 
 _CHECK_EVERY = 10  # steps between two checks of the loss, which make a GPU wait, and of requests by other processes
 SAVE_EVERY = 300.0  # seconds between two checkpoints within an epoch
@@ -67,7 +69,8 @@ class Loop:
         self.fabric, self.objective, self.plan = fabric, objective, plan
         self.checkpoint, self.accumulate = checkpoint, accumulate
         self.module = model.to(memory_format=torch.channels_last)
-        self.norms = share_norms(model, shared=fabric.world_size > 1)
+        together, parted = fabric.world_size > 1, accumulate > 1
+        share_layers(model, *[nn.BatchNorm2d] * together, *[nn.Dropout] * (together or parted))
         fabric.to_device(cast(nn.Module, objective))
         self.model = fabric.setup_module(cast(nn.Module, torch.compile(self.module)) if compile else self.module)
         self.inner = plan.optimizer(groups(self.module, plan))
@@ -76,22 +79,23 @@ class Loop:
         length, rank, replicas = len(dataset), fabric.global_rank, fabric.world_size  # type: ignore[arg-type]
         self.shuffled = ShuffledBatchSampler(length, plan.batch_size, rank=rank, replicas=replicas)
         self.batches = self.shuffled if batches is None else batches
-        self.sampler = ResumableSampler(self.batches, seeded=workers > 0)
+        self.sampler = ResumableSampler(self.batches)
         loader: DataLoader[Any] = DataLoader(
-            SeededDataset(dataset) if workers else dataset,
+            SeededDataset(dataset),
             batch_sampler=self.sampler,
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=fabric.device.type == "cuda",
             collate_fn=collate,
-            generator=torch.Generator(),  # so that it draws nothing from the generator of the augmentation
+            generator=torch.Generator(),  # so that it draws nothing from the generator of the network
         )
         self.loader = fabric.setup_dataloaders(loader, use_distributed_sampler=False)
         self.readable = dataset if isinstance(dataset, SkipUnreadable) else None
         self.history: list[dict[str, float]] = []
         self.sums = torch.zeros(3, device=fabric.device)  # of this epoch and process: loss, hits, images
         self.seconds = 0.0
-        self.random: dict[str, Any] = {}  # states of the generators at the checkpoint
+        self.draws = Draws()  # of whole batches, where this process has parts of them
+        self.random: list[dict[str, Any]] = []  # states at the checkpoint of draws, and of all else that is drawn here
         self.interruption = Interruption()
         self.signal = 0  # that all processes agreed to obey
         self.saved_at, self.saved_position = time.monotonic(), ""
@@ -110,15 +114,13 @@ class Loop:
                     self._save()
                     self._obey(self.signal if self.fabric.world_size > 1 else self.interruption.number)
         finally:
-            share_norms(self.module, shared=False)
+            share_layers(self.module)
         return self.history
 
     def _epoch(self, epoch: int) -> dict[str, float]:
         # The epoch alone decides its randomness, so that a resumed training repeats it.
         seed = int(fingerprint(self.plan.seed, epoch), 16) % 2**31
         self.shuffled.seed = self.sampler.seed = seed
-        if rank := self.fabric.global_rank:
-            seed = int(fingerprint(self.plan.seed, epoch, rank), 16) % 2**31  # dropout differs between processes
         torch.manual_seed(seed)
         if hasattr(self.batches, "set_epoch"):
             self.batches.set_epoch(epoch)
@@ -126,8 +128,11 @@ class Loop:
             self.objective.begin_epoch(epoch, self.plan.epochs)
         if self.batches is not self.shuffled:
             torch.empty((), dtype=torch.int64).random_()  # as a DataLoader over them draws
+        self.draws = Draws()
+        if rank := self.fabric.global_rank:  # what is not drawn for the whole batch differs between processes
+            torch.manual_seed(int(fingerprint(self.plan.seed, epoch, rank), 16) % 2**31)
         if self.sampler.start:
-            restore_random_states(self.random)
+            self._restore_draws()
         self.model.train()
         started, lr = time.perf_counter() - self.seconds, self.optimizer.param_groups[0]["lr"]
         batches, first = len(self.batches), self.sampler.start  # type: ignore[arg-type]
@@ -136,10 +141,8 @@ class Loop:
         for number, (images, labels) in zip(count(first), loaded, strict=False):
             self.optimizer.zero_grad()
             parts = self._parts(number, images, labels)
-            for step, (part, truth, weight) in enumerate(parts, start=1):
-                for norm in self.norms:
-                    norm.counted = weight > 0
-                with self.fabric.no_backward_sync(self.model, enabled=step < len(parts)):
+            for step, (part, truth, weight, at_hand) in enumerate(parts, start=1):
+                with at_hand, self.fabric.no_backward_sync(self.model, enabled=step < len(parts)):
                     outputs = self.model(to_dtype(part, torch.float32, scale=True))
                     loss = self.objective(outputs, truth)
                     self.fabric.backward(loss if weight == 1 else loss * weight)
@@ -174,20 +177,29 @@ class Loop:
             )
         return record
 
-    def _parts(self, number: int, images: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor, float]]:
+    def _parts(self, number: int, images: Tensor, labels: Tensor) -> Sequence[_Part]:
         """Parts of this process's share of a batch, as many in all processes, and the weight of each one's mean loss.
 
         A part without images has one of weight 0. Gradients are averaged over the processes: weights add up to their
         number.
         """
-        local, processes = len(labels), self.fabric.world_size
-        total = local * processes
-        if hasattr(self.batches, "images"):
-            local, total = self.batches.images(number)
+        rank, processes = self.fabric.global_rank, self.fabric.world_size
+        total = len(labels) * processes
+        rows: Sequence[int] = range(rank, total, processes)
+        if hasattr(self.batches, "share"):
+            rows, total = self.batches.share(number)
         count = min(self.accumulate, -(-total // processes))
-        parts = zip(images[:local].tensor_split(count), labels[:local].tensor_split(count), strict=True)
-        spare = images[:1], labels[:1], 0.0
-        return [(part, truth, len(truth) * processes / total) if len(truth) else spare for part, truth in parts]
+        if processes == count == 1:
+            return [(images, labels, 1.0, nullcontext())]
+        local, places = len(rows), torch.tensor(rows, dtype=torch.int64)
+        shares = (values[:local].tensor_split(count) for values in (images, labels, places))
+        spare, parts = (images[:1], labels[:1], torch.zeros(1, dtype=torch.int64)), []
+        for share in zip(*shares, strict=True):
+            weight = len(share[1]) * processes / total
+            part, truth, mine = share if weight else spare
+            at_hand = Share(mine, total, self.draws, counted=weight > 0, entire=count == 1).at_hand()
+            parts.append((part, truth, weight, at_hand))
+        return parts
 
     def _check(self, epoch: int, number: int, batches: int, lr: float) -> None:
         """After a step: stop at a loss that is not finite; save if it is time or a signal came, and obey that."""
@@ -221,7 +233,9 @@ class Loop:
 
     def _save(self, done: int = 0) -> None:
         """Save, `done` batches after the last complete epoch; a full disk only gives a warning."""
-        states: list[Any] = [random_states()]
+        with self.draws:
+            draws = random_states()
+        states: list[Any] = [[draws, random_states()]]
         sums = cast(Tensor, self.fabric.all_gather(self.sums)).reshape(-1, 3)
         if self.fabric.world_size > 1:
             states *= self.fabric.world_size
@@ -267,8 +281,17 @@ class Loop:
             self.readable.flags[values["unreadable"]] = 1
         skip(len(self.history) + self.sampler.start / len(self.batches))  # type: ignore[arg-type]
         self.random = values["random"][rank]
-        restore_random_states(self.random)
+        self._restore_draws()
         self.saved_position = _position(len(self.history), values["done"])
+
+    def _restore_draws(self) -> None:
+        draws, others = self.random
+        with self.draws:
+            restore_random_states(draws)
+        restore_random_states(others)
+
+
+_Part = tuple[Tensor, Tensor, float, AbstractContextManager[None]]  # images, labels, weight, and what is drawn for them
 
 
 def _part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -86,10 +86,11 @@ def train(
     the same result as without the interruption; a checkpoint of another number of processes, precision, device or
     version is passed over, and named. A second process that trains the same configuration waits for the first.
 
-    Under `torchrun` all processes train together (DDP), one device each; they need the same cache folder. They share
-    every batch, with its statistics for batch normalization, and follow one process up to rounding; only a loss of
-    pairs of images sees the pairs of a process's own share. So does a batch in parts (`accumulate`) follow a whole one,
-    but for the statistics, which are those of a part.
+    Epoch and image seed the augmentation, whatever process loads it. Under `torchrun` all processes train together
+    (DDP), one device each; they need the same cache folder. They share every batch, with its statistics for batch
+    normalization, what the methods draw at random, dropout (`nn.Dropout`) and pairs of images, and follow one process
+    up to rounding. So does a batch in parts (`accumulate`) follow a whole one, but for statistics and pairs, which are
+    those of a part.
 
     Args:
         model: Maps images in [0, 1] to outputs `(B, E)`; trained in place, left on the device in evaluation mode.
@@ -101,12 +102,12 @@ def train(
             named in the class attribute `epoch_state`, so that an objective that has trained has the key of a new one.
         plan: Optimizer, schedule and number of epochs; its batch size is that of all processes together.
         batches: Batch sampler in place of random batches (class-balanced ones, say); its `repr` enters the cache key,
-            and its method `set_epoch(epoch)`, if any, is called before every epoch. If processes get shares of
-            different sizes, its method `images(batch)` gives the number of images here, and in all processes.
+            and its method `set_epoch(epoch)`, if any, is called before every epoch. If processes do not get every n-th
+            image each, its method `share(batch)` gives the places of this one's, and the number in all processes.
         device: As for :func:`resolve_device`.
         precision: As in Fabric; `auto` is `bf16-mixed` on devices with bfloat16 instructions (on a 2-core AVX-512
             processor: tiny 1.5x, mobilenet_v2 1.3x, resnet18 1.7x the images per second), else `32-true`.
-        workers: Processes that load data; with any, epoch and image seed the augmentation.
+        workers: Processes that load data.
         accumulate: Parts into which a process splits its share of every batch, one forward and backward pass each, so
             that a large batch fits into memory; a step has the mean gradient of all.
         compile: Use `torch.compile`: a minute at the start, fewer and larger kernels afterwards.
@@ -156,7 +157,6 @@ def train(
         "device": machine(resolved),
         "accumulate": str(accumulate),
         "compile": str(compile),
-        "workers": str(workers > 0),  # which seed the augmentation in another way
         "versions": versions,
         "code": fingerprint(train),
     }

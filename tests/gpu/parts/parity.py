@@ -31,7 +31,9 @@ class Rows:
 
 
 shown = sys.stdout
-os.environ.pop("PYTEST_ADDOPTS", None)  # meant for another run: two must not share a `--basetemp`, which each one empties
+os.environ.pop(
+    "PYTEST_ADDOPTS", None
+)  # meant for another run: two must not share a `--basetemp`, which each one empties
 with redirect_stdout(sys.stderr):
     code = pytest.main([str(FILE), "-q", "-m", "", "-p", "no:cacheprovider", "-k", CASES], plugins=[Rows()])
 if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):

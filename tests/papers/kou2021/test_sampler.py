@@ -63,7 +63,8 @@ def test_processes_share_every_batch_by_classes(replicas: int) -> None:
         assert sorted(image for part in parts for image in part) == sorted(alone)
         shares = [set(LABELS[part].tolist()) for part in parts]
         assert sum(map(len, shares)) == 6
-        assert [(len(part), 24) for part in parts] == [sampler.images(0) for sampler in samplers]
+        assert parts == [[alone[place] for place in sampler.share(0)[0]] for sampler in samplers]
+        assert {sampler.share(0)[1] for sampler in samplers} == {24}
 
 
 def test_a_process_without_a_class_is_refused() -> None:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from wsolnb._utils.whole_batch import draw, draw_rows
 from wsolnb.models.backbones import Backbone
 
 ADL_POSITIONS: dict[str, tuple[str, ...]] = {
@@ -62,7 +63,7 @@ class HideAndSeek(nn.Module):
         if self.patch > min(height, width):
             raise ValueError(f"patches of {self.patch} pixels do not fit into images of {width} x {height} pixels")
         rows, columns = -(-height // self.patch), -(-width // self.patch)
-        hidden = torch.rand(len(images), 1, rows, columns, device=images.device) < self.rate
+        hidden = draw_rows(len(images), lambda n: torch.rand(n, 1, rows, columns, device=images.device)) < self.rate
         hidden = hidden.repeat_interleave(self.patch, 2).repeat_interleave(self.patch, 3)
         return images.masked_fill(hidden[..., :height, :width], 0)
 
@@ -97,7 +98,7 @@ class AttentionDropout(nn.Module):
             return features
         attention = features.mean(dim=1, keepdim=True)
         kept = attention < self.threshold * attention.amax(dim=(2, 3), keepdim=True)
-        drop = torch.rand((), device=features.device) < self.drop_rate
+        drop = draw(lambda: torch.rand((), device=features.device)) < self.drop_rate
         return features * torch.where(drop, kept.to(features.dtype), attention.sigmoid())
 
     def extra_repr(self) -> str:

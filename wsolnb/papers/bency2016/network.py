@@ -19,6 +19,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from wsolnb._utils.whole_batch import draw
 from wsolnb.models.backbones import Backbone, backbone
 from wsolnb.models.weights import load_into
 
@@ -180,7 +181,7 @@ class MaxPooled(nn.Module):
         """Outputs `(B, K)`: the largest one of all windows."""
         sizes: Sequence[int] = self.positions
         if self.training:
-            sizes = [sizes[int(torch.randint(len(sizes), ()))]]
+            sizes = [sizes[int(draw(lambda: torch.randint(len(self.positions), ())))]]
         return torch.stack([self.score_map(images, size).amax(dim=(2, 3)) for size in sizes]).amax(dim=0)
 
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsolnb._utils.whole_batch import gather
 from wsolnb.boxes.quantise import minmax_normalise
 from wsolnb.papers.kou2021.confseg import confidence_mask
 
@@ -158,7 +159,8 @@ class CoAug(nn.Module):
 
     def forward(self, maps: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         """The loss of a batch: `S_L` of the true class `(B, h, w)`, images `(B, 3, H, W)`, labels `(B,)`."""
-        return coaug_loss(self.parts(maps, images), labels, gamma=self.gamma, delta=self.delta, pairs=self.pairs)
+        parts, labels = Parts(*map(gather, self.parts(maps, images))), gather(labels)
+        return coaug_loss(parts, labels, gamma=self.gamma, delta=self.delta, pairs=self.pairs)
 
     def parts(self, maps: Tensor, images: Tensor) -> Parts:
         """Embeddings of object, background and confident background (kou2021 Eqs. 8 and 10), in one pass."""

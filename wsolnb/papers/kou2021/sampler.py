@@ -84,14 +84,15 @@ class ClassBalanced(Sampler[list[int]]):
         """Batches in an epoch."""
         return -(-len(self.labels) // self.batch_size)
 
-    def images(self, batch: int) -> tuple[int, int]:
-        """Number of images of a batch: in this process, and in all of them.
+    def share(self, batch: int) -> tuple[list[int], int]:
+        """Places in a batch of this process's images, and the number of images in it.
 
         Example:
-            >>> ClassBalanced([0, 0, 1, 1, 2, 2], batch_size=6, classes=3, rank=0, replicas=2).images(0)
-            (4, 6)
+            >>> ClassBalanced([0, 0, 1, 1, 2, 2], batch_size=6, classes=3, rank=0, replicas=2).share(0)
+            ([0, 1, 4, 5], 6)
         """
-        return len(range(self.rank, self.classes, self.replicas)) * self.batch_size // self.classes, self.batch_size
+        places = torch.arange(self.batch_size).unflatten(0, (self.classes, -1))
+        return places[self.rank :: self.replicas].flatten().tolist(), self.batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(int(fingerprint("balanced", self.seed, self.epoch), 16) % 2**63)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from wsolnb._utils.whole_batch import draw_rows
+
 STRATEGIES = {
     "random": "a rectangle anywhere (Fig. 7a)",
     "threshold": "all pixels above a threshold (Fig. 7b)",
@@ -75,7 +77,7 @@ class Erasing(nn.Module):
         if self.strategy != "threshold":
             region &= self._around_peak(maps, region)
         if self.strategy == "attentive":
-            region &= torch.rand_like(maps) < self.rate
+            region &= self._uniform(maps, *maps.shape[2:]) < self.rate
         return region
 
     def _bright(self, maps: Tensor) -> Tensor:
@@ -102,8 +104,8 @@ class Erasing(nn.Module):
         return inside
 
     @staticmethod
-    def _uniform(maps: Tensor) -> Tensor:
-        return torch.rand(len(maps), 1, 1, 1, device=maps.device)
+    def _uniform(maps: Tensor, height: int = 1, width: int = 1) -> Tensor:
+        return draw_rows(len(maps), lambda n: torch.rand(n, 1, height, width, device=maps.device))
 
     def extra_repr(self) -> str:
         """The settings, for `repr`."""
