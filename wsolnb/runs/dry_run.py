@@ -60,7 +60,7 @@ def bill(plan: Budget, *, processes: int = 1) -> Bill:
         (1305504, 14047395840)
     """
     parts = plan.parameters.get("accumulate", 1)
-    mixed = plan.parameters.get("precision", "auto") != "32-true"
+    mixed = plan.parameters.get("precision", "auto") not in ("32-true", "64-true")
     costs = [
         count(training, -(-training.share(processes) // parts), mixed=mixed, processes=processes)
         for training in plan.trainings
