@@ -112,7 +112,7 @@ def show_grid(
             if not row:
                 ax.set_title(reading, fontsize=14)
             if not column:
-                ax.set_ylabel(network, fontsize=11.5, fontweight="bold")
+                ax.set_ylabel(network.replace(" ", "\n"), fontsize=11.5, fontweight="bold")
             wrong = len(set(labels) - there)
             ax.set_xlabel(f"{len(there & set(labels))} of {len(there)} named, {wrong} wrong", fontsize=13)
             named |= set(labels)
