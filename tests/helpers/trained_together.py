@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +75,13 @@ class Drawing(Net):
     def __init__(self) -> None:
         super().__init__()
         self.hide, self.drop, self.erase = HideAndSeek(2), AttentionDropout(0.5), Erasing()
-        self.head = nn.Sequential(nn.Dropout(0.3), self.head)  # type: ignore[assignment]
+        self.cells, self.windows = nn.Dropout(0.3), nn.Dropout(0.3)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        features = self.drop(self.conv(self.hide(images)).relu())
-        return self.head((features * self.erase(features.mean(dim=1, keepdim=True).sigmoid())).mean((2, 3)))
+        features = self.cells(self.drop(self.conv(self.hide(images)).relu()))
+        features = features * self.erase(features.mean(dim=1, keepdim=True).sigmoid())
+        windows = self.windows(features.flatten(2).transpose(1, 2).flatten(0, 1))  # several rows of each image
+        return self.head(windows).unflatten(0, (len(images), -1)).amax(dim=1)
 
 
 class Pairs(CrossEntropy):
@@ -109,12 +112,14 @@ def run(
     torn: bool = False,
     drawn: bool = False,
     pairs: bool = False,
+    compiled: bool = False,
 ) -> dict[str, Any]:
     """Train three epochs; if `stop`, interrupted once and resumed."""
     data: Any = SkipUnreadable(Torn()) if torn else Augmented() if drawn else Noise()
     net = Drawing() if drawn else Net(normalised)
     sampler = ClassBalanced(Noise.labels, 3 * batch_size, CLASSES) if balanced else None
     options: Any = {"device": "cpu", "precision": "32-true", "accumulate": accumulate, "batches": sampler}
+    options["compile"] = compiled
     plan, objective = Plan(3, batch_size, lr=0.2), Stopped() if stop else Pairs() if pairs else CrossEntropy()
     with suppress(InterruptedError):
         done = train(net, data, objective, plan, **options)
@@ -128,6 +133,7 @@ def run(
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    torch.compile = partial(torch.compile, backend="eager")  # type: ignore[assignment]
     rank = os.environ.get("RANK", "alone")
     for name, settings in json.loads(sys.argv[2]).items():
         Path(sys.argv[1], f"{name}-{rank}.json").write_text(json.dumps(run(**settings)))

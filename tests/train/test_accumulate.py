@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from mean_colour import MeanColour
-from torch.utils.data import TensorDataset
+from torch import nn
+from torch.utils.data import Dataset, TensorDataset
 
 from wsolnb.losses import CrossEntropy
+from wsolnb.papers.bae2020.masking import HideAndSeek
 from wsolnb.papers.kou2021.sampler import ClassBalanced
 from wsolnb.train import Plan, train
 
@@ -35,6 +38,42 @@ def test_a_batch_in_parts_gives_the_step_of_a_whole_one(accumulate: int) -> None
     assert [r["loss"] for r in a.history] == pytest.approx([r["loss"] for r in b.history], abs=1e-6)
     assert [r["accuracy"] for r in a.history] == [r["accuracy"] for r in b.history]
     assert not torch.allclose(whole.head.weight, MeanColour(4).head.weight, atol=1e-3)
+
+
+class Once(Dataset[Any]):
+    """Colours that are new in every epoch; image number 3 stops the training, once."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+
+    def __len__(self) -> int:
+        return 11
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if index == 3 and not self.stopped:
+            self.stopped = True
+            raise InterruptedError
+        return DATA[index][0] * torch.rand(3, 1, 1), DATA[index][1]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2, 3])
+def test_what_is_drawn_is_of_the_whole_batch_and_goes_on_after_a_stop(
+    accumulate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last batch of an epoch has a single image."""
+    monkeypatch.setattr("wsolnb.train.loop.SAVE_EVERY", 0.0)
+    whole, parted = (nn.Sequential(HideAndSeek(2), nn.Dropout(0.4), MeanColour(4)) for _ in range(2))
+    plan, options = Plan(3, 5, lr=0.5), {"device": "cpu", "precision": "32-true"}
+    data = Once()
+    data.stopped = True
+    train(whole, data, CrossEntropy(), plan, **options)  # type: ignore[arg-type]
+    data.stopped = False
+    with pytest.raises(InterruptedError):
+        train(parted, data, CrossEntropy(), plan, accumulate=accumulate, retrain=True, **options)  # type: ignore[arg-type]
+    assert {type(layer) for layer in parted} == {HideAndSeek, nn.Dropout, MeanColour}
+    parted = nn.Sequential(HideAndSeek(2), nn.Dropout(0.4), MeanColour(4))
+    train(parted, data, CrossEntropy(), plan, accumulate=accumulate, **options)  # type: ignore[arg-type]
+    assert torch.allclose(whole[2].head.weight, parted[2].head.weight, atol=1e-6)
 
 
 def test_a_batch_has_at_least_one_part() -> None:

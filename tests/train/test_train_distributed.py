@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import trained_together
 
+from wsolnb._utils.cache import fingerprint
 from wsolnb.losses import CrossEntropy
 from wsolnb.papers.kou2021.sampler import ClassBalanced
 from wsolnb.train import Plan, train
@@ -28,6 +30,8 @@ TOGETHER = {
     "drawn": {"batch_size": 4, "drawn": True},
     "drawn in parts": {"batch_size": 4, "drawn": True, "accumulate": 2, "stop": True},
     "pairs": {"batch_size": 3, "balanced": True, "pairs": True},
+    "a pair without an image": {"batch_size": 11, "pairs": True},
+    "compiled": {"batch_size": 4, "accumulate": 2, "drawn": True, "normalised": True, "compiled": True},
     "stopped": {"batch_size": 4, "accumulate": 2, "stop": True},
 }
 
@@ -71,6 +75,8 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[st
         ("drawn in parts", {"batch_size": 4, "drawn": True}),
         ("drawn", {"batch_size": 4, "drawn": True, "accumulate": 3}),
         ("pairs", {"batch_size": 3, "balanced": True, "pairs": True}),
+        ("a pair without an image", {"batch_size": 11, "pairs": True}),
+        ("compiled", {"batch_size": 4, "accumulate": 1, "drawn": True, "normalised": True}),
     ],
 )
 def test_two_processes_follow_one(
@@ -147,7 +153,14 @@ def test_the_rest_of_an_epoch_has_seeded_items() -> None:
     sampler = ResumableSampler(ShuffledBatchSampler(5, 2))
     sampler.start, sampler.seed = 1, 7
     assert list(sampler) == [[(7, index) for index in batch] for batch in list(ShuffledBatchSampler(5, 2))[1:]]
-    assert len(SeededDataset(trained_together.Noise())) == trained_together.IMAGES
+    data = SeededDataset(trained_together.Augmented())
+    assert len(data) == trained_together.IMAGES
+    before = torch.get_rng_state()
+    (image, label), again = data.__getitems__([(7, 4), (7, 4)])
+    assert image.equal(again[0])
+    assert torch.get_rng_state().equal(before)
+    torch.manual_seed(int(fingerprint(7, 4), 16) % 2**32)
+    assert (image.equal(data.dataset[4][0]), label) == (True, 4 % 3)
 
 
 def test_a_sampler_that_is_not_distributed_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

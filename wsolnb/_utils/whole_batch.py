@@ -19,6 +19,8 @@ from torch import Tensor
 class Draws:
     """A stream of random numbers that all processes have, beside torch's own, which differ: it goes on from there.
 
+    `states` are those of the generators of the processor and of `device`, if that is another.
+
     Example:
         >>> _ = torch.manual_seed(0)
         >>> draws, first = Draws(), torch.rand(2)
@@ -27,16 +29,25 @@ class Draws:
         True
     """
 
-    def __init__(self) -> None:
-        self.states = _states()
+    def __init__(self, device: str = "cpu") -> None:
+        self._generators: list[Any] = [torch.random]
+        self._generators += [] if device == "cpu" else [torch.get_device_module(device)]
+        self.states = self._read()
 
     def __enter__(self) -> None:
-        self._own = _states()
-        _restore(self.states)
+        self._own = self._read()
+        self._write(self.states)
 
     def __exit__(self, *_: object) -> None:
-        self.states = _states()
-        _restore(self._own)
+        self.states = self._read()
+        self._write(self._own)
+
+    def _read(self) -> list[Tensor]:
+        return [generator.get_rng_state() for generator in self._generators]
+
+    def _write(self, states: Sequence[Tensor]) -> None:
+        for generator, state in zip(self._generators, states, strict=True):
+            generator.set_rng_state(state)
 
 
 class Share:
@@ -97,7 +108,10 @@ def draw(sample: Callable[[], Tensor]) -> Tensor:
 
 
 def draw_rows(count: int, sample: Callable[[int], Tensor]) -> Tensor:
-    """Random numbers for the `count` images at hand: their rows of `sample(n)`, for the `n` images of the whole batch.
+    """Random numbers for `count` rows, one or more of each image at hand: their part of `sample(n)`, for the batch.
+
+    Raises:
+        ValueError: If the images at hand cannot have equally many.
 
     Example:
         >>> draw_rows(2, lambda n: torch.rand(n, 1, 4, 6)).shape
@@ -106,8 +120,11 @@ def draw_rows(count: int, sample: Callable[[int], Tensor]) -> Tensor:
     share = _share.get()
     if share is None:
         return sample(count)
-    numbers = share.draw(lambda: sample(share.total))
-    return numbers[share.rows.to(numbers.device)]
+    each, rest = divmod(count, len(share.rows))
+    if rest:
+        raise ValueError(f"{count} rows of random numbers cannot be shared out to {len(share.rows)} images")
+    numbers = share.draw(lambda: sample(share.total * each)).unflatten(0, (share.total, each))
+    return numbers[share.rows.to(numbers.device)].flatten(0, 1)
 
 
 def gather(values: Tensor) -> Tensor:
@@ -126,6 +143,7 @@ def gather(values: Tensor) -> Tensor:
     return sum_over_processes(whole.index_copy(0, rows, values) if share.counted else whole + 0 * values.sum())
 
 
+@torch.compiler.disable  # what one process compiles anew, and another does not, must not stand between two sums
 def sum_over_processes(values: Tensor) -> Tensor:
     """The sum over all processes, and so of gradients, as every process's loss depends on it."""
     return _Sum.apply(values) if dist.is_available() and dist.is_initialized() else values
@@ -143,17 +161,3 @@ class _Sum(torch.autograd.Function):
         total = gradient.contiguous().clone()
         dist.all_reduce(total)
         return total
-
-
-def _generators() -> list[Any]:
-    """Modules with the state of the processor's generator, and of that of the accelerator in use."""
-    return [torch.random, *([torch.get_device_module()] if torch.accelerator.is_available() else [])]
-
-
-def _states() -> list[Tensor]:
-    return [generator.get_rng_state() for generator in _generators()]
-
-
-def _restore(states: Sequence[Tensor]) -> None:
-    for generator, state in zip(_generators(), states, strict=True):
-        generator.set_rng_state(state)

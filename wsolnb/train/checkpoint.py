@@ -163,8 +163,8 @@ def random_states() -> dict[str, Any]:
     name, keys, *rest = np.random.get_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {
-        "torch": _text(torch.get_rng_state()),
-        "cuda": [_text(state) for state in cuda],
+        "torch": to_text(torch.get_rng_state()),
+        "cuda": [to_text(state) for state in cuda],
         "python": random.getstate(),
         "numpy": [name, np.asarray(keys).tolist(), *rest],
     }
@@ -176,9 +176,9 @@ def restore_random_states(states: Mapping[str, Any]) -> None:
     Example:
         >>> restore_random_states(random_states())
     """
-    torch.set_rng_state(_bytes(states["torch"]))
+    torch.set_rng_state(from_text(states["torch"]))
     if states["cuda"] and torch.cuda.device_count() == len(states["cuda"]):
-        torch.cuda.set_rng_state_all([_bytes(text) for text in states["cuda"]])
+        torch.cuda.set_rng_state_all([from_text(text) for text in states["cuda"]])
     version, keys, gauss = states["python"]
     random.setstate((version, tuple(keys), gauss))
     name, keys, *rest = states["numpy"]
@@ -201,9 +201,21 @@ def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _text(state: Tensor) -> str:
+def to_text(state: Tensor) -> str:
+    """The state of a generator, bytes, as a JSON value.
+
+    Example:
+        >>> to_text(torch.tensor([0, 1, 255], dtype=torch.uint8))
+        'AAH/'
+    """
     return base64.b64encode(state.cpu().numpy().tobytes()).decode()
 
 
-def _bytes(text: str) -> Tensor:
+def from_text(text: str) -> Tensor:
+    """What :func:`to_text` was given.
+
+    Example:
+        >>> from_text("AAH/")
+        tensor([  0,   1, 255], dtype=torch.uint8)
+    """
     return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)

@@ -27,11 +27,13 @@ from wsolnb.losses import Objective
 from wsolnb.train.batches import ResumableSampler, SeededDataset, ShuffledBatchSampler, collate
 from wsolnb.train.checkpoint import (
     Checkpoint,
+    from_text,
     optimizer_parts,
     random_states,
     restore_module,
     restore_optimizer,
     restore_random_states,
+    to_text,
 )
 from wsolnb.train.plans import Plan, groups
 from wsolnb.train.shared_layers import share_layers
@@ -69,8 +71,6 @@ class Loop:
         self.fabric, self.objective, self.plan = fabric, objective, plan
         self.checkpoint, self.accumulate = checkpoint, accumulate
         self.module = model.to(memory_format=torch.channels_last)
-        together, parted = fabric.world_size > 1, accumulate > 1
-        share_layers(model, *[nn.BatchNorm2d] * together, *[nn.Dropout] * (together or parted))
         fabric.to_device(cast(nn.Module, objective))
         self.model = fabric.setup_module(cast(nn.Module, torch.compile(self.module)) if compile else self.module)
         self.inner = plan.optimizer(groups(self.module, plan))
@@ -94,16 +94,19 @@ class Loop:
         self.history: list[dict[str, float]] = []
         self.sums = torch.zeros(3, device=fabric.device)  # of this epoch and process: loss, hits, images
         self.seconds = 0.0
-        self.draws = Draws()  # of whole batches, where this process has parts of them
-        self.random: list[dict[str, Any]] = []  # states at the checkpoint of draws, and of all else that is drawn here
+        self.parted = fabric.world_size > 1 or accumulate > 1
+        self.draws = Draws(fabric.device.type)  # of whole batches, where they are parted
+        self.random: tuple[list[Tensor], dict[str, Any]]  # states at the checkpoint: of draws, and of all generators
         self.interruption = Interruption()
         self.signal = 0  # that all processes agreed to obey
         self.saved_at, self.saved_position = time.monotonic(), ""
 
     def run(self) -> list[dict[str, float]]:
         """Train from the checkpoint, if there is one, to the end of the plan; one record per epoch."""
-        self._load()
+        norms = [nn.BatchNorm2d] * (self.fabric.world_size > 1)
         try:
+            share_layers(self.module, nn.Dropout, *norms)
+            self._load()
             with self.interruption:
                 for epoch in range(len(self.history), self.plan.epochs):
                     record = self._epoch(epoch)
@@ -128,9 +131,9 @@ class Loop:
             self.objective.begin_epoch(epoch, self.plan.epochs)
         if self.batches is not self.shuffled:
             torch.empty((), dtype=torch.int64).random_()  # as a DataLoader over them draws
-        self.draws = Draws()
-        if rank := self.fabric.global_rank:  # what is not drawn for the whole batch differs between processes
-            torch.manual_seed(int(fingerprint(self.plan.seed, epoch, rank), 16) % 2**31)
+        self.draws = Draws(self.fabric.device.type)
+        if self.parted:  # what is not drawn for the whole batch differs from it, and between processes
+            torch.manual_seed(int(fingerprint(self.plan.seed, epoch, self.fabric.global_rank), 16) % 2**31)
         if self.sampler.start:
             self._restore_draws()
         self.model.train()
@@ -189,11 +192,11 @@ class Loop:
         if hasattr(self.batches, "share"):
             rows, total = self.batches.share(number)
         count = min(self.accumulate, -(-total // processes))
-        if processes == count == 1:
+        if not self.parted:
             return [(images, labels, 1.0, nullcontext())]
-        local, places = len(rows), torch.tensor(rows, dtype=torch.int64)
+        local, places = len(rows), torch.tensor(rows, dtype=torch.int64, device=images.device)
         shares = (values[:local].tensor_split(count) for values in (images, labels, places))
-        spare, parts = (images[:1], labels[:1], torch.zeros(1, dtype=torch.int64)), []
+        spare, parts = (images[:1], labels[:1], places.new_zeros(1)), []
         for share in zip(*shares, strict=True):
             weight = len(share[1]) * processes / total
             part, truth, mine = share if weight else spare
@@ -233,9 +236,7 @@ class Loop:
 
     def _save(self, done: int = 0) -> None:
         """Save, `done` batches after the last complete epoch; a full disk only gives a warning."""
-        with self.draws:
-            draws = random_states()
-        states: list[Any] = [[draws, random_states()]]
+        states: list[Any] = [random_states()]
         sums = cast(Tensor, self.fabric.all_gather(self.sums)).reshape(-1, 3)
         if self.fabric.world_size > 1:
             states *= self.fabric.world_size
@@ -254,6 +255,7 @@ class Loop:
             "optimizer": values,
             "schedule": self.schedule.state_dict(),
             "precision": self.fabric.strategy.precision.state_dict(),
+            "draws": [to_text(state) for state in self.draws.states],
             "random": states,
             "unreadable": self.readable.broken if self.readable else [],
         }
@@ -280,14 +282,12 @@ class Loop:
         if self.readable is not None:
             self.readable.flags[values["unreadable"]] = 1
         skip(len(self.history) + self.sampler.start / len(self.batches))  # type: ignore[arg-type]
-        self.random = values["random"][rank]
+        self.random = [from_text(text) for text in values["draws"]], values["random"][rank]
         self._restore_draws()
         self.saved_position = _position(len(self.history), values["done"])
 
     def _restore_draws(self) -> None:
-        draws, others = self.random
-        with self.draws:
-            restore_random_states(draws)
+        self.draws.states, others = self.random
         restore_random_states(others)
 
 

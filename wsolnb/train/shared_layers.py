@@ -27,9 +27,9 @@ class SharedNorm(nn.BatchNorm2d):
         if not self.training:
             return super().forward(input)
         values, weight = input.to(torch.promote_types(input.dtype, torch.float32)), counted()
-        number = torch.tensor(float(values.numel() // values.shape[1]), device=input.device) * weight
-        number = sum_over_processes(number)
-        mean = sum_over_processes(values.sum(dim=(0, 2, 3)) * weight) / number
+        here = values.new_full((1,), values.numel() // values.shape[1])
+        total, number = sum_over_processes(torch.cat([values.sum(dim=(0, 2, 3)), here]) * weight).tensor_split([-1])
+        mean = total / number
         apart = values - mean[:, None, None]
         variance = sum_over_processes((apart**2).sum(dim=(0, 2, 3)) * weight) / number
         with torch.no_grad():
@@ -42,7 +42,7 @@ class SharedNorm(nn.BatchNorm2d):
 
 
 class SharedDropout(nn.Dropout):
-    """Dropout by a mask that is drawn for the whole batch.
+    """Dropout by a mask that is drawn for the whole batch, whatever its layout in memory.
 
     Example:
         >>> SharedDropout(0.0)(torch.ones(2))

@@ -88,9 +88,10 @@ def train(
 
     Epoch and image seed the augmentation, whatever process loads it. Under `torchrun` all processes train together
     (DDP), one device each; they need the same cache folder. They share every batch, with its statistics for batch
-    normalization, what the methods draw at random, dropout (`nn.Dropout`) and pairs of images, and follow one process
-    up to rounding. So does a batch in parts (`accumulate`) follow a whole one, but for statistics and pairs, which are
-    those of a part.
+    normalization (`nn.BatchNorm2d`), what the methods draw at random, dropout (`nn.Dropout`) and pairs of images, and
+    follow one process up to rounding. So does a batch in parts (`accumulate`) follow a whole one, but for statistics
+    and pairs, which are those of a part. What else a network draws, each process draws for its own images. Neither
+    works in a network that computes activations twice to save memory (`torch.utils.checkpoint`).
 
     Args:
         model: Maps images in [0, 1] to outputs `(B, E)`; trained in place, left on the device in evaluation mode.
@@ -102,15 +103,17 @@ def train(
             named in the class attribute `epoch_state`, so that an objective that has trained has the key of a new one.
         plan: Optimizer, schedule and number of epochs; its batch size is that of all processes together.
         batches: Batch sampler in place of random batches (class-balanced ones, say); its `repr` enters the cache key,
-            and its method `set_epoch(epoch)`, if any, is called before every epoch. If processes do not get every n-th
-            image each, its method `share(batch)` gives the places of this one's, and the number in all processes.
+            and its method `set_epoch(epoch)`, if any, is called before every epoch. Unless each of n processes gets
+            every n-th image, and all equally many, its method `share(batch)` gives the places of this one's images
+            in a batch, and the number of images in it.
         device: As for :func:`resolve_device`.
         precision: As in Fabric; `auto` is `bf16-mixed` on devices with bfloat16 instructions (on a 2-core AVX-512
             processor: tiny 1.5x, mobilenet_v2 1.3x, resnet18 1.7x the images per second), else `32-true`.
         workers: Processes that load data.
         accumulate: Parts into which a process splits its share of every batch, one forward and backward pass each, so
             that a large batch fits into memory; a step has the mean gradient of all.
-        compile: Use `torch.compile`: a minute at the start, fewer and larger kernels afterwards.
+        compile: Use `torch.compile`: a minute at the start, fewer and larger kernels afterwards. It draws other random
+            numbers, unless a batch is shared or in parts.
         strategy: How processes under `torchrun` train together: `ddp`.
         retrain: Train from the start, even if the weights are cached.
 

@@ -174,7 +174,8 @@ class MaxPooled(nn.Module):
         if grids.shape[2:] != (across, across):
             grids = F.adaptive_avg_pool2d(grids, across)
         windows = grids.unfold(2, cells, 1).unfold(3, cells, 1).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
-        found = torch.cat([self.net.classify(part) for part in windows.split(_WINDOWS)])
+        at_once = len(windows) if self.training else _WINDOWS  # dropout is drawn for all of them
+        found = torch.cat([self.net.classify(part) for part in windows.split(at_once)])
         return found.unflatten(0, (len(images), positions, positions)).permute(0, 3, 1, 2)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -185,7 +186,7 @@ class MaxPooled(nn.Module):
         return torch.stack([self.score_map(images, size).amax(dim=(2, 3)) for size in sizes]).amax(dim=0)
 
 
-_WINDOWS = 512  # windows classified at once
+_WINDOWS = 512  # windows classified at once in evaluation
 
 
 def resized(images: Tensor, side: int) -> Tensor:
