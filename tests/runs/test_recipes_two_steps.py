@@ -106,6 +106,7 @@ class TwoSteps:
             replace(plan, epochs=1, cycle=0),
             NoCheckpoint(),  # type: ignore[arg-type]
             batches=Two(batches) if batches else None,
+            accumulate=2,  # what is drawn is of a whole batch, of which a part is at hand
         )
         steps: list[int] = []
         loop.inner.register_step_post_hook(lambda *_: steps.append(1))
