@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsolnb._utils.whole_batch import gather
+
 
 class Objective(Protocol):
     """What the training loop requires of a loss."""
@@ -93,7 +95,9 @@ class MultiLabelCrossEntropy(nn.Module):
         else:
             log_p, log_not_p = F.logsigmoid(outputs), F.logsigmoid(-outputs)
         terms = -(target * log_p.clamp(min=_MIN_LOG) + (1 - target) * log_not_p.clamp(min=_MIN_LOG))
-        return (terms * finite).sum() / finite.sum().clamp(min=1)
+        known = gather(finite.sum(dim=1))  # of every image of the batch
+        share = len(labels) / len(known)
+        return (terms * finite).sum() / (known.sum() * share).clamp(min=share)
 
     def scores(self, outputs: Tensor) -> Tensor:
         """Class probabilities `(B, K)` of logits `(B, K)`."""

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from wsolnb._utils.whole_batch import gather
 from wsolnb.data.readers.images import SkipUnreadable, UnreadableImage
-from wsolnb.losses import CrossEntropy
+from wsolnb.losses import CrossEntropy, MultiLabelCrossEntropy
 from wsolnb.papers.bae2020.masking import AttentionDropout, HideAndSeek
 from wsolnb.papers.kou2021.coaug import Parts, coaug_loss
 from wsolnb.papers.kou2021.sampler import ClassBalanced
@@ -45,6 +45,15 @@ class Augmented(Noise):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         image, label = super().__getitem__(index)
         return image + 0.1 * torch.rand(3, 1, 1), label
+
+
+class Several(Noise):
+    """Noise with a label for every class, of which those of some images are unknown."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, Any]:
+        image, label = super().__getitem__(index)
+        known = torch.eye(CLASSES)[label]
+        return image, known.masked_fill(torch.arange(CLASSES) < index % 4, float("nan"))
 
 
 class Torn(Noise):
@@ -113,14 +122,16 @@ def run(
     drawn: bool = False,
     pairs: bool = False,
     compiled: bool = False,
+    unknown: bool = False,
 ) -> dict[str, Any]:
     """Train three epochs; if `stop`, interrupted once and resumed."""
-    data: Any = SkipUnreadable(Torn()) if torn else Augmented() if drawn else Noise()
+    data: Any = SkipUnreadable(Torn()) if torn else Augmented() if drawn else Several() if unknown else Noise()
     net = Drawing() if drawn else Net(normalised)
     sampler = ClassBalanced(Noise.labels, 3 * batch_size, CLASSES) if balanced else None
     options: Any = {"device": "cpu", "precision": "32-true", "accumulate": accumulate, "batches": sampler}
     options["compile"] = compiled
     plan, objective = Plan(3, batch_size, lr=0.2), Stopped() if stop else Pairs() if pairs else CrossEntropy()
+    objective = MultiLabelCrossEntropy("sigmoid") if unknown else objective
     with suppress(InterruptedError):
         done = train(net, data, objective, plan, **options)
     if stop:

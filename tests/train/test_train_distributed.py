@@ -31,6 +31,7 @@ TOGETHER = {
     "drawn in parts": {"batch_size": 4, "drawn": True, "accumulate": 2, "stop": True},
     "pairs": {"batch_size": 3, "balanced": True, "pairs": True},
     "a pair without an image": {"batch_size": 11, "pairs": True},
+    "unknown labels": {"batch_size": 4, "unknown": True},
     "compiled": {"batch_size": 4, "accumulate": 2, "drawn": True, "normalised": True, "compiled": True},
     "stopped": {"batch_size": 4, "accumulate": 2, "stop": True},
 }
@@ -76,6 +77,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[st
         ("drawn", {"batch_size": 4, "drawn": True, "accumulate": 3}),
         ("pairs", {"batch_size": 3, "balanced": True, "pairs": True}),
         ("a pair without an image", {"batch_size": 11, "pairs": True}),
+        ("unknown labels", {"batch_size": 4, "unknown": True}),
         ("compiled", {"batch_size": 4, "accumulate": 1, "drawn": True, "normalised": True}),
     ],
 )
