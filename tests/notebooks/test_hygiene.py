@@ -13,7 +13,8 @@ import pytest
 from wsolnb.runs.paper import Paper, paper_keys
 from wsolnb.runs.parameters import checked, known_parameters
 
-NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
+REPO = Path(__file__).resolve().parents[2]
+NOTEBOOKS = [*sorted((REPO / "notebooks").glob("*.ipynb")), REPO / "papers" / "_template" / "notebook.ipynb"]
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 

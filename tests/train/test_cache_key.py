@@ -154,6 +154,13 @@ def test_how_it_is_trained_changes_the_key(options: dict[str, Any]) -> None:
 
 
 @pytest.mark.usefixtures("empty")
+def test_workers_do_not_change_the_key() -> None:
+    start = body()
+    assert not run(new_head(start, 2)).cached
+    assert run(new_head(start, 2), workers=1).cached
+
+
+@pytest.mark.usefixtures("empty")
 def test_threads_change_the_key() -> None:
     before, start = torch.get_num_threads(), body()
     try:

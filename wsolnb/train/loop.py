@@ -186,14 +186,14 @@ class Loop:
         A part without images has one of weight 0. Gradients are averaged over the processes: weights add up to their
         number.
         """
+        if not self.parted:
+            return [(images, labels, 1.0, nullcontext())]
         rank, processes = self.fabric.global_rank, self.fabric.world_size
         total = len(labels) * processes
         rows: Sequence[int] = range(rank, total, processes)
         if hasattr(self.batches, "share"):
             rows, total = self.batches.share(number)
         count = min(self.accumulate, -(-total // processes))
-        if not self.parted:
-            return [(images, labels, 1.0, nullcontext())]
         local, places = len(rows), torch.tensor(rows, dtype=torch.int64, device=images.device)
         shares = (values[:local].tensor_split(count) for values in (images, labels, places))
         spare, parts = (images[:1], labels[:1], places.new_zeros(1)), []
